@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tensors and text as the bytes of a store's dense entries.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <string_view>
+
+#include "perennial/storage/page_store.h"
+
+namespace perennial {
+
+// The text's bytes, and back.
+storage::Bytes bytes_from(std::string_view text);
+std::string text_from(const storage::Bytes& bytes);
+
+// Format: magic "PTEN", version (u32 = 1), dtype code (u32: 0 float32, 1 float64, 2 int64, 3 uint8),
+// dimensions (u32), each size (u64), then the elements in row-major order; all little-endian.
+// CPU tensors of these dtypes only; an Error otherwise.
+storage::Bytes bytes_from(const at::Tensor& tensor);
+// Throws DataError naming `name` when the bytes are not such a tensor.
+at::Tensor tensor_from(const storage::Bytes& bytes, std::string_view name);
+
+}  // namespace perennial

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// The PEER layer: product-key retrieval over a growable pool of single-neuron experts
+// (He, "Mixture of A Million Experts", arXiv 2407.04153).
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "perennial/core/options.h"
+#include "perennial/core/pool.h"
+#include "perennial/kernels/experts.h"
+
+namespace perennial {
+
+namespace kernels {
+EnumNames<Activation> enum_names(Activation);
+EnumNames<ScoreFunction> enum_names(ScoreFunction);
+}  // namespace kernels
+
+// isolated: every generation has its own query network, norm and sub-keys, frozen with it, so learning a
+// newer one cannot change its output by one bit. shared: one query network, norm and column keys, a
+// growing table of row keys; new rows are masked until unmask().
+enum class Routing : std::uint8_t { isolated, shared };
+EnumNames<Routing> enum_names(Routing);
+
+// Norm of the query. batch: the paper's, with running statistics in evaluation, folded into the query
+// network when an isolated generation freezes. rms: per token and head.
+enum class QueryNorm : std::uint8_t { batch, rms, none };
+EnumNames<QueryNorm> enum_names(QueryNorm);
+
+enum class SubKeys : std::uint8_t { per_head, common };
+EnumNames<SubKeys> enum_names(SubKeys);
+
+// Every field but budget_bytes is part of the stored format.
+struct PeerOptions {
+  std::int64_t d_in = 0;
+  std::int64_t d_out = 0;
+  std::int64_t heads = 4;
+  std::int64_t top_k = 8;
+  std::int64_t d_key = 64;
+  std::int64_t rows = 32;
+  std::int64_t cols = 32;
+  Routing routing = Routing::isolated;
+  SubKeys sub_keys = SubKeys::per_head;
+  kernels::ScoreFunction score = kernels::ScoreFunction::softmax;
+  kernels::Activation activation = kernels::Activation::gelu;
+  bool glu = false;
+  QueryNorm query_norm = QueryNorm::batch;
+  double norm_eps = 1e-5;
+  double norm_momentum = 0.1;
+  double key_scale = 0.5;
+  Distribution distribution = Distribution::normal;
+  double u_scale = 0;
+  double v_scale = 0.05;
+  std::int64_t page_bytes = 32768;
+  std::int64_t seed = 1;
+
+  // Throws InvalidOptions naming the field, its value and what is allowed.
+  void validate() const;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor& visitor) {
+    visitor("d_in", self.d_in, "input width", Range{1, 262144});
+    visitor("d_out", self.d_out, "output width", Range{1, 262144});
+    visitor("heads", self.heads, "query heads, H", Range{1, 1024});
+    visitor("top_k", self.top_k, "experts retrieved per head, K", Range{1, 4096});
+    visitor("d_key", self.d_key, "query width per head, even; half for rows, half for columns",
+            Range{2, 65536});
+    visitor("rows", self.rows, "rows of a generation", Range{1, 4294967295.});
+    visitor("cols", self.cols, "columns of a generation", Range{1, 4294967295.});
+    visitor("routing", self.routing, "isolated: each generation routes for itself; shared: one router");
+    visitor("sub_keys", self.sub_keys, "sub-keys per head, or common to all heads (the paper's)");
+    visitor("score", self.score, "normalisation of the K retained scores");
+    visitor("activation", self.activation, "activation of an expert");
+    visitor("glu", self.glu, "gated experts act(u.x)(w.x)v");
+    visitor("query_norm", self.query_norm, "norm of the query");
+    visitor("norm_eps", self.norm_eps, "epsilon of the norm", Range{1e-12, 1});
+    visitor("norm_momentum", self.norm_momentum, "weight of a batch in batch norm's running statistics",
+            Range{0, 1});
+    visitor("key_scale", self.key_scale, "standard deviation of new sub-keys", Range{1e-6, 1e3});
+    visitor("distribution", self.distribution, "distribution of new experts");
+    visitor("u_scale", self.u_scale, "scale of new u and w; 0 = 1/sqrt(d_in)", Range{0, 1e3});
+    visitor("v_scale", self.v_scale, "scale of new v; 0 = 1/sqrt(d_out)", Range{0, 1e3});
+    visitor("page_bytes", self.page_bytes, "target size of a page", Range{1, 4194304});
+    visitor("seed", self.seed, "seed of the initial values", Range{0, 9e15});
+  }
+};
+
+class Router;
+
+// A torch module whose parameters() are the routers' tensors; the experts live in pool() and are
+// updated by a SparseOptimizer. Single-threaded from outside. CPU, float32.
+//
+// Symbols: B tokens, H heads, K top-k. A token costs O(H (rows + cols) d_key + H K (d_in + d_out)).
+// In evaluation mode, and in training unless the norm is batch norm, what is computed for a token does not
+// depend on the batch around it, the thread count, the page layout or the memory budget.
+class PeerImpl : public torch::nn::Module {
+ public:
+  // A layer with one open generation of rows x cols experts, in memory. Throws InvalidOptions.
+  explicit PeerImpl(const PeerOptions& options);
+  // A layer without generations yet, whose pool pages to `store` (may be null) within `budget_bytes`
+  // (0: no limit). Nothing is written before a commit. The store must outlive the layer.
+  PeerImpl(const PeerOptions& options, storage::PageStore* store, std::int64_t budget_bytes);
+  // The layer that the store's current state holds. Throws StorageError, DataError.
+  static std::shared_ptr<PeerImpl> load(storage::PageStore& store, std::int64_t budget_bytes);
+  ~PeerImpl() override;
+
+  // x: (..., d_in) float32 to (..., d_out). Isolated routing: through the newest generation. Shared:
+  // through all visible ones.
+  torch::Tensor forward(const torch::Tensor& x);
+  // Isolated routing only: through one generation.
+  torch::Tensor forward(const torch::Tensor& x, std::uint32_t generation);
+
+  struct Retrieval {
+    torch::Tensor ids;      // (B, H, K) int64, best first
+    torch::Tensor scores;   // (B, H, K)
+    torch::Tensor weights;  // (B, H, K): the scores normalised
+  };
+  // What forward would retrieve in evaluation mode; no gradient.
+  Retrieval retrieve(const torch::Tensor& x, std::uint32_t generation);
+
+  // Opens a generation of rows x cols new experts (0: as in the options). An Error while one is open.
+  // Isolated: with a router of its own, ready to train. Shared: masked until unmask().
+  const Generation& grow(std::int64_t rows = 0, std::int64_t cols = 0);
+  // Appends columns to the open generation, masked until unmask().
+  void grow_columns(std::int64_t cols);
+  // Makes every row and column retrievable. Changes outputs of the shared routing and of the open
+  // generation.
+  void unmask();
+  bool has_masked() const;
+  // Closes the open generation: folds its batch norm (isolated routing), drops optimizer state,
+  // and returns the digest of its shard.
+  storage::Digest freeze();
+  // True if each frozen shard's pages and router are what they were when it froze.
+  bool frozen_intact();
+
+  Pool& pool() { return *pool_; }
+  const Pool& pool() const { return *pool_; }
+  const PeerOptions& options() const { return options_; }
+  // Parameters that train: the open generation's router (isolated), or the shared query network with
+  // the open generation's sub-keys. Names are stable: they name the moments in a commit.
+  std::vector<std::pair<std::string, torch::Tensor>> trainable();
+
+  // Adds what changed since the last commit to `request`; call committed() when it succeeded.
+  void add_to_commit(storage::CommitRequest& request);
+  void committed();
+
+ private:
+  const Router& router_of(std::uint32_t generation) const;
+  torch::Tensor run(std::uint32_t generation, const torch::Tensor& x);
+  void add_router();
+  storage::Digest router_digest(std::uint32_t generation) const;
+
+  PeerOptions options_;
+  std::shared_ptr<Pool> pool_;
+  std::vector<std::shared_ptr<Router>> routers_;  // one a generation, or one in all (shared)
+};
+
+TORCH_MODULE(Peer);
+
+}  // namespace perennial

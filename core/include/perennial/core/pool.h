@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// The expert pool: a grid of single-neuron experts that grows by generations, freezes them, and pages
+// them between memory and a store.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "perennial/core/options.h"
+#include "perennial/kernels/expert_id.h"
+#include "perennial/storage/page_store.h"
+
+namespace perennial {
+
+enum class Distribution : std::uint8_t { normal, uniform };
+EnumNames<Distribution> enum_names(Distribution);
+
+// How the experts of a generation get their initial values: a function of this record, the row and the
+// column only, computed with integer and exactly rounded operations (kernels/philox.h), so that a
+// page that was never written needs no storage. Part of the stored format.
+struct Recipe {
+  std::int64_t version = 1;
+  Distribution distribution = Distribution::normal;
+  std::int64_t seed = 0;
+  std::int64_t origin_pool = 0;  // pool and first row that the values were first drawn for
+  std::int64_t origin_row = 0;
+  double u_scale = 0;            // standard deviation (normal) or half-width (uniform) of u and w
+  double v_scale = 0;            // of v; u_scale and v_scale are not both 0
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor& visitor) {
+    visitor("version", self.version, "algorithm of the initial values", Range{1, 1});
+    visitor("distribution", self.distribution, "shape of the initial values");
+    visitor("seed", self.seed, "seed of the initial values", Range{0, 9e15});
+    visitor("origin_pool", self.origin_pool, "pool the values were drawn for", Range{0, 4294967295.});
+    visitor("origin_row", self.origin_row, "first row they were drawn for", Range{0, 4294967295.});
+    visitor("u_scale", self.u_scale, "scale of u and w", Range{0, 1e6});
+    visitor("v_scale", self.v_scale, "scale of v", Range{0, 1e6});
+  }
+};
+
+// A span of rows appended by one grow(). Open (training) or frozen.
+struct Generation {
+  std::uint32_t index = 0;
+  std::uint32_t first_row = 0;
+  std::uint32_t rows = 0;
+  std::uint32_t cols = 0;
+  bool frozen = false;
+  Recipe recipe;
+  // Frozen only: XXH3-128 over recipe, router and the sorted (row, tile, payload digest) list of
+  // the written pages.
+  storage::Digest digest;
+  storage::Digest router_digest;
+};
+
+struct PoolOptions {
+  std::int64_t d_in = 0;
+  std::int64_t d_out = 0;
+  bool glu = false;
+  // Columns of the first generation. Part of the stored format (with page_bytes it fixes the tile).
+  std::int64_t cols = 32;
+  // Target size of a page; a page holds at least one expert. Part of the stored format.
+  std::int64_t page_bytes = 32768;
+
+  // Experts a page: max(1, min(cols, page_bytes / expert bytes)). Throws InvalidOptions when a page of
+  // weights, or of optimizer state, would exceed storage::kMaxPageBytes.
+  std::int64_t tile() const;
+  kernels::ExpertLayout layout() const { return {d_in, d_out, glu}; }
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor& visitor) {
+    visitor("d_in", self.d_in, "input width", Range{1, 262144});
+    visitor("d_out", self.d_out, "output width", Range{1, 262144});
+    visitor("glu", self.glu, "gated experts act(u.x)(w.x)v");
+    visitor("cols", self.cols, "columns of the first generation", Range{1, 4294967295.});
+    visitor("page_bytes", self.page_bytes, "target size of a page in bytes", Range{1, 4194304});
+  }
+};
+
+struct PagerCounters {
+  std::uint64_t hits = 0;           // pages found in a frame
+  std::uint64_t initialised = 0;    // frames filled from a recipe
+  std::uint64_t read = 0;           // frames filled from the store
+  std::uint64_t evicted = 0;
+  std::uint64_t spilled = 0;        // dirty pages written to the spill file
+  std::uint64_t unspilled = 0;      // and read back
+  std::uint64_t resident_bytes = 0;
+  std::uint64_t peak_bytes = 0;
+  std::uint64_t spill_file_bytes = 0;
+};
+
+// Gradients of the experts that were retrieved since the last step, and of no others.
+struct CompactGradient {
+  at::Tensor ids;     // (U) int64, ascending
+  at::Tensor values;  // (U, d_in + d_out [+ d_in]): du, dv [, dw]
+};
+
+// A copy of experts' weights, for inspection: rows u (d_in), v (d_out) [, w (d_in)].
+struct ExpertValues {
+  at::Tensor u, v, w;  // (n, d_in), (n, d_out), (n, d_in) or undefined
+};
+
+class Pager;
+class ExpertTape;
+
+// Owns the generations, the pager and the gradients that wait for the optimizer. Single-threaded from
+// outside; uses ATen's threads inside. Members that read or write experts may do I/O.
+class Pool {
+ public:
+  // An empty pool. Without a store it lives in memory only, and `budget_bytes` must be 0.
+  // budget_bytes: memory for pages of weights and optimizer state, 0 = as much as the pool needs. It
+  // changes no bit. Too small a budget is refused when it is used, with the figures.
+  Pool(std::uint32_t id, const PoolOptions& options, storage::PageStore* store,
+       std::int64_t budget_bytes);
+  // The pool as the store's current state has it. Throws StorageError, DataError.
+  static std::shared_ptr<Pool> load(std::uint32_t id, storage::PageStore& store,
+                                    std::int64_t budget_bytes);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  const PoolOptions& options() const { return options_; }
+  std::uint32_t id() const { return id_; }
+  std::int64_t budget_bytes() const;
+  const std::vector<Generation>& generations() const { return generations_; }
+  const Generation& generation(std::uint32_t index) const;
+  // The generation that trains, if any.
+  std::optional<std::uint32_t> open_generation() const;
+  std::uint64_t experts() const;
+  std::uint64_t pages() const;  // pages of weights that the generations span
+
+  // Appends rows x cols experts as a new open generation; writes no page and renumbers nothing.
+  // Throws Error while another generation is open.
+  const Generation& grow(std::uint32_t rows, std::uint32_t cols, const Recipe& recipe);
+  // Appends columns to the open generation; an Error without one.
+  void grow_columns(std::uint32_t cols);
+  // Closes the open generation for good: drops its optimizer state, records its digest and returns it.
+  // `router_digest` covers what routes to it.
+  storage::Digest freeze(const storage::Digest& router_digest);
+  // The digest of a frozen generation as its pages are now; equal to Generation::digest unless
+  // something is badly wrong. Cost: reads what was not committed yet, else the page list.
+  storage::Digest shard_digest(std::uint32_t generation);
+
+  // Copies of experts in any order. Throws Error for an id that does not exist.
+  ExpertValues experts_at(const std::vector<std::int64_t>& ids);
+  bool exists(std::int64_t id) const;
+
+  // Gradients gathered since they were last cleared, summed per expert in (backward, token, head)
+  // order; experts of frozen generations have none. Allocates (U, d).
+  CompactGradient compact_gradient();
+  void clear_gradients();
+
+  // Floats of optimizer state an expert has (0 before a SparseOptimizer is attached).
+  std::int64_t state_floats() const;
+
+  // Adds what changed since the last commit to `request`; call committed() when it succeeded.
+  void add_to_commit(storage::CommitRequest& request);
+  void committed();
+  PagerCounters counters() const;
+
+  // For the module and the optimizer of this library.
+  Pager& pager() { return *pager_; }
+  ExpertTape& tape() { return *tape_; }
+
+ private:
+  std::string dense_name() const;
+
+  std::uint32_t id_;
+  PoolOptions options_;
+  storage::PageStore* store_;
+  std::vector<Generation> generations_;
+  std::unique_ptr<Pager> pager_;
+  std::unique_ptr<ExpertTape> tape_;
+};
+
+}  // namespace perennial

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+// The PEER module: shapes, generations and what it commits.
+#include "perennial/core/peer.h"
+
+#include <ATen/ops/empty.h>
+
+#include <boost/json/array.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <cmath>
+
+#include "nn/peer_function.h"
+#include "nn/router.h"
+#include "perennial/core/dense_state.h"
+#include "pool/pager.h"
+
+namespace perennial {
+
+namespace json = boost::json;
+
+EnumNames<Routing> enum_names(Routing) {
+  return {{Routing::isolated, "isolated"}, {Routing::shared, "shared"}};
+}
+EnumNames<QueryNorm> enum_names(QueryNorm) {
+  return {{QueryNorm::batch, "batch"}, {QueryNorm::rms, "rms"}, {QueryNorm::none, "none"}};
+}
+EnumNames<SubKeys> enum_names(SubKeys) {
+  return {{SubKeys::per_head, "per-head"}, {SubKeys::common, "common"}};
+}
+namespace kernels {
+EnumNames<Activation> enum_names(Activation) {
+  return {{Activation::relu, "relu"}, {Activation::gelu, "gelu"}, {Activation::identity, "identity"}};
+}
+EnumNames<ScoreFunction> enum_names(ScoreFunction) {
+  return {{ScoreFunction::softmax, "softmax"}, {ScoreFunction::sigmoid, "sigmoid"}};
+}
+}  // namespace kernels
+
+namespace {
+
+constexpr std::uint32_t kPoolId = 0;
+constexpr const char* kRecord = "peer";
+
+PoolOptions pool_options(const PeerOptions& options) {
+  PoolOptions pool;
+  pool.d_in = options.d_in;
+  pool.d_out = options.d_out;
+  pool.glu = options.glu;
+  pool.cols = options.cols;
+  pool.page_bytes = options.page_bytes;
+  return pool;
+}
+
+}  // namespace
+
+void PeerOptions::validate() const {
+  validate_ranges(*this);
+  if (d_key % 2 != 0) {
+    throw InvalidOptions("d_key is " + std::to_string(d_key) +
+                         "; it must be even: half for rows, half for columns");
+  }
+  if (static_cast<double>(rows) * static_cast<double>(cols) < static_cast<double>(top_k)) {
+    throw InvalidOptions("top_k is " + std::to_string(top_k) + "; a generation of " +
+                         std::to_string(rows) + " x " + std::to_string(cols) +
+                         " experts has fewer");
+  }
+  (void)pool_options(*this).tile();
+}
+
+PeerImpl::PeerImpl(const PeerOptions& options) : PeerImpl(options, nullptr, 0) { grow(); }
+
+PeerImpl::PeerImpl(const PeerOptions& options, storage::PageStore* store,
+                   std::int64_t budget_bytes)
+    : torch::nn::Module("peer"), options_(options) {
+  options_.validate();
+  pool_ = std::make_shared<Pool>(kPoolId, pool_options(options_), store, budget_bytes);
+  pool_->pager().require_slots(options_.heads * options_.top_k);
+}
+
+PeerImpl::~PeerImpl() = default;
+
+const Router& PeerImpl::router_of(std::uint32_t generation) const {
+  (void)pool_->generation(generation);
+  return *routers_[options_.routing == Routing::shared ? 0 : generation];
+}
+
+void PeerImpl::add_router() {
+  const auto index = static_cast<std::uint32_t>(routers_.size());
+  routers_.push_back(register_module("router_" + std::to_string(index),
+                                     std::make_shared<Router>(options_, index)));
+}
+
+torch::Tensor PeerImpl::run(std::uint32_t generation, const torch::Tensor& x) {
+  (void)pool_->generation(generation);
+  const std::shared_ptr<Router>& router =
+      routers_[options_.routing == Routing::shared ? 0 : generation];
+  if (x.dim() < 1 || x.size(-1) != options_.d_in || x.scalar_type() != at::kFloat ||
+      !x.device().is_cpu()) {
+    throw Error("the PEER layer expects CPU float32 (..., " + std::to_string(options_.d_in) +
+                "), not " + std::string(c10::toString(x.scalar_type())) + " " +
+                c10::str(x.sizes()) + " on " + x.device().str());
+  }
+  if (router->visible_experts() < options_.top_k) {
+    throw Error("fewer than top_k = " + std::to_string(options_.top_k) +
+                " experts are unmasked; call unmask()");
+  }
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = options_.d_out;
+  const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
+  if (flat.size(0) == 0) return at::empty(shape);
+  return peer_forward(router, pool_, flat, is_training()).reshape(shape);
+}
+
+torch::Tensor PeerImpl::forward(const torch::Tensor& x) {
+  if (pool_->generations().empty()) throw Error("the pool has no generation; call grow()");
+  return run(pool_->generations().back().index, x);
+}
+
+torch::Tensor PeerImpl::forward(const torch::Tensor& x, std::uint32_t generation) {
+  if (options_.routing == Routing::shared) {
+    throw Error("shared routing has one router: it cannot answer from a single generation");
+  }
+  return run(generation, x);
+}
+
+PeerImpl::Retrieval PeerImpl::retrieve(const torch::Tensor& x, std::uint32_t generation) {
+  const torch::NoGradGuard no_grad;
+  const Router& router = router_of(generation);
+  const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
+  const QueryResult query =
+      compute_query(router, flat, router.query, router.gamma, router.beta, false);
+  RetrieveResult found = retrieve_experts(router, query.normed, router.row_keys().contiguous(),
+                                          router.col_keys().contiguous());
+  torch::Tensor weights = at::empty_like(found.scores);
+  kernels::score_forward(options_.score, options_.heads, options_.top_k,
+                         found.scores.const_data_ptr<float>(), weights.mutable_data_ptr<float>(), 0,
+                         flat.size(0));
+  const std::vector<std::int64_t> shape = {flat.size(0), options_.heads, options_.top_k};
+  return {found.ids.view(shape), found.scores.view(shape), weights.view(shape)};
+}
+
+const Generation& PeerImpl::grow(std::int64_t rows, std::int64_t cols) {
+  PeerOptions wanted = options_;
+  if (rows != 0) wanted.rows = rows;
+  if (cols != 0) wanted.cols = cols;
+  wanted.validate();
+  Recipe recipe;
+  recipe.distribution = options_.distribution;
+  recipe.seed = options_.seed;
+  const auto or_default = [](double scale, std::int64_t width) {
+    return scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(width));
+  };
+  recipe.u_scale = or_default(options_.u_scale, options_.d_in);
+  recipe.v_scale = or_default(options_.v_scale, options_.d_out);
+  const Generation& generation =
+      pool_->grow(static_cast<std::uint32_t>(wanted.rows), static_cast<std::uint32_t>(wanted.cols),
+                  recipe);
+  const bool first = routers_.empty();
+  if (first || options_.routing == Routing::isolated) add_router();
+  routers_.back()->add_rows(generation, first || options_.routing == Routing::isolated);
+  routers_.back()->add_columns(generation.cols);
+  return generation;
+}
+
+void PeerImpl::grow_columns(std::int64_t cols) {
+  if (cols < 1 || cols > 4294967295) {
+    throw InvalidOptions("cannot append " + std::to_string(cols) + " columns");
+  }
+  pool_->grow_columns(static_cast<std::uint32_t>(cols));
+  routers_.back()->add_columns(pool_->generations().back().cols);
+}
+
+void PeerImpl::unmask() {
+  const std::optional<std::uint32_t> open = pool_->open_generation();
+  for (const auto& router : routers_) {
+    if (router == routers_.back()) {
+      router->unmask(open ? pool_->generation(*open).cols : 0);
+    } else {
+      router->unmask(0);
+    }
+  }
+}
+
+bool PeerImpl::has_masked() const {
+  const std::optional<std::uint32_t> open = pool_->open_generation();
+  if (routers_.empty()) return false;
+  return routers_.back()->has_masked() ||
+         (open && routers_.back()->row_blocks.back().cols != pool_->generation(*open).cols);
+}
+
+storage::Digest PeerImpl::router_digest(std::uint32_t generation) const {
+  const Router& router = router_of(generation);
+  storage::Hasher hasher;
+  hasher.update(json::serialize(to_json(options_)));
+  const auto add = [&](std::string_view name, const torch::Tensor& tensor) {
+    hasher.update(name).update(std::span<const std::byte>(bytes_from(tensor)));
+  };
+  if (options_.routing == Routing::shared) {
+    add("row_keys", router.row_blocks[generation].keys);
+  } else {
+    for (const auto& [name, tensor] : router.tensors()) add(name, tensor);
+  }
+  return hasher.finish();
+}
+
+storage::Digest PeerImpl::freeze() {
+  const std::optional<std::uint32_t> open = pool_->open_generation();
+  if (!open) throw Error("no generation is open: there is nothing to freeze");
+  if (options_.routing == Routing::isolated) {
+    routers_.back()->fold_and_freeze();
+  } else {
+    routers_.back()->freeze_rows();
+  }
+  return pool_->freeze(router_digest(*open));
+}
+
+bool PeerImpl::frozen_intact() {
+  for (const Generation& generation : pool_->generations()) {
+    if (!generation.frozen) continue;
+    if (router_digest(generation.index) != generation.router_digest ||
+        pool_->shard_digest(generation.index) != generation.digest) {
+      return false;
+    }
+  }
+  return true;
+}
+
+std::vector<std::pair<std::string, torch::Tensor>> PeerImpl::trainable() {
+  return routers_.empty() || !pool_->open_generation()
+             ? std::vector<std::pair<std::string, torch::Tensor>>{}
+             : routers_.back()->trainable();
+}
+
+void PeerImpl::add_to_commit(storage::CommitRequest& request) {
+  json::array routers;
+  for (const auto& router : routers_) {
+    json::array rows, cols;
+    for (const Router::RowBlock& block : router->row_blocks) {
+      rows.push_back(json::object{
+          {"generation", block.generation}, {"cols", block.cols}, {"visible", block.visible}});
+    }
+    for (const torch::Tensor& keys : router->col_blocks) cols.push_back(keys.size(1));
+    routers.push_back(json::object{
+        {"rows", std::move(rows)}, {"cols", std::move(cols)}, {"folded", router->folded()}});
+    if (!router->stored_frozen) {
+      for (const auto& [name, tensor] : router->tensors()) {
+        request.dense["peer/" + name] = bytes_from(tensor);
+      }
+    }
+  }
+  request.dense[kRecord] = bytes_from(json::serialize(
+      json::object{{"options", to_json(options_)}, {"routers", std::move(routers)}}));
+  pool_->add_to_commit(request);
+}
+
+void PeerImpl::committed() {
+  for (const auto& router : routers_) {
+    // Frozen for good: its tensors need not be offered again.
+    router->stored_frozen = options_.routing == Routing::isolated &&
+                            (router != routers_.back() || !pool_->open_generation());
+  }
+  pool_->committed();
+}
+
+std::shared_ptr<PeerImpl> PeerImpl::load(storage::PageStore& store, std::int64_t budget_bytes) {
+  const torch::NoGradGuard no_grad;
+  const std::string text = text_from(value_or_throw(store.read_dense(kRecord)));
+  try {
+    const json::object record = json::parse(text).as_object();
+    auto peer = std::make_shared<PeerImpl>(from_json<PeerOptions>(record.at("options").as_object()),
+                                           &store, budget_bytes);
+    peer->pool_ = Pool::load(kPoolId, store, budget_bytes);
+    peer->pool_->pager().require_slots(peer->options_.heads * peer->options_.top_k);
+    for (const json::value& value : record.at("routers").as_array()) {
+      peer->add_router();
+      Router& router = *peer->routers_.back();
+      std::uint32_t cols = 0;
+      for (const json::value& width : value.at("cols").as_array()) {
+        cols += json::value_to<std::uint32_t>(width);
+        router.add_columns(cols);
+      }
+      for (const json::value& row : value.at("rows").as_array()) {
+        Generation generation =
+            peer->pool_->generation(json::value_to<std::uint32_t>(row.at("generation")));
+        router.add_rows(generation, row.at("visible").as_bool());
+        router.row_blocks.back().cols = json::value_to<std::uint32_t>(row.at("cols"));
+        if (generation.frozen && peer->options_.routing == Routing::shared) router.freeze_rows();
+      }
+      const bool folded = value.at("folded").as_bool();
+      const bool frozen = peer->options_.routing == Routing::isolated &&
+                          peer->pool_->generation(router.row_blocks.back().generation).frozen;
+      if (frozen) router.fold_and_freeze();
+      if (router.folded() != folded) throw DataError("a router's norm and its generation disagree");
+      for (auto& [name, tensor] : router.tensors()) {
+        const std::string entry = "peer/" + name;
+        const torch::Tensor stored =
+            tensor_from(value_or_throw(store.read_dense(entry)), entry);
+        if (stored.sizes() != tensor.sizes() || stored.scalar_type() != tensor.scalar_type()) {
+          throw DataError("dense entry '" + entry + "' has another shape than its router");
+        }
+        tensor.copy_(stored);
+      }
+      router.stored_frozen = frozen;
+    }
+    return peer;
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw DataError(std::string("the store's record of the PEER layer is malformed: ") +
+                    error.what());
+  }
+}
+
+}  // namespace perennial

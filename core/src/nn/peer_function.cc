@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+// Forward and backward of the PEER layer over the kernels, chunk by chunk of what the pager can hold.
+#include "nn/peer_function.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/core/ivalue.h>
+
+#include <functional>
+
+#include "perennial/kernels/matmul.h"
+#include "perennial/kernels/norm.h"
+#include "pool/pager.h"
+#include "pool/tape.h"
+
+namespace perennial {
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Tokens a thread takes at once: enough to amortise a kernel call, few enough to balance.
+constexpr std::int64_t kTokenGrain = 16;
+
+void over_tokens(std::int64_t begin, std::int64_t end,
+                 const std::function<void(std::int64_t, std::int64_t)>& work) {
+  at::parallel_for(begin, end, kTokenGrain, work);
+}
+
+const float* data(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
+}
+float* out(at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr; }
+
+kernels::RetrieveArgs retrieve_args(const PeerOptions& options,
+                                    const std::vector<kernels::KeySegment>& segments,
+                                    const at::Tensor& query, const at::Tensor& row_keys,
+                                    const at::Tensor& col_keys) {
+  kernels::RetrieveArgs args;
+  args.heads = options.heads;
+  args.k = options.top_k;
+  args.sub_dim = options.d_key / 2;
+  args.query = data(query);
+  args.row_keys = data(row_keys);
+  args.col_keys = data(col_keys);
+  args.row_head_stride = row_keys.size(0) == 1 ? 0 : row_keys.stride(0);
+  args.col_head_stride = col_keys.size(0) == 1 ? 0 : col_keys.stride(0);
+  args.segments = segments;
+  return args;
+}
+
+// Calls work(begin, end) for chunks of tokens whose experts are in frames.
+void over_pinned_tokens(Pager& pager, const at::Tensor& ids, kernels::ExpertArgs& args,
+                        const std::function<void(std::int64_t, std::int64_t)>& work) {
+  const std::int64_t tokens = ids.size(0);
+  PagePin pin;
+  for (std::int64_t begin = 0; begin < tokens;) {
+    const std::int64_t end = pager.pin_tokens(args.ids, args.slots, begin, tokens, pin);
+    args.frames = pager.table(storage::PageKind::weights);
+    over_tokens(begin, end, work);
+    begin = end;
+  }
+}
+
+kernels::ExpertArgs expert_args(const PeerOptions& options, const Pool& pool, const at::Tensor& ids,
+                                const at::Tensor& weights, const at::Tensor& x) {
+  kernels::ExpertArgs args;
+  args.layout = pool.options().layout();
+  args.activation = options.activation;
+  args.slots = ids.size(1);
+  args.ids = ids.const_data_ptr<std::int64_t>();
+  args.weights = data(weights);
+  args.x = data(x);
+  return args;
+}
+
+// Gradient of batch norm in evaluation, an affine map with constant statistics.
+void affine_backward(const at::Tensor& raw, const at::Tensor& scale, const at::Tensor& mean,
+                     const at::Tensor& var, double eps, const at::Tensor& dy, at::Tensor& dx,
+                     at::Tensor& dgamma, at::Tensor& dbeta) {
+  const std::int64_t tokens = raw.size(0), channels = raw.size(1);
+  const float* x = data(raw);
+  const float* g = data(dy);
+  at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
+    for (std::int64_t c = begin; c < end; ++c) {
+      const double rstd = 1.0 / std::sqrt(double{data(var)[c]} + eps);
+      double sum = 0, dot = 0;
+      for (std::int64_t b = 0; b < tokens; ++b) {
+        const std::int64_t i = b * channels + c;
+        sum += g[i];
+        dot += g[i] * (double{x[i]} - data(mean)[c]) * rstd;
+        out(dx)[i] = g[i] * data(scale)[c];
+      }
+      out(dgamma)[c] = static_cast<float>(dot);
+      out(dbeta)[c] = static_cast<float>(sum);
+    }
+  });
+}
+
+// What a call needs beside its tensors.
+struct Call : torch::CustomClassHolder {
+  std::shared_ptr<Router> router;
+  std::shared_ptr<Pool> pool;
+  bool batch_statistics = false;
+  bool recording = false;  // a backward may follow
+};
+
+class PeerFunction : public torch::autograd::Function<PeerFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& gamma, const at::Tensor& beta,
+                            const at::Tensor& row_keys, const at::Tensor& col_keys,
+                            const c10::intrusive_ptr<Call>& call) {
+    const PeerOptions& options = call->router->options();
+    const QueryResult query =
+        compute_query(*call->router, x, weight, gamma, beta, call->batch_statistics);
+    RetrieveResult found = retrieve_experts(*call->router, query.normed, row_keys, col_keys);
+    const std::int64_t tokens = x.size(0), slots = found.ids.size(1);
+    at::Tensor weights = at::empty({tokens, slots});
+    over_tokens(0, tokens, [&](auto begin, auto end) {
+      kernels::score_forward(options.score, options.heads, options.top_k, data(found.scores),
+                             out(weights), begin, end);
+    });
+
+    at::Tensor y = at::empty({tokens, options.d_out});
+    at::Tensor pre = at::empty({tokens, slots});
+    at::Tensor gate = options.glu ? at::empty({tokens, slots}) : at::Tensor();
+    kernels::ExpertArgs args = expert_args(options, *call->pool, found.ids, weights, x);
+    over_pinned_tokens(call->pool->pager(), found.ids, args, [&](auto begin, auto end) {
+      kernels::experts_forward(args, out(y), out(pre), out(gate), begin, end);
+    });
+
+    if (call->batch_statistics) update_running(*call->router, query, tokens);
+    if (call->recording) {
+      ctx->save_for_backward({x, weight, gamma, row_keys, col_keys, query.raw, query.normed,
+                              query.mean, query.rstd, query.scale, found.ids, found.row_index,
+                              weights, pre, gate});
+      ctx->saved_data["call"] = c10::IValue::make_capsule(call);
+    }
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    TORCH_CHECK(!at::GradMode::is_enabled(),
+                "the PEER layer has no second derivative: call backward without create_graph");
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &gamma = saved[2], &row_keys = saved[3],
+                     &col_keys = saved[4], &raw = saved[5], &normed = saved[6], &mean = saved[7],
+                     &rstd = saved[8], &scale = saved[9], &ids = saved[10], &row_index = saved[11],
+                     &weights = saved[12], &pre = saved[13], &gate = saved[14];
+    const auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data["call"].toCapsule());
+    const Router& router = *call->router;
+    Pool& pool = *call->pool;
+    const bool batch_statistics = call->batch_statistics;
+    const PeerOptions& options = router.options();
+    const std::int64_t tokens = x.size(0), slots = ids.size(1);
+    const std::int64_t channels = options.heads * options.d_key;
+    const at::Tensor dy = grads[0].contiguous();
+
+    // Experts, the token side.
+    at::Tensor dx = ctx->needs_input_grad(0) ? at::empty_like(x) : at::Tensor();
+    at::Tensor dweights = at::empty({tokens, slots});
+    at::Tensor cu = at::empty({tokens, slots}), cv = at::empty({tokens, slots});
+    at::Tensor cw = options.glu ? at::empty({tokens, slots}) : at::Tensor();
+    kernels::ExpertArgs args = expert_args(options, pool, ids, weights, x);
+    over_pinned_tokens(pool.pager(), ids, args, [&](auto begin, auto end) {
+      kernels::experts_backward_tokens(args, data(pre), data(gate), data(dy), out(dx),
+                                       out(dweights), out(cu), out(cv), out(cw), begin, end);
+    });
+    // Their own gradients wait for the optimizer.
+    if (pool.open_generation()) pool.tape().add({slots, ids, x.detach(), dy, cu, cv, cw});
+
+    // Scores, query and sub-keys.
+    at::Tensor dscores = at::empty({tokens, slots});
+    at::Tensor dnormed = at::empty({tokens, channels});
+    const std::vector<kernels::KeySegment> segments = router.segments();
+    kernels::RetrieveArgs retrieved = retrieve_args(options, segments, normed, row_keys, col_keys);
+    retrieved.ids = const_cast<std::int64_t*>(ids.const_data_ptr<std::int64_t>());
+    retrieved.row_index = const_cast<std::int32_t*>(row_index.const_data_ptr<std::int32_t>());
+    over_tokens(0, tokens, [&](auto begin, auto end) {
+      kernels::score_backward(options.score, options.heads, options.top_k, data(weights),
+                              data(dweights), out(dscores), begin, end);
+      kernels::retrieve_backward_query(retrieved, data(dscores), begin, end, out(dnormed));
+    });
+    at::Tensor drow_keys, dcol_keys;
+    if (ctx->needs_input_grad(4) || ctx->needs_input_grad(5)) {
+      drow_keys = at::zeros_like(row_keys);
+      dcol_keys = at::zeros_like(col_keys);
+      const auto keys = [&](std::int64_t begin, std::int64_t end) {
+        kernels::retrieve_backward_keys(retrieved, data(dscores), tokens, begin, end,
+                                        out(drow_keys), out(dcol_keys));
+      };
+      if (options.sub_keys == SubKeys::per_head) {
+        at::parallel_for(0, options.heads, 1, keys);
+      } else {
+        keys(0, options.heads);
+      }
+    }
+
+    // Norm and query network.
+    at::Tensor draw = dnormed, dgamma, dbeta;
+    if (gamma.defined() && !router.folded()) {
+      draw = at::empty_like(raw);
+      dgamma = at::empty({channels});
+      if (options.query_norm == QueryNorm::rms) {
+        over_tokens(0, tokens, [&](auto begin, auto end) {
+          kernels::rms_norm_backward(begin, end, options.heads, options.d_key, data(raw),
+                                     data(gamma), data(rstd), data(dnormed), out(draw));
+        });
+        at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
+          kernels::rms_norm_backward_gamma(tokens, options.heads, options.d_key, begin, end,
+                                           data(raw), data(rstd), data(dnormed), out(dgamma));
+        });
+      } else {
+        dbeta = at::empty({channels});
+        if (batch_statistics) {
+          at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
+            kernels::batch_norm_backward(tokens, channels, begin, end, data(raw), data(gamma),
+                                         data(mean), data(rstd), data(dnormed), out(draw),
+                                         out(dgamma), out(dbeta));
+          });
+        } else {
+          affine_backward(raw, scale, router.running_mean, router.running_var, options.norm_eps,
+                          dnormed, draw, dgamma, dbeta);
+        }
+      }
+    }
+    at::Tensor dweight;
+    if (ctx->needs_input_grad(1)) {
+      dweight = at::empty_like(weight);
+      at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
+        kernels::matmul_nn(end - begin, options.d_in, tokens, data(draw) + begin, 1, channels,
+                           data(x), options.d_in, out(dweight) + begin * options.d_in,
+                           options.d_in, false);
+      });
+    }
+    if (dx.defined()) {
+      over_tokens(0, tokens, [&](auto begin, auto end) {
+        kernels::matmul_nn(end - begin, options.d_in, channels, data(draw) + begin * channels,
+                           channels, 1, data(weight), options.d_in,
+                           out(dx) + begin * options.d_in, options.d_in, true);
+      });
+    }
+    return {dx, dweight, dgamma, dbeta, drow_keys, dcol_keys, at::Tensor()};
+  }
+
+ private:
+  // Running statistics with the unbiased variance, as torch's batch norm keeps them.
+  static void update_running(Router& router, const QueryResult& query, std::int64_t tokens) {
+    const double momentum = router.options().norm_momentum;
+    const double unbiased = static_cast<double>(tokens) / static_cast<double>(tokens - 1);
+    for (std::int64_t c = 0; c < query.mean.numel(); ++c) {
+      const double rstd = data(query.rstd)[c];
+      const double var = (1.0 / (rstd * rstd) - router.options().norm_eps) * unbiased;
+      float& mean = out(router.running_mean)[c];
+      float& running_var = out(router.running_var)[c];
+      mean = static_cast<float>((1 - momentum) * mean + momentum * data(query.mean)[c]);
+      running_var = static_cast<float>((1 - momentum) * running_var + momentum * var);
+    }
+  }
+};
+
+}  // namespace
+
+QueryResult compute_query(const Router& router, const at::Tensor& x, const at::Tensor& weight,
+                          const at::Tensor& gamma, const at::Tensor& beta, bool batch_statistics) {
+  const PeerOptions& options = router.options();
+  const std::int64_t tokens = x.size(0), channels = options.heads * options.d_key;
+  QueryResult result;
+  result.raw = at::empty({tokens, channels});
+  over_tokens(0, tokens, [&](auto begin, auto end) {
+    kernels::matmul_nt(end - begin, channels, options.d_in, data(x) + begin * options.d_in,
+                       options.d_in, data(weight), options.d_in, data(router.query_bias),
+                       out(result.raw) + begin * channels, channels);
+  });
+  if (options.query_norm == QueryNorm::none || router.folded()) {
+    result.normed = result.raw;
+    return result;
+  }
+  result.normed = at::empty_like(result.raw);
+  if (options.query_norm == QueryNorm::rms) {
+    result.rstd = at::empty({tokens, options.heads});
+    over_tokens(0, tokens, [&](auto begin, auto end) {
+      kernels::rms_norm_forward(begin, end, options.heads, options.d_key, data(result.raw),
+                                data(gamma), static_cast<float>(options.norm_eps),
+                                out(result.normed), out(result.rstd));
+    });
+  } else if (batch_statistics) {
+    result.mean = at::empty({channels});
+    result.rstd = at::empty({channels});
+    at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
+      kernels::batch_norm_forward(tokens, channels, begin, end, data(result.raw), data(gamma),
+                                  data(beta), static_cast<float>(options.norm_eps),
+                                  out(result.normed), out(result.mean), out(result.rstd));
+    });
+  } else {
+    result.scale = gamma / (router.running_var + options.norm_eps).sqrt();
+    const at::Tensor shift = beta - result.scale * router.running_mean;
+    over_tokens(0, tokens, [&](auto begin, auto end) {
+      kernels::affine_forward(begin, end, channels, data(result.raw), data(result.scale),
+                              data(shift), out(result.normed));
+    });
+  }
+  return result;
+}
+
+RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query,
+                                const at::Tensor& row_keys, const at::Tensor& col_keys) {
+  const PeerOptions& options = router.options();
+  const std::int64_t tokens = query.size(0), slots = options.heads * options.top_k;
+  RetrieveResult result{at::empty({tokens, slots}, at::kLong), at::empty({tokens, slots}),
+                        at::empty({tokens, slots}, at::kInt)};
+  const std::vector<kernels::KeySegment> segments = router.segments();
+  kernels::RetrieveArgs args = retrieve_args(options, segments, query, row_keys, col_keys);
+  args.ids = result.ids.mutable_data_ptr<std::int64_t>();
+  args.scores = out(result.scores);
+  args.row_index = result.row_index.mutable_data_ptr<std::int32_t>();
+  over_tokens(0, tokens, [&](auto begin, auto end) { kernels::retrieve(args, begin, end); });
+  return result;
+}
+
+at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
+                        const at::Tensor& x, bool training) {
+  auto call = c10::make_intrusive<Call>();
+  call->router = router;
+  call->pool = pool;
+  call->batch_statistics =
+      training && router->options().query_norm == QueryNorm::batch && !router->folded();
+  if (call->batch_statistics && x.size(0) < 2) {
+    throw Error("batch norm needs at least 2 tokens in training, not " + std::to_string(x.size(0)));
+  }
+  const at::Tensor row_keys = router->row_keys().contiguous();
+  const at::Tensor col_keys = router->col_keys().contiguous();
+  bool recording = x.requires_grad();
+  for (const at::Tensor& t : {router->query, router->gamma, router->beta, row_keys, col_keys}) {
+    recording = recording || (t.defined() && t.requires_grad());
+  }
+  call->recording = recording && at::GradMode::is_enabled();
+  return PeerFunction::apply(x, router->query, router->gamma, router->beta, row_keys, col_keys, call);
+}
+
+}  // namespace perennial

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// The PEER layer as one differentiable operation.
+// Symbols: B tokens, H heads, K top-k, S = H K slots, D = d_key / 2, C = H d_key.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+
+#include "nn/router.h"
+#include "perennial/core/peer.h"
+#include "perennial/kernels/retrieve.h"
+
+namespace perennial {
+
+// The query (B, C) of x (B, d_in), normed. With `batch_statistics`, batch norm uses this batch's and
+// leaves (mean, rstd) in the last two.
+struct QueryResult {
+  at::Tensor raw;         // before the norm
+  at::Tensor normed;
+  at::Tensor mean, rstd;  // (C) batch norm's, or rstd (B, H): RMS norm's
+  at::Tensor scale;       // (C) batch norm in evaluation
+};
+QueryResult compute_query(const Router& router, const at::Tensor& x, const at::Tensor& weight,
+                          const at::Tensor& gamma, const at::Tensor& beta, bool batch_statistics);
+
+// Ids (B, S), scores (B, S) and row-key indices (B, S, int32) of a normed query.
+struct RetrieveResult {
+  at::Tensor ids, scores, row_index;
+};
+RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query,
+                                const at::Tensor& row_keys, const at::Tensor& col_keys);
+
+// y (B, d_out) of x (B, d_in), with gradients for x and the router's tensors; the experts' gradients go to
+// the pool's tape when the generation is open. Updates the running statistics when
+// `training`. A second derivative is refused.
+at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
+                        const at::Tensor& x, bool training);
+
+}  // namespace perennial

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Initial values, growth and folding of a router.
+#include "nn/router.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <cstdio>
+
+#include "perennial/kernels/philox.h"
+
+namespace perennial {
+
+namespace {
+
+// What a tensor's random numbers are drawn for; the first word of Philox's counter after the element.
+enum Part : std::uint32_t { kQuery = 0x51000000, kRowKeys = 0x52000000, kColKeys = 0x43000000 };
+
+std::span<float> values(torch::Tensor& tensor) {
+  return {tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())};
+}
+
+std::string numbered(const char* name, std::size_t number) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%s_%05zu", name, number);
+  return text;
+}
+
+}  // namespace
+
+Router::Router(const PeerOptions& options, std::uint32_t index)
+    : options_(options), index_(index) {
+  const std::int64_t channels = options_.heads * options_.d_key;
+  query = at::empty({channels, options_.d_in});
+  // Xavier uniform (Glorot & Bengio 2010) over one head's network.
+  const double bound = std::sqrt(6.0 / static_cast<double>(options_.d_in + options_.d_key));
+  kernels::fill_uniform(static_cast<std::uint64_t>(options_.seed), index_, 0, kQuery,
+                        static_cast<float>(bound), values(query));
+  register_parameter("query", query);
+  if (options_.query_norm != QueryNorm::none) {
+    gamma = register_parameter("gamma", at::ones({channels}));
+  }
+  if (options_.query_norm == QueryNorm::batch) {
+    beta = register_parameter("beta", at::zeros({channels}));
+    running_mean = register_buffer("running_mean", at::zeros({channels}));
+    running_var = register_buffer("running_var", at::ones({channels}));
+  }
+}
+
+std::string Router::prefix() const { return numbered("router", index_) + "/"; }
+
+torch::Tensor Router::new_keys(std::uint32_t block, std::uint32_t part, std::int64_t n) const {
+  const std::int64_t sets = options_.sub_keys == SubKeys::per_head ? options_.heads : 1;
+  torch::Tensor keys = at::empty({sets, n, options_.d_key / 2});
+  kernels::fill_normal(static_cast<std::uint64_t>(options_.seed), index_, block, part,
+                       static_cast<float>(options_.key_scale), values(keys));
+  return keys;
+}
+
+void Router::add_rows(const Generation& generation, bool visible) {
+  RowBlock block;
+  block.generation = generation.index;
+  block.first_row = generation.first_row;
+  block.rows = generation.rows;
+  block.cols = generation.cols;
+  block.visible = visible;
+  block.keys = register_parameter(numbered("row_keys", row_blocks.size()),
+                                  new_keys(static_cast<std::uint32_t>(row_blocks.size()), kRowKeys,
+                                           generation.rows));
+  row_blocks.push_back(std::move(block));
+}
+
+void Router::add_columns(std::uint32_t cols) {
+  std::int64_t have = 0;
+  for (const torch::Tensor& keys : col_blocks) have += keys.size(1);
+  if (cols <= have) return;
+  col_blocks.push_back(register_parameter(
+      numbered("col_keys", col_blocks.size()),
+      new_keys(static_cast<std::uint32_t>(col_blocks.size()), kColKeys, cols - have)));
+}
+
+void Router::unmask(std::uint32_t open_cols) {
+  for (RowBlock& block : row_blocks) block.visible = true;
+  if (open_cols > 0) row_blocks.back().cols = open_cols;
+}
+
+bool Router::has_masked() const {
+  for (const RowBlock& block : row_blocks) {
+    if (!block.visible) return true;
+  }
+  return false;
+}
+
+std::vector<kernels::KeySegment> Router::segments() const {
+  std::vector<kernels::KeySegment> segments;
+  std::int64_t begin = 0;
+  for (const RowBlock& block : row_blocks) {
+    if (block.visible) {
+      // Neighbouring blocks of equal width are one run: fewer merges, the same result.
+      if (!segments.empty() && segments.back().cols == block.cols &&
+          segments.back().key_begin + segments.back().rows == begin &&
+          segments.back().first_row + segments.back().rows == block.first_row) {
+        segments.back().rows += block.rows;
+      } else {
+        segments.push_back({begin, block.rows, block.cols, block.first_row});
+      }
+    }
+    begin += block.rows;
+  }
+  return segments;
+}
+
+std::int64_t Router::visible_experts() const {
+  std::int64_t experts = 0;
+  for (const kernels::KeySegment& segment : segments()) experts += segment.rows * segment.cols;
+  return experts;
+}
+
+torch::Tensor Router::row_keys() const {
+  if (row_blocks.size() == 1) return row_blocks.front().keys;
+  std::vector<torch::Tensor> keys;
+  for (const RowBlock& block : row_blocks) keys.push_back(block.keys);
+  return at::cat(keys, 1);
+}
+
+torch::Tensor Router::col_keys() const {
+  return col_blocks.size() == 1 ? col_blocks.front() : at::cat(col_blocks, 1);
+}
+
+void Router::fold_and_freeze() {
+  const torch::NoGradGuard no_grad;
+  if (options_.query_norm == QueryNorm::batch && !folded()) {
+    // gamma (W x - mean) / sqrt(var + eps) + beta = (s W) x + (beta - s mean)
+    const torch::Tensor scale = gamma / (running_var + options_.norm_eps).sqrt();
+    query_bias = register_buffer("query_bias", beta - scale * running_mean);
+    query.copy_(query * scale.unsqueeze(1));
+  }
+  for (auto& parameter : parameters()) parameter.requires_grad_(false);
+}
+
+void Router::freeze_rows() { row_blocks.back().keys.requires_grad_(false); }
+
+std::vector<std::pair<std::string, torch::Tensor>> Router::tensors() const {
+  std::vector<std::pair<std::string, torch::Tensor>> tensors;
+  for (const auto& item : named_parameters()) tensors.emplace_back(prefix() + item.key(), item.value());
+  for (const auto& item : named_buffers()) tensors.emplace_back(prefix() + item.key(), item.value());
+  return tensors;
+}
+
+std::vector<std::pair<std::string, torch::Tensor>> Router::trainable() const {
+  std::vector<std::pair<std::string, torch::Tensor>> tensors;
+  for (const auto& item : named_parameters()) {
+    if (item.value().requires_grad()) tensors.emplace_back(prefix() + item.key(), item.value());
+  }
+  return tensors;
+}
+
+}  // namespace perennial

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// A router: query network, its norm and the sub-keys that turn x into expert ids and scores.
+#pragma once
+
+#include <torch/nn/module.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "perennial/core/peer.h"
+#include "perennial/kernels/retrieve.h"
+
+namespace perennial {
+
+// One per generation (isolated routing) or one per layer (shared). Sub-keys are blocks that are appended
+// and never change place: growth keeps every older tensor, and its moments, as they are.
+class Router : public torch::nn::Module {
+ public:
+  // A fresh query network and norm, no keys. `index` tells the routers of a layer apart: it seeds the
+  // initial values and names the tensors.
+  Router(const PeerOptions& options, std::uint32_t index);
+
+  struct RowBlock {
+    std::uint32_t generation = 0;
+    std::uint32_t first_row = 0;
+    std::uint32_t rows = 0;
+    std::uint32_t cols = 0;  // columns its generation has, visible ones
+    bool visible = false;
+    torch::Tensor keys;      // (H or 1, rows, d_key / 2)
+  };
+
+  void add_rows(const Generation& generation, bool visible);
+  // Column keys up to `cols` in all; those beyond what older blocks use become visible to the newest
+  // block with unmask().
+  void add_columns(std::uint32_t cols);
+  void unmask(std::uint32_t open_cols);
+  bool has_masked() const;
+  std::vector<kernels::KeySegment> segments() const;
+  std::int64_t visible_experts() const;
+
+  torch::Tensor row_keys() const;  // (H or 1, n_row, d_key / 2)
+  torch::Tensor col_keys() const;  // (H or 1, n_col, d_key / 2)
+
+  // Folds batch norm into query and bias and stops every gradient (isolated routing).
+  void fold_and_freeze();
+  // Stops the gradient of the newest row block (shared routing).
+  void freeze_rows();
+  bool folded() const { return query_bias.defined(); }
+
+  // Every tensor, by a name that is unique in the layer.
+  std::vector<std::pair<std::string, torch::Tensor>> tensors() const;
+  std::vector<std::pair<std::string, torch::Tensor>> trainable() const;
+  // Row keys of one generation (shared), or all tensors (isolated): what routes to a shard.
+  std::string prefix() const;
+
+  torch::Tensor query;         // (H d_key, d_in)
+  torch::Tensor query_bias;    // (H d_key), once folded
+  torch::Tensor gamma, beta;   // (H d_key); beta for batch norm only
+  torch::Tensor running_mean, running_var;  // (H d_key), batch norm
+  std::vector<RowBlock> row_blocks;
+  std::vector<torch::Tensor> col_blocks;  // (H or 1, cols, d_key / 2)
+  bool stored_frozen = false;  // frozen, and the store has it
+  const PeerOptions& options() const { return options_; }
+
+ private:
+  torch::Tensor new_keys(std::uint32_t block, std::uint32_t part, std::int64_t n) const;
+
+  PeerOptions options_;
+  std::uint32_t index_;
+};
+
+}  // namespace perennial

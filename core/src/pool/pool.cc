@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+// Generations: growing, freezing, digests, and the pool's own record in the store.
+#include "perennial/core/pool.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <boost/json/array.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <cstring>
+#include <limits>
+
+#include "perennial/core/dense_state.h"
+#include "pool/pager.h"
+#include "pool/tape.h"
+
+namespace perennial {
+
+EnumNames<Distribution> enum_names(Distribution) {
+  return {{Distribution::normal, "normal"}, {Distribution::uniform, "uniform"}};
+}
+
+namespace {
+
+namespace json = boost::json;
+
+// Adam's state is the largest: two moments and 16 floats of counters.
+std::int64_t largest_record_bytes(const PoolOptions& options) {
+  return (2 * options.layout().stride() + 16) * static_cast<std::int64_t>(sizeof(float));
+}
+
+json::object to_json(const Generation& generation) {
+  return {{"first_row", generation.first_row},
+          {"rows", generation.rows},
+          {"cols", generation.cols},
+          {"frozen", generation.frozen},
+          {"digest", generation.frozen ? generation.digest.hex() : ""},
+          {"router_digest", generation.frozen ? generation.router_digest.hex() : ""},
+          {"recipe", perennial::to_json(generation.recipe)}};
+}
+
+storage::Digest digest_from_hex(std::string_view hex) {
+  storage::Digest digest;
+  if (hex.size() != 2 * digest.bytes.size()) throw DataError("a digest of the pool is malformed");
+  for (std::size_t i = 0; i < digest.bytes.size(); ++i) {
+    digest.bytes[i] =
+        static_cast<std::uint8_t>(std::stoul(std::string(hex.substr(2 * i, 2)), nullptr, 16));
+  }
+  return digest;
+}
+
+Generation generation_from_json(std::uint32_t index, const json::object& object) {
+  Generation generation;
+  generation.index = index;
+  generation.first_row = json::value_to<std::uint32_t>(object.at("first_row"));
+  generation.rows = json::value_to<std::uint32_t>(object.at("rows"));
+  generation.cols = json::value_to<std::uint32_t>(object.at("cols"));
+  generation.frozen = object.at("frozen").as_bool();
+  generation.recipe = from_json<Recipe>(object.at("recipe").as_object());
+  if (generation.frozen) {
+    generation.digest = digest_from_hex(object.at("digest").as_string());
+    generation.router_digest = digest_from_hex(object.at("router_digest").as_string());
+  }
+  return generation;
+}
+
+}  // namespace
+
+std::int64_t PoolOptions::tile() const {
+  const std::int64_t expert_bytes = layout().stride() * static_cast<std::int64_t>(sizeof(float));
+  const auto limit = static_cast<std::int64_t>(storage::kMaxPageBytes);
+  if (largest_record_bytes(*this) > limit) {
+    throw InvalidOptions("an expert of d_in " + std::to_string(d_in) + " and d_out " +
+                         std::to_string(d_out) + " needs " +
+                         std::to_string(largest_record_bytes(*this)) +
+                         " bytes of optimizer state; a page holds at most " +
+                         std::to_string(limit));
+  }
+  return std::clamp(std::min(cols, page_bytes / expert_bytes), std::int64_t{1},
+                    limit / largest_record_bytes(*this));
+}
+
+Pool::Pool(std::uint32_t id, const PoolOptions& options, storage::PageStore* store,
+           std::int64_t budget_bytes)
+    : id_(id), options_(options), store_(store) {
+  validate_ranges(options_);
+  pager_ = std::make_unique<Pager>(id, options_, store, budget_bytes);
+  tape_ = std::make_unique<ExpertTape>();
+}
+
+Pool::~Pool() = default;
+
+std::string Pool::dense_name() const { return "pool/" + std::to_string(id_); }
+
+std::shared_ptr<Pool> Pool::load(std::uint32_t id, storage::PageStore& store,
+                                 std::int64_t budget_bytes) {
+  const std::string name = "pool/" + std::to_string(id);
+  const std::string text = text_from(value_or_throw(store.read_dense(name)));
+  try {
+    const json::object record = json::parse(text).as_object();
+    auto pool = std::make_shared<Pool>(
+        id, from_json<PoolOptions>(record.at("options").as_object()), &store, budget_bytes);
+    for (const json::value& value : record.at("generations").as_array()) {
+      const auto index = static_cast<std::uint32_t>(pool->generations_.size());
+      pool->generations_.push_back(generation_from_json(index, value.as_object()));
+      pool->pager_->add_generation(pool->generations_.back());
+    }
+    pool->pager_->list_stored();
+    return pool;
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw DataError("the store's record '" + name + "' is malformed: " + error.what());
+  }
+}
+
+std::int64_t Pool::budget_bytes() const { return pager_->budget_bytes(); }
+std::int64_t Pool::state_floats() const { return pager_->state_floats(); }
+
+const Generation& Pool::generation(std::uint32_t index) const {
+  if (index >= generations_.size()) {
+    throw Error("generation " + std::to_string(index) + " does not exist; the pool has " +
+                std::to_string(generations_.size()));
+  }
+  return generations_[index];
+}
+
+std::optional<std::uint32_t> Pool::open_generation() const {
+  if (generations_.empty() || generations_.back().frozen) return std::nullopt;
+  return generations_.back().index;
+}
+
+std::uint64_t Pool::experts() const {
+  std::uint64_t experts = 0;
+  for (const Generation& g : generations_) experts += std::uint64_t{g.rows} * g.cols;
+  return experts;
+}
+
+std::uint64_t Pool::pages() const {
+  const auto tile = static_cast<std::uint64_t>(options_.tile());
+  std::uint64_t pages = 0;
+  for (const Generation& g : generations_) pages += g.rows * ((g.cols + tile - 1) / tile);
+  return pages;
+}
+
+bool Pool::exists(std::int64_t id) const {
+  return std::any_of(generations_.begin(), generations_.end(), [&](const Generation& g) {
+    return kernels::row_of(id) >= g.first_row && kernels::row_of(id) - g.first_row < g.rows &&
+           kernels::col_of(id) < g.cols;
+  });
+}
+
+const Generation& Pool::grow(std::uint32_t rows, std::uint32_t cols, const Recipe& recipe) {
+  if (open_generation()) {
+    throw Error("generation " + std::to_string(*open_generation()) +
+                " is open; freeze it before the pool grows");
+  }
+  if (rows == 0 || cols == 0) {
+    throw InvalidOptions("a generation needs at least one row and one column, not " +
+                         std::to_string(rows) + " x " + std::to_string(cols));
+  }
+  validate_ranges(recipe);
+  if (recipe.u_scale == 0 && recipe.v_scale == 0) {
+    throw InvalidOptions("u_scale and v_scale are both 0: such experts never learn");
+  }
+  const std::uint64_t first =
+      generations_.empty() ? 0
+                           : std::uint64_t{generations_.back().first_row} + generations_.back().rows;
+  if (first + rows > std::numeric_limits<std::uint32_t>::max()) {
+    throw InvalidOptions("row ids end at 2^32: " + std::to_string(rows) + " more rows do not fit");
+  }
+  Generation generation;
+  generation.index = static_cast<std::uint32_t>(generations_.size());
+  generation.first_row = static_cast<std::uint32_t>(first);
+  generation.rows = rows;
+  generation.cols = cols;
+  generation.recipe = recipe;
+  generation.recipe.origin_pool = id_;
+  generation.recipe.origin_row = static_cast<std::int64_t>(first);
+  generations_.push_back(generation);
+  pager_->add_generation(generations_.back());
+  return generations_.back();
+}
+
+void Pool::grow_columns(std::uint32_t cols) {
+  const std::optional<std::uint32_t> open = open_generation();
+  if (!open) throw Error("no generation is open: a frozen one cannot get more columns");
+  Generation& generation = generations_[*open];
+  if (cols == 0 || std::uint64_t{generation.cols} + cols > std::numeric_limits<std::uint32_t>::max()) {
+    throw InvalidOptions("cannot append " + std::to_string(cols) + " columns to " +
+                         std::to_string(generation.cols));
+  }
+  generation.cols += cols;
+  pager_->widen_generation(generation);
+}
+
+storage::Digest Pool::freeze(const storage::Digest& router_digest) {
+  const std::optional<std::uint32_t> open = open_generation();
+  if (!open) throw Error("no generation is open: there is nothing to freeze");
+  Generation& generation = generations_[*open];
+  tape_->clear();
+  generation.router_digest = router_digest;
+  generation.digest = shard_digest(*open);
+  generation.frozen = true;
+  pager_->drop_state(*open);
+  return generation.digest;
+}
+
+storage::Digest Pool::shard_digest(std::uint32_t index) {
+  const Generation& g = generation(index);
+  storage::Hasher hasher;
+  hasher.update(std::string_view("perennial shard 1"));
+  hasher.update(json::serialize(perennial::to_json(g.recipe)));
+  hasher.update(std::uint64_t{g.first_row}).update(std::uint64_t{g.rows});
+  hasher.update(std::uint64_t{g.cols}).update(g.router_digest);
+  for (const Pager::WrittenPage& page : pager_->written_pages(index)) {
+    hasher.update(std::uint64_t{page.row}).update(std::uint64_t{page.tile}).update(page.digest);
+  }
+  return hasher.finish();
+}
+
+ExpertValues Pool::experts_at(const std::vector<std::int64_t>& ids) {
+  const kernels::ExpertLayout layout = options_.layout();
+  const auto n = static_cast<std::int64_t>(ids.size());
+  ExpertValues values;
+  values.u = at::empty({n, layout.d_in});
+  values.v = at::empty({n, layout.d_out});
+  if (layout.glu) values.w = at::empty({n, layout.d_in});
+  for (const std::int64_t id : ids) {
+    if (!exists(id)) throw Error("expert " + std::to_string(id) + " does not exist");
+  }
+  PagePin pin;
+  const auto copy = [](const float* from, at::Tensor& to, std::int64_t row) {
+    std::memcpy(to.data_ptr<float>() + row * to.size(1), from,
+                static_cast<std::size_t>(to.size(1)) * sizeof(float));
+  };
+  for (std::int64_t begin = 0; begin < n;) {
+    const std::int64_t end = pager_->pin_tokens(ids.data(), 1, begin, n, pin);
+    const kernels::FrameTable table = pager_->table(storage::PageKind::weights);
+    for (std::int64_t i = begin; i < end; ++i) {
+      const float* record = table.record(ids[static_cast<std::size_t>(i)]);
+      copy(record + layout.u(), values.u, i);
+      copy(record + layout.v(), values.v, i);
+      if (layout.glu) copy(record + layout.w(), values.w, i);
+    }
+    begin = end;
+  }
+  return values;
+}
+
+CompactGradient Pool::compact_gradient() {
+  const std::optional<std::uint32_t> open = open_generation();
+  const kernels::ExpertLayout layout = options_.layout();
+  ExpertUses uses;
+  if (open) uses = tape_->uses(generations_[*open].first_row, generations_[*open].rows);
+  const auto n = static_cast<std::int64_t>(uses.ids.size());
+  CompactGradient gradient{at::empty({n}, at::kLong), at::empty({n, layout.used()})};
+  std::copy(uses.ids.begin(), uses.ids.end(), gradient.ids.data_ptr<std::int64_t>());
+  float* rows = gradient.values.data_ptr<float>();
+  at::parallel_for(0, n, 16, [&](auto begin, auto end) {
+    std::vector<float> record(static_cast<std::size_t>(layout.stride()));
+    for (std::int64_t i = begin; i < end; ++i) {
+      kernels::expert_gradient(layout, uses.contributions, uses.of(static_cast<std::size_t>(i)),
+                               record.data());
+      std::memcpy(rows + i * layout.used(), record.data(),
+                  static_cast<std::size_t>(layout.used()) * sizeof(float));
+    }
+  });
+  return gradient;
+}
+
+void Pool::clear_gradients() { tape_->clear(); }
+
+void Pool::add_to_commit(storage::CommitRequest& request) {
+  json::array generations;
+  for (const Generation& g : generations_) generations.push_back(to_json(g));
+  const json::object record{{"options", perennial::to_json(options_)},
+                            {"generations", std::move(generations)}};
+  request.dense[dense_name()] = bytes_from(json::serialize(record));
+  pager_->add_to_commit(request);
+}
+
+void Pool::committed() { pager_->committed(); }
+PagerCounters Pool::counters() const { return pager_->counters(); }
+
+}  // namespace perennial

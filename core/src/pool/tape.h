@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// What backward passes leave for the sparse optimizer: rows of x and dy with the coefficients of
+// the experts that were retrieved, until a step sums them per expert.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "perennial/kernels/experts.h"
+
+namespace perennial {
+
+// Uses of the experts of some rows, grouped by expert.
+struct ExpertUses {
+  std::vector<std::int64_t> ids;           // (U), ascending
+  std::vector<std::size_t> offsets;        // (U + 1), into uses
+  std::vector<kernels::Use> uses;          // by expert, then (backward, token, head) ascending
+  std::vector<kernels::Contribution> contributions;
+
+  std::span<const kernels::Use> of(std::size_t expert) const {
+    return std::span(uses).subspan(offsets[expert], offsets[expert + 1] - offsets[expert]);
+  }
+};
+
+class ExpertTape {
+ public:
+  struct Entry {
+    std::int64_t slots = 0;
+    at::Tensor ids;         // (B, S) int64
+    at::Tensor x, dy;       // (B, d_in), (B, d_out)
+    at::Tensor cu, cv, cw;  // (B, S); cw undefined without GLU
+  };
+
+  void add(Entry entry) { entries_.push_back(std::move(entry)); }
+  void clear() { entries_.clear(); }
+  bool empty() const { return entries_.empty(); }
+  // The uses of experts in rows [first_row, first_row + rows). The entries must outlive the result.
+  ExpertUses uses(std::uint32_t first_row, std::uint32_t rows) const;
+
+ private:
+  std::vector<Entry> entries_;
+};
+
+}  // namespace perennial
