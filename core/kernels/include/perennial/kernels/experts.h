@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// Expert forward and backward: y = sum over slots of g act(u.x) [w.x] v, never materialising a
+// (B, H K, d) tensor. Symbols: B tokens, S = H * K slots a token, U unique experts.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "perennial/kernels/expert_id.h"
+
+namespace perennial::kernels {
+
+enum class Activation : std::uint8_t { relu, gelu, identity };  // gelu: the exact one, with erf
+enum class ScoreFunction : std::uint8_t { softmax, sigmoid };
+
+// act(x) and act'(x), in double inside; relu'(0) = 0.
+float activate(Activation activation, float x);
+float activate_derivative(Activation activation, float x);
+
+// weights = softmax over the K scores of each (token, head), or sigmoid of each.
+// scores, weights: (B, H, K). Computed in double, rounded once. Tokens [begin, end).
+void score_forward(ScoreFunction function, std::int64_t heads, std::int64_t k, const float* scores,
+                   float* weights, std::int64_t begin, std::int64_t end);
+// dscores from dweights.
+void score_backward(ScoreFunction function, std::int64_t heads, std::int64_t k,
+                    const float* weights, const float* dweights, float* dscores,
+                    std::int64_t begin, std::int64_t end);
+
+struct ExpertArgs {
+  ExpertLayout layout;
+  Activation activation = Activation::gelu;
+  FrameTable frames;             // must hold every expert named in ids of the tokens worked on
+  std::int64_t slots = 0;        // S
+  const std::int64_t* ids = nullptr;   // (B, S)
+  const float* weights = nullptr;      // (B, S), g
+  const float* x = nullptr;            // (B, d_in)
+};
+
+// y: (B, d_out), overwritten; slots added in ascending order.
+// pre: (B, S), out: u.x (16 virtual lanes, as matmul_nt); gate: (B, S), out: w.x, null without GLU.
+// Tokens [begin, end).
+void experts_forward(const ExpertArgs& args, float* y, float* pre, float* gate, std::int64_t begin,
+                     std::int64_t end);
+
+// The token side of the backward: with t = v.dy and h = act(pre) [gate],
+//   dweights = t h,  and the coefficients of the expert side
+//   cu = g t act'(pre) [gate],  cv = g h,  cw = g t act(pre)  (cw null without GLU).
+//   dx: (B, d_in), overwritten: sum over slots, ascending, of cu u [+ cw w].
+// Tokens [begin, end).
+void experts_backward_tokens(const ExpertArgs& args, const float* pre, const float* gate,
+                             const float* dy, float* dx, float* dweights, float* cu, float* cv,
+                             float* cw, std::int64_t begin, std::int64_t end);
+
+// What one backward left for the expert side: rows of x and dy with their coefficients.
+struct Contribution {
+  std::int64_t slots = 0;
+  const float* x = nullptr;    // (B, d_in)
+  const float* dy = nullptr;   // (B, d_out)
+  const float* cu = nullptr;   // (B, S)
+  const float* cv = nullptr;
+  const float* cw = nullptr;   // null without GLU
+};
+
+// One use of an expert: contribution index and flat position token * S + slot within it.
+struct Use {
+  std::uint32_t contribution = 0;
+  std::uint32_t position = 0;
+};
+
+// gradient: (stride), overwritten: the sum over `uses`, in order, of du = cu x, dv = cv dy, dw = cw x.
+void expert_gradient(const ExpertLayout& layout, std::span<const Contribution> contributions,
+                     std::span<const Use> uses, float* gradient);
+
+}  // namespace perennial::kernels

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// The reference kernels: obvious loops.
+#include "perennial/kernels/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <numbers>
+
+#include "pair_order.h"
+
+namespace perennial::kernels::reference {
+namespace {
+
+template <class T>
+double dot(const T* a, const T* b, std::int64_t n) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < n; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  return sum;
+}
+
+}  // namespace
+
+template <class T>
+std::vector<Retrieved<T>> retrieve(std::span<const T> query, std::span<const T> row_keys,
+                                   std::span<const T> col_keys, std::int64_t sub_dim,
+                                   std::span<const KeySegment> segments, std::int64_t k) {
+  struct Candidate {
+    Pair pair;
+    bool lowest;
+    Retrieved<T> retrieved;
+  };
+  std::vector<Candidate> all;
+  for (const KeySegment& segment : segments) {
+    for (std::int64_t r = 0; r < segment.rows; ++r) {
+      const std::int64_t row_index = segment.key_begin + r;
+      const auto row =
+          static_cast<T>(dot(query.data(), row_keys.data() + row_index * sub_dim, sub_dim));
+      for (std::int64_t c = 0; c < segment.cols; ++c) {
+        const auto col =
+            static_cast<T>(dot(query.data() + sub_dim, col_keys.data() + c * sub_dim, sub_dim));
+        const std::int64_t id = expert_id(segment.first_row + static_cast<std::uint32_t>(r),
+                                          static_cast<std::uint32_t>(c));
+        all.push_back({Pair(row, col, id),
+                       is_lowest(row) || is_lowest(col),
+                       {id, row_index, c, static_cast<double>(row) + static_cast<double>(col)}});
+      }
+    }
+  }
+  std::sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) {
+    if (a.lowest != b.lowest) return b.lowest;
+    return a.lowest ? a.pair.id < b.pair.id : a.pair.before(b.pair);
+  });
+  std::vector<Retrieved<T>> best;
+  for (std::size_t i = 0; i < all.size() && i < static_cast<std::size_t>(k); ++i) {
+    best.push_back(all[i].retrieved);
+  }
+  return best;
+}
+
+template <class T>
+T activate(Activation activation, T x) {
+  switch (activation) {
+    case Activation::relu:
+      return x < 0 ? T{0} : x;
+    case Activation::gelu:
+      return static_cast<T>(0.5 * x * (1 + std::erf(x / std::numbers::sqrt2)));
+    case Activation::identity:
+      return x;
+  }
+  return x;
+}
+
+template <class T>
+T activate_derivative(Activation activation, T x) {
+  switch (activation) {
+    case Activation::relu:
+      return x > 0 ? T{1} : T{0};
+    case Activation::gelu:
+      return static_cast<T>(0.5 * (1 + std::erf(x / std::numbers::sqrt2)) +
+                            x * std::exp(-0.5 * x * x) / std::sqrt(2 * std::numbers::pi));
+    case Activation::identity:
+      return T{1};
+  }
+  return T{1};
+}
+
+template <class T>
+std::vector<T> score(ScoreFunction function, std::span<const T> scores) {
+  std::vector<double> weights(scores.size());
+  double sum = 0, top = scores.empty() ? 0 : scores[0];
+  for (const T value : scores) top = std::max(top, static_cast<double>(value));
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    weights[i] = function == ScoreFunction::softmax
+                     ? std::exp(static_cast<double>(scores[i]) - top)
+                     : 1 / (1 + std::exp(-static_cast<double>(scores[i])));
+    sum += weights[i];
+  }
+  std::vector<T> out(scores.size());
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    out[i] = static_cast<T>(function == ScoreFunction::softmax ? weights[i] / sum : weights[i]);
+  }
+  return out;
+}
+
+template <class T>
+std::vector<T> score_backward(ScoreFunction function, std::span<const T> weights,
+                              std::span<const T> dweights) {
+  const double mean = dot(weights.data(), dweights.data(), std::ssize(weights));
+  std::vector<T> out(weights.size());
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const double g = weights[i], dg = dweights[i];
+    out[i] =
+        static_cast<T>(function == ScoreFunction::softmax ? g * (dg - mean) : g * (1 - g) * dg);
+  }
+  return out;
+}
+
+template <class T>
+std::vector<T> experts_forward(const ExpertLayout& layout, Activation activation,
+                               std::span<const T* const> experts, std::span<const T> weights,
+                               std::span<const T> x) {
+  std::vector<double> sum(static_cast<std::size_t>(layout.d_out));
+  for (std::size_t s = 0; s < experts.size(); ++s) {
+    const T* record = experts[s];
+    const auto pre = static_cast<T>(dot(record + layout.u(), x.data(), layout.d_in));
+    double hidden = reference::activate<T>(activation, pre);
+    if (layout.glu) hidden *= dot(record + layout.w(), x.data(), layout.d_in);
+    for (std::size_t i = 0; i < sum.size(); ++i) {
+      sum[i] += weights[s] * hidden * record[layout.v() + static_cast<std::int64_t>(i)];
+    }
+  }
+  return std::vector<T>(sum.begin(), sum.end());
+}
+
+template <class T>
+ExpertsBackward<T> experts_backward(const ExpertLayout& layout, Activation activation,
+                                    std::span<const T* const> experts, std::span<const T> weights,
+                                    std::span<const T> x, std::span<const T> dy) {
+  std::vector<double> dx(static_cast<std::size_t>(layout.d_in));
+  ExpertsBackward<T> out;
+  for (std::size_t s = 0; s < experts.size(); ++s) {
+    const T* record = experts[s];
+    const auto pre = static_cast<T>(dot(record + layout.u(), x.data(), layout.d_in));
+    const double act = reference::activate<T>(activation, pre);
+    const double slope = reference::activate_derivative<T>(activation, pre);
+    const double gate = layout.glu ? dot(record + layout.w(), x.data(), layout.d_in) : 1.0;
+    const double t = dot(record + layout.v(), dy.data(), layout.d_out);
+    const double cu = weights[s] * t * slope * gate;
+    const double cv = weights[s] * act * gate;
+    const double cw = weights[s] * t * act;
+    out.dweights.push_back(static_cast<T>(t * act * gate));
+    std::vector<T> gradient(static_cast<std::size_t>(layout.stride()));
+    for (std::int64_t i = 0; i < layout.d_in; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      dx[at] += cu * record[layout.u() + i];
+      gradient[static_cast<std::size_t>(layout.u() + i)] = static_cast<T>(cu * x[at]);
+      if (layout.glu) {
+        dx[at] += cw * record[layout.w() + i];
+        gradient[static_cast<std::size_t>(layout.w() + i)] = static_cast<T>(cw * x[at]);
+      }
+    }
+    for (std::int64_t i = 0; i < layout.d_out; ++i) {
+      gradient[static_cast<std::size_t>(layout.v() + i)] =
+          static_cast<T>(cv * dy[static_cast<std::size_t>(i)]);
+    }
+    out.dexperts.push_back(std::move(gradient));
+  }
+  out.dx.assign(dx.begin(), dx.end());
+  return out;
+}
+
+#define PERENNIAL_INSTANTIATE(T)                                                                 \
+  template std::vector<Retrieved<T>> retrieve(std::span<const T>, std::span<const T>,            \
+                                              std::span<const T>, std::int64_t,                  \
+                                              std::span<const KeySegment>, std::int64_t);        \
+  template T activate(Activation, T);                                                            \
+  template T activate_derivative(Activation, T);                                                 \
+  template std::vector<T> score(ScoreFunction, std::span<const T>);                              \
+  template std::vector<T> score_backward(ScoreFunction, std::span<const T>, std::span<const T>); \
+  template std::vector<T> experts_forward(const ExpertLayout&, Activation,                       \
+                                          std::span<const T* const>, std::span<const T>,         \
+                                          std::span<const T>);                                   \
+  template ExpertsBackward<T> experts_backward(const ExpertLayout&, Activation,                  \
+                                               std::span<const T* const>, std::span<const T>,    \
+                                               std::span<const T>, std::span<const T>);
+PERENNIAL_INSTANTIATE(float)
+PERENNIAL_INSTANTIATE(double)
+#undef PERENNIAL_INSTANTIATE
+
+}  // namespace perennial::kernels::reference
