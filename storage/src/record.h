@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// The record of a commit: everything about it but the bytes of its pages and chunks.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "perennial/storage/page_store.h"
+#include "state_table.h"
+
+namespace perennial::storage {
+
+inline constexpr std::uint32_t kRecordFormatVersion = 1;
+
+struct ListedPage {
+  PageId id;
+  PageEntry entry;
+};
+
+struct Record {
+  CommitInfo info;                // file_bytes and live_bytes are not stored
+  std::vector<ListedPage> pages;  // new and changed pages, whose bytes this commit holds
+  std::vector<PageId> removed;
+  DenseTable dense;  // always whole
+  // With a full table, the pages and the snapshot names (this one's included) of the whole state.
+  bool full = false;
+  std::vector<ListedPage> table;
+  std::map<std::string, std::uint64_t> snapshots;
+};
+
+Bytes encode_record(const Record& record);
+
+// Checks the digest, every count and every value. Errors do not name the file.
+Result<Record> decode_record(std::span<const std::byte> bytes, std::uint64_t expected_commit);
+
+}  // namespace perennial::storage
