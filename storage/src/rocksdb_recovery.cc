@@ -16,6 +16,7 @@
 #include "keys.h"
 #include "record.h"
 #include "rocksdb_support.h"
+#include "table_tail.h"
 #include "text.h"
 
 namespace perennial::storage {
@@ -49,6 +50,7 @@ struct TableFile {
 
 Result<TableFile> read_table_file(const fs::path& path, const rocksdb::Options& options,
                                   bool check_all) {
+  if (Status status = check_table_tail(path); !status.ok()) return status;
   rocksdb::SstFileReader reader(options);
   if (auto status = reader.Open(path.string()); !status.ok()) {
     return from_rocksdb(status, path.string());
@@ -88,14 +90,25 @@ Result<std::unique_ptr<rocksdb::DB>> open_read_only(const StoreFolder& folder,
   return std::unique_ptr<rocksdb::DB>(db);
 }
 
+Status check_table_tails(const StoreFolder& folder) {
+  std::error_code code;
+  for (const auto& entry : fs::directory_iterator(folder.db(), code)) {
+    if (entry.path().extension() != ".sst") continue;
+    if (Status status = check_table_tail(entry.path()); !status.ok()) return status;
+  }
+  if (code) return error(StatusCode::io_error, folder.db().string(), ": ", code.message());
+  return {};
+}
+
 // The table files that an error message names and that are not there.
 std::set<fs::path> missing_files(const StoreFolder& folder, const std::string& message) {
   std::set<fs::path> missing;
   if (message.find("No such file") == std::string::npos) return missing;
-  static const std::regex kName("([0-9]{6,})\\.sst");
+  static const std::regex kName("([0-9]{6,})\\.(sst|ldb)");
   for (std::sregex_iterator match(message.begin(), message.end(), kName), end; match != end;
        ++match) {
-    const fs::path path = folder.db() / match->str();
+    // RocksDB names the last spelling it tried, which is LevelDB's.
+    const fs::path path = folder.db() / (match->str(1) + ".sst");
     std::error_code ignored;
     if (!fs::exists(path, ignored)) missing.insert(path);
   }
@@ -109,14 +122,17 @@ Result<std::unique_ptr<rocksdb::DB>> relink_missing(const StoreFolder& folder,
                                                     const fs::path& manifest,
                                                     const Status& failure) {
   const std::set<fs::path> missing = missing_files(folder, failure.message());
-  const std::vector<std::uint64_t> staged = staged_commits(folder);
-  if (missing.size() != 1 || staged.empty()) return failure;
+  if (missing.empty()) return failure;
   const fs::path& target = *missing.begin();
+  const Status gone = error(StatusCode::corruption, manifest.string(), ": lists ", target.string(),
+                            ", which is missing");
+  const std::vector<std::uint64_t> staged = staged_commits(folder);
+  if (missing.size() != 1 || staged.empty()) return gone;
   const fs::path source = folder.staged(staged.back());
   const Result<TableFile> table = read_table_file(source, options, true);
-  if (!table.ok() || table->commit != staged.back()) return failure;
+  if (!table.ok() || table->commit != staged.back()) return gone;
   if (::link(source.c_str(), target.c_str()) != 0) {
-    return error(StatusCode::io_error, failure.message(), "; linking ", source.string(),
+    return error(StatusCode::io_error, gone.message(), "; linking ", source.string(),
                  " in its place: ", std::generic_category().message(errno));
   }
   Result<std::unique_ptr<rocksdb::DB>> db = open_read_only(folder, options, manifest);
@@ -132,7 +148,7 @@ Result<std::unique_ptr<rocksdb::DB>> relink_missing(const StoreFolder& folder,
   }
   if (!fits) {
     ::unlink(target.c_str());
-    return failure;
+    return gone;
   }
   if (Status status = sync_folder(folder.db()); !status.ok()) return status;
   return db;
@@ -223,6 +239,7 @@ Result<CommitFiles> list_commit_files(rocksdb::DB& db, const StoreFolder& folder
 Result<Inspection> inspect_store(const StoreFolder& folder, rocksdb::Env* env) {
   const Result<fs::path> manifest = current_manifest(folder);
   if (!manifest.ok()) return manifest.status();
+  if (Status status = check_table_tails(folder); !status.ok()) return status;
   const rocksdb::Options options = make_inspection_options(env);
   Result<std::unique_ptr<rocksdb::DB>> db = open_read_only(folder, options, *manifest);
   if (!db.ok()) db = relink_missing(folder, options, *manifest, db.status());

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tail of a table file: properties block, metaindex block, footer (53 bytes).
+#include "table_tail.h"
+
+#include <xxhash.h>
+
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "text.h"
+
+namespace perennial::storage {
+namespace {
+
+// Footer: checksum type (1), handles of metaindex and index padded with zeros (40), format version
+// (4), magic (8).
+constexpr std::size_t kFooterBytes = 53;
+constexpr std::size_t kHandlesAt = 1;
+constexpr std::size_t kVersionAt = 41;
+constexpr char kXxh3ChecksumType = 4;
+constexpr std::string_view kVersionAndMagic("\x05\0\0\0\xf7\xcf\xf4\x85\xb7\x41\xe2\x88", 12);
+constexpr std::size_t kBlockTrailerBytes = 5;  // compression type, checksum
+constexpr std::string_view kPropertiesKey = "rocksdb.properties";
+
+struct Handle {
+  std::uint64_t offset = 0;
+  std::uint64_t size = 0;
+};
+
+std::optional<std::uint64_t> take_varint(std::string_view& text) {
+  std::uint64_t value = 0;
+  for (int shift = 0; shift < 63 && !text.empty(); shift += 7) {
+    const auto byte = static_cast<unsigned char>(text.front());
+    text.remove_prefix(1);
+    value |= std::uint64_t{byte & 127u} << shift;
+    if (byte < 128) return value;
+  }
+  return std::nullopt;
+}
+
+std::optional<Handle> take_handle(std::string_view& text) {
+  const auto offset = take_varint(text);
+  const auto size = take_varint(text);
+  if (!offset || !size) return std::nullopt;
+  return Handle{*offset, *size};
+}
+
+// A block without its trailer; nullopt if it is not inside the file or its checksum is wrong.
+std::optional<std::string> read_block(std::ifstream& file, const Handle& handle,
+                                      std::uint64_t file_size) {
+  constexpr std::uint64_t kLargest = std::uint64_t{64} << 20;
+  if (handle.size > kLargest || handle.offset > file_size ||
+      handle.size + kBlockTrailerBytes + kFooterBytes > file_size - handle.offset) {
+    return std::nullopt;
+  }
+  std::string block(handle.size + kBlockTrailerBytes, '\0');
+  file.seekg(static_cast<std::streamoff>(handle.offset));
+  if (!file.read(block.data(), static_cast<std::streamsize>(block.size()))) return std::nullopt;
+  // RocksDB's kXXH3: the hash of the block, then the compression type mixed in by a multiplication.
+  constexpr std::uint32_t kLastBytePrime = 0x6b9083d9;
+  const auto type = static_cast<unsigned char>(block[handle.size]);
+  const std::uint32_t expected =
+      static_cast<std::uint32_t>(XXH3_64bits(block.data(), handle.size)) ^ (type * kLastBytePrime);
+  std::uint32_t stored = 0;
+  for (int i = 3; i >= 0; --i) {
+    stored = stored << 8 | static_cast<unsigned char>(block[handle.size + 1 + std::size_t(i)]);
+  }
+  if (stored != expected) return std::nullopt;
+  block.resize(handle.size);
+  return block;
+}
+
+}  // namespace
+
+Status check_table_tail(const std::filesystem::path& path) {
+  const auto damaged = [&](const char* what) {
+    return error(StatusCode::corruption, path.string(), ": damaged ", what);
+  };
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file) return error(StatusCode::io_error, path.string(), ": cannot be opened");
+  const auto size = static_cast<std::uint64_t>(file.tellg());
+  if (size < kFooterBytes) return damaged("table file: shorter than a footer");
+  std::string footer(kFooterBytes, '\0');
+  file.seekg(static_cast<std::streamoff>(size - kFooterBytes));
+  if (!file.read(footer.data(), kFooterBytes)) {
+    return error(StatusCode::io_error, path.string(), ": cannot be read");
+  }
+  std::string_view handles(footer.data() + kHandlesAt, kVersionAt - kHandlesAt);
+  const auto metaindex_at = take_handle(handles);
+  const auto index_at = take_handle(handles);
+  if (footer[0] != kXxh3ChecksumType || footer.substr(kVersionAt) != kVersionAndMagic ||
+      !metaindex_at || !index_at || handles.find_first_not_of('\0') != std::string_view::npos) {
+    return damaged("footer");
+  }
+  const auto metaindex = read_block(file, *metaindex_at, size);
+  if (!metaindex) return damaged("metaindex block");
+  const std::size_t key = metaindex->find(kPropertiesKey);
+  if (key == std::string::npos) return damaged("metaindex block: it lists no properties");
+  std::string_view value = std::string_view(*metaindex).substr(key + kPropertiesKey.size());
+  const auto properties_at = take_handle(value);
+  if (!properties_at || !read_block(file, *properties_at, size)) {
+    return damaged("properties block");
+  }
+  return {};
+}
+
+}  // namespace perennial::storage

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checks the end of a table file before RocksDB sees it.
+#pragma once
+
+#include <filesystem>
+
+#include "perennial/storage/status.h"
+
+namespace perennial::storage {
+
+// RocksDB parses a table's properties block before it has checked its checksum: damage there gives
+// an error that names another file, or stops the process where the library was built with
+// assertions. This checks footer, metaindex and properties of a file of format version 5 with XXH3
+// checksums. Everything before them RocksDB checks itself. Cost: three small reads.
+Status check_table_tail(const std::filesystem::path& path);
+
+}  // namespace perennial::storage
