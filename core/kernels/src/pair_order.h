@@ -16,6 +16,11 @@ inline double order_value(double score) {
 // Minus infinity and NaN: a pair with such a side comes after all others, by id.
 inline bool is_lowest(double score) { return !(score > -std::numeric_limits<double>::infinity()); }
 
+// By row, then column, as unsigned numbers.
+inline bool id_before(std::int64_t a, std::int64_t b) {
+  return static_cast<std::uint64_t>(a) < static_cast<std::uint64_t>(b);
+}
+
 // A pair with no lowest side.
 struct Pair {
   double sum = 0;  // order_value(row) + order_value(col), rounded
@@ -39,7 +44,7 @@ struct Pair {
     if (sum != other.sum) return sum > other.sum;
     const double mine = lost(), theirs = other.lost();
     if (mine != theirs) return mine > theirs;
-    return id < other.id;
+    return id_before(id, other.id);
   }
 };
 

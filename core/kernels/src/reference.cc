@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <numbers>
+#include <utility>
 
 #include "pair_order.h"
 
@@ -49,7 +50,7 @@ std::vector<Retrieved<T>> retrieve(std::span<const T> query, std::span<const T> 
   }
   std::sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) {
     if (a.lowest != b.lowest) return b.lowest;
-    return a.lowest ? a.pair.id < b.pair.id : a.pair.before(b.pair);
+    return a.lowest ? id_before(a.pair.id, b.pair.id) : a.pair.before(b.pair);
   });
   std::vector<Retrieved<T>> best;
   for (std::size_t i = 0; i < all.size() && i < static_cast<std::size_t>(k); ++i) {

@@ -41,7 +41,8 @@ struct PageSpan {
   float* const* frames = nullptr;
 };
 
-// page -> frame, for all generations a call may read; spans ascend by first_row.
+// page -> frame, for all generations a call may read; spans ascend by first_row. An id outside every
+// span, or a column at or beyond tiles * tile, is a precondition violated: it is not checked here.
 struct FrameTable {
   std::span<const PageSpan> spans;
   std::uint32_t tile = 1;           // experts a page

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Expert forward and backward: y = sum over slots of g act(u.x) [w.x] v, never materialising a
-// (B, H K, d) tensor. Symbols: B tokens, S = H * K slots a token, U unique experts.
+// (B, H K, d) tensor. Symbols: B tokens, S = H * K slots a token.
+// Thread-safe for disjoint token ranges; nothing is allocated. Sums follow matmul.h's lanes or ascend by
+// fused multiply-adds, so bits depend on neither the batch, nor the threads, nor the instruction set
+// (exp and erf come from the C library, in double, rounded once to float).
 #pragma once
 
 #include <cstdint>
@@ -36,7 +39,7 @@ struct ExpertArgs {
   const float* x = nullptr;            // (B, d_in)
 };
 
-// y: (B, d_out), overwritten; slots added in ascending order.
+// y: (B, d_out), overwritten; slots added in ascending order by fused multiply-adds from 0.
 // pre: (B, S), out: u.x (16 virtual lanes, as matmul_nt); gate: (B, S), out: w.x, null without GLU.
 // Tokens [begin, end).
 void experts_forward(const ExpertArgs& args, float* y, float* pre, float* gate, std::int64_t begin,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Small matrix products whose every output is one sum of fixed order: the bits of a row depend
 // neither on the batch around it, nor on the thread count, nor on the instruction set.
+// Thread-safe, no alignment required, outputs must not overlap inputs.
 #pragma once
 
 #include <cstdint>

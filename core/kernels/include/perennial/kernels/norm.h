@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Query norms: batch norm and RMS norm of the query, forward and backward.
 // Symbols: B tokens, C channels (heads * d_key), D channels a head.
+// Thread-safe for disjoint ranges. The batch-norm and gamma kernels allocate O(end - begin) doubles.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,7 @@ void affine_forward(std::int64_t begin, std::int64_t end, std::int64_t channels,
                     const float* scale, const float* shift, float* y);
 
 // RMS norm per token and head: y = gamma x / sqrt(mean(x^2) + eps). x, y: (B, H, D); gamma: (H, D);
-// rrms: (B, H), out. Tokens [begin, end).
+// rrms: (B, H), out. Sums over D in eight double lanes of fixed order. Tokens [begin, end).
 void rms_norm_forward(std::int64_t begin, std::int64_t end, std::int64_t heads, std::int64_t dim,
                       const float* x, const float* gamma, float eps, float* y, float* rrms);
 // dx: (B, H, D). Tokens [begin, end).

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Update rules of the sparse optimizer, one expert at a time.
+// Update rules of the sparse optimizer, one expert at a time. Thread-safe for different experts; the
+// bits do not depend on the instruction set.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,7 @@ struct SgdRule {
   double weight_decay = 0;  // added to the gradient, times the weight
 };
 
-// w -= lr (g + weight_decay w)
+// w -= lr (g + weight_decay w), by two fused multiply-adds; lr and weight_decay are rounded to fp32.
 void sgd_update(const SgdRule& rule, std::int64_t n, const float* gradient, float* weights);
 
 struct AdamRule {
@@ -24,7 +25,7 @@ struct AdamRule {
 
 // One step of Adam (Kingma & Ba 2015, algorithm 1, bias-corrected) on one expert that has been updated
 // step - 1 times before: m, v: (n), in and out. Fused multiply-adds and exactly rounded operations in
-// fp32, bias corrections in double.
+// fp32, bias corrections in double. step >= 1.
 void adam_update(const AdamRule& rule, std::uint32_t step, std::int64_t n, const float* gradient,
                  float* weights, float* m, float* v);
 

@@ -20,15 +20,19 @@ double normal_quantile(std::uint32_t word);
 // out[i] = scale * N(0, 1), element i taken from word i % 4 of counter (i / 4, a, b, c).
 void fill_normal(std::uint64_t seed, std::uint32_t a, std::uint32_t b, std::uint32_t c,
                  float scale, std::span<float> out);
-// out[i] uniform in [-scale, scale): scale * (word - 2^31) / 2^31, words as above.
+// out[i] uniform in [-scale, scale]: scale * (word - 2^31) / 2^31, words as above. (The upper end
+// appears by rounding to float only.)
+// Both round once, from double. At most 2^34 values a call: the first counter word then wraps.
 void fill_uniform(std::uint64_t seed, std::uint32_t a, std::uint32_t b, std::uint32_t c,
                   float scale, std::span<float> out);
 
-// A sequential stream of the same generator, for shuffles and sampling. The whole state is two
-// integers, so it stores and resumes exactly.
+// A sequential stream of the same generator, for shuffles and sampling. The whole state is seed, lane
+// and position, so it stores and resumes exactly. Single-threaded. A seed shared with fill_normal shares
+// its counters too: give streams seeds of their own.
 class RandomStream {
  public:
-  // `lane` tells streams of one seed apart.
+  // `lane` tells streams of one seed apart: word i of the stream is word i % 4 of counter
+  // (i / 4, lane), each 64 bits wide, low word first.
   explicit RandomStream(std::uint64_t seed, std::uint64_t lane = 0, std::uint64_t position = 0)
       : seed_(seed), lane_(lane), position_(position) {}
 
@@ -43,7 +47,7 @@ class RandomStream {
   std::uint64_t position_;  // words drawn so far
 };
 
-// A permutation of 0 .. n-1 (Fisher-Yates over RandomStream(seed, lane)).
+// A permutation of 0 .. n-1 (Fisher-Yates over RandomStream(seed, lane)); n < 2^32.
 void shuffled_indices(std::uint64_t seed, std::uint64_t lane, std::span<std::uint32_t> out);
 
 }  // namespace perennial::kernels

@@ -20,7 +20,7 @@ struct Retrieved {
   double score;
 };
 
-// Every visible pair scored and sorted by (score descending, id ascending); the first k.
+// Every visible pair scored and sorted in the order of retrieve.h; the first k.
 // row_keys: (n_row, D), col_keys: (n_col, D) of one head; query: (2 D).
 // Row and column scores are rounded to T before their sum is compared, as the fast paths' are.
 template <class T>

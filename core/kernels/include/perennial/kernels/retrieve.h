@@ -26,18 +26,23 @@ struct RetrieveArgs {
   const float* col_keys = nullptr;  // (H or 1, n_col, D)
   std::int64_t row_head_stride = 0;  // floats between heads; 0: one set for all heads
   std::int64_t col_head_stride = 0;
-  std::span<const KeySegment> segments;  // row ids ascend from segment to segment
+  std::span<const KeySegment> segments;  // row ids ascend from segment to segment, unsigned
 
   std::int64_t* ids = nullptr;      // (B, H, K), out: best first
   float* scores = nullptr;          // (B, H, K), out: float(row score + column score)
   std::int32_t* row_index = nullptr;  // (B, H, K), out: index into row_keys (for the backward)
 };
 
-// Order everywhere: score descending, then id ascending. Scores of a pair compare as the exact sum
-// (in double) of its two float scores, which makes the pruning exact: only ranks (a, b), from 0, with
-// (a + 1)(b + 1) <= K can win. Scores are matmul_nt's. A NaN score orders below every number, so a
-// NaN query yields the K smallest ids and NaN scores, never a wild index.
-// Tokens [begin, end). Scratch is allocated per call (O(n_row + n_col) floats a token of a tile).
+// Order everywhere: score descending, then id ascending (row, then column, as unsigned numbers).
+// Scores of a pair compare as the exact sum of its two float scores: by their sum in double and, where
+// that ties, by what its rounding lost. This makes the pruning exact: only ranks (a, b), from 0, with
+// (a + 1)(b + 1) <= K can win. Scores are matmul_nt's; -0 equals 0.
+// NaN counts as minus infinity, and pairs with a side of minus infinity come last, by id alone: a NaN
+// query yields the K smallest ids and NaN scores, never a wild index. Plus infinity counts as 2^160, so
+// that such pairs still order by their other side.
+// Tokens [begin, end). Thread-safe for disjoint ranges: no state outlives the call. Scratch is
+// allocated per call (O(n_row + n_col) floats a token of a tile). A segment has less than 2^32 rows and
+// columns; empty ones are allowed.
 void retrieve(const RetrieveArgs& args, std::int64_t begin, std::int64_t end);
 
 // Scatters dscores back: dquery (B, H, 2 D), overwritten for tokens [begin, end).

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// A retrieval problem with its storage, and the table of cases every retrieval test runs through.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "inputs.h"
+#include "perennial/kernels/retrieve.h"
+
+namespace perennial::kernels {
+
+struct RetrievalCase {
+  std::string name;
+  std::int64_t tokens = 1, heads = 1, k = 1, dim = 1;
+  std::int64_t n_row = 1, n_col = 1;
+  bool common_keys = true;
+  std::vector<KeySegment> segments;
+};
+
+inline std::vector<RetrievalCase> retrieval_cases() {
+  return {
+      {"one_expert", 1, 1, 1, 1, 1, 1, true, {{0, 1, 1, 0}}},
+      {"no_tokens", 0, 2, 4, 8, 16, 16, true, {{0, 16, 16, 0}}},
+      {"k_is_one", 7, 2, 1, 5, 9, 11, true, {{0, 9, 11, 0}}},
+      {"k_is_all", 3, 2, 35, 4, 5, 7, false, {{0, 5, 7, 0}}},
+      {"k_above_rows_and_cols", 4, 1, 20, 3, 6, 5, true, {{0, 6, 5, 0}}},
+      {"one_row", 5, 2, 8, 16, 1, 40, true, {{0, 1, 40, 3}}},
+      {"one_col", 5, 2, 8, 16, 40, 1, true, {{0, 40, 1, 3}}},
+      {"odd_sizes", 9, 3, 13, 17, 77, 101, false, {{0, 77, 101, 0}}},
+      {"wide", 70, 2, 16, 32, 300, 200, true, {{0, 300, 200, 0}}},
+      {"large_k", 2, 1, 128, 8, 530, 520, true, {{0, 530, 520, 0}}},
+      {"huge_ids",
+       4,
+       2,
+       9,
+       6,
+       20,
+       20,
+       true,
+       {{0, 5, 20, 6}, {5, 5, 20, 0x80000000u}, {10, 10, 20, 0xFFFFFFF6u}}},
+      {"generations",
+       6,
+       2,
+       16,
+       8,
+       90,
+       64,
+       false,
+       {{0, 20, 10, 0}, {25, 1, 64, 25}, {26, 40, 10, 26}, {70, 20, 33, 1000}}},
+      {"masked_first_rows", 5, 1, 5, 7, 60, 12, true, {{31, 29, 3, 31}}},
+      {"empty_segment", 3, 1, 4, 2, 8, 8, true, {{0, 0, 8, 0}, {0, 4, 0, 0}, {4, 4, 8, 4}}},
+  };
+}
+
+struct Retrieval {
+  RetrievalCase shape;
+  std::vector<float> query, row_keys, col_keys;
+  std::vector<std::int64_t> ids;
+  std::vector<float> scores;
+  std::vector<std::int32_t> row_index;
+
+  // `make(n, seed)` gives n values.
+  template <class Make>
+  Retrieval(const RetrievalCase& problem, Make make) : shape(problem) {
+    const std::int64_t sets = shape.common_keys ? 1 : shape.heads;
+    query = make(shape.tokens * shape.heads * 2 * shape.dim, 11);
+    row_keys = make(sets * shape.n_row * shape.dim, 12);
+    col_keys = make(sets * shape.n_col * shape.dim, 13);
+    const auto slots = static_cast<std::size_t>(shape.tokens * shape.heads * shape.k);
+    ids.assign(slots, -1);
+    scores.assign(slots, -1);
+    row_index.assign(slots, -1);
+  }
+
+  RetrieveArgs args() {
+    return {.heads = shape.heads,
+            .k = shape.k,
+            .sub_dim = shape.dim,
+            .query = query.data(),
+            .row_keys = row_keys.data(),
+            .col_keys = col_keys.data(),
+            .row_head_stride = row_stride(),
+            .col_head_stride = col_stride(),
+            .segments = shape.segments,
+            .ids = ids.data(),
+            .scores = scores.data(),
+            .row_index = row_index.data()};
+  }
+  std::int64_t row_stride() const { return shape.common_keys ? 0 : shape.n_row * shape.dim; }
+  std::int64_t col_stride() const { return shape.common_keys ? 0 : shape.n_col * shape.dim; }
+};
+
+}  // namespace perennial::kernels
