@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Timing of ours beside a baseline in one run: the shape every benchmark of this folder has.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace perennial::bench {
+
+// The command line of a benchmark program.
+struct Arguments {
+  bool smoke = false;             // --smoke: smallest sizes, one instant, numbers mean nothing
+  std::string json;               // --json FILE: where to write the rows; empty: nowhere
+  std::vector<std::string> rest;  // the program's name, then what Google Benchmark takes
+};
+// Prints usage and exits (0 or 2) on --help and on a flag without its value.
+Arguments parse_arguments(int argc, char** argv);
+
+// One row: the same work done by `ours` and by `baseline`.
+struct Comparison {
+  std::string name;
+  std::string unit;  // of the rates, for example "GFLOP/s"
+  double work = 0;   // of one call, in the unit times a second
+  std::function<void()> ours;
+  std::function<void()> baseline;
+  std::optional<double> target;   // least ratio ours / baseline; none: informative
+  std::function<void()> ceiling;  // what the machine can do, measured in the same run; may be empty
+  double ceiling_work = 0;
+};
+
+// Times everything (5 repetitions in random order, medians), prints a table, and writes
+//   [{"name", "ours", "baseline", "unit", "ratio", "target", "ceiling"}, ...]
+// to the JSON file; absent targets and ceilings are null. Returns the exit code of main: 0, or 1
+// when the file could not be written.
+int run_comparisons(const Arguments& arguments, const std::vector<Comparison>& comparisons);
+
+}  // namespace perennial::bench
