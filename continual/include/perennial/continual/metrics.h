@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// The accuracy matrix of a run, and the metrics of continual learning taken from it.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <boost/json/value.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace perennial::continual {
+
+// What a run of T experiences scored: rows 0 .. T, columns 0 .. T-1. Row i is taken after learning
+// i experiences (row 0 is before any training), column j is the test set of experience j as Stream
+// numbers them. Accuracies are fractions. A row that was never evaluated is absent. Value type,
+// thread-compatible.
+class AccuracyMatrix {
+ public:
+  // T >= 1.
+  explicit AccuracyMatrix(std::int64_t experiences);
+
+  std::int64_t experiences() const { return experiences_; }
+  // T accuracies in [0, 1]; replaces the row. Throws Error when they are not.
+  void set_row(std::int64_t row, std::vector<double> accuracies);
+  bool has_row(std::int64_t row) const;
+  double at(std::int64_t row, std::int64_t column) const;  // throws Error when absent
+
+  // (T+1) x T array of arrays; absent rows are null.
+  boost::json::value to_json() const;
+  // Throws DataError when `value` is not what to_json makes.
+  static AccuracyMatrix from_json(const boost::json::value& value);
+
+ private:
+  std::int64_t experiences_;
+  std::vector<std::vector<double>> rows_;
+};
+
+// The metrics, in the papers' numbering: a[i][j] is the accuracy on experience j after learning
+// experience i, i and j from 1 (at(i, j - 1) above), and a[0] is before any training.
+// Each is empty when a row it needs is absent, or T is too small for it. T experiences.
+// acc = (1/T) sum_j a[T][j]                                       (Lopez-Paz & Ranzato 2017)
+std::optional<double> acc(const AccuracyMatrix& a);
+// bwt.gem = 1/(T-1) sum_{i<T} (a[T][i] - a[i][i])                  (same)
+std::optional<double> bwt_gem(const AccuracyMatrix& a);
+// fwt.gem = 1/(T-1) sum_{i>=2} (a[i-1][i] - a[0][i])               (same)
+std::optional<double> fwt_gem(const AccuracyMatrix& a);
+// bwt.diaz = sum_{i>=2} sum_{j<i} (a[i][j] - a[j][j]) / (T(T-1)/2) (Diaz-Rodriguez 2018)
+std::optional<double> bwt_diaz(const AccuracyMatrix& a);
+// forgetting.chaudhry = 1/(T-1) sum_{j<T} (max_{1<=l<T} a[l][j] - a[T][j])  (Chaudhry 2018)
+std::optional<double> forgetting_chaudhry(const AccuracyMatrix& a);
+// forgetting.first_last = 1/(T-1) sum_{j<T} (a[j][j] - a[T][j])    (Avalanche's)
+std::optional<double> forgetting_first_last(const AccuracyMatrix& a);
+// avg_incremental = (1/T) sum_k (1/k) sum_{j<=k} a[k][j]           (iCaRL 2017)
+std::optional<double> avg_incremental(const AccuracyMatrix& a);
+
+// Every metric above under its name, null where empty.
+boost::json::object all_metrics(const AccuracyMatrix& a);
+
+}  // namespace perennial::continual

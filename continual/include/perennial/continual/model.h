@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Models that a trainer teaches: an MLP, or a PEER layer over a growable pool.
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "perennial/continual/run_config.h"
+#include "perennial/core/gate.h"
+#include "perennial/core/peer.h"
+#include "perennial/storage/page_store.h"
+
+namespace perennial::continual {
+
+// Answers for a batch.
+struct Prediction {
+  torch::Tensor probabilities;  // (B, classes)
+  torch::Tensor generations;    // (B) int64: which generation answered; -1 without generations
+};
+
+// Single-threaded. Tensors are CPU float32.
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  // Logits (B, classes) of a training batch, with gradients.
+  virtual torch::Tensor train_forward(const torch::Tensor& x) = 0;
+  // `generation`: what an oracle says; empty lets the gate decide.
+  virtual Prediction predict(const torch::Tensor& x, std::optional<std::uint32_t> generation) = 0;
+
+  // Dense parameters that train now, by stable names.
+  virtual std::vector<std::pair<std::string, torch::Tensor>> trainable() = 0;
+  virtual std::int64_t dense_parameters() const = 0;
+
+  // The PEER layer and its gate, where there are.
+  virtual PeerImpl* peer() { return nullptr; }
+  virtual AnalyticGate* gate() { return nullptr; }
+
+  // Adds what changed since the last commit; call committed() when it succeeded.
+  virtual void add_to_commit(storage::CommitRequest& request) = 0;
+  virtual void committed() = 0;
+};
+
+// A new model. `store` may be null (nothing is kept); budget_bytes as in Pool.
+std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features,
+                                  std::int64_t classes, storage::PageStore* store,
+                                  std::int64_t budget_bytes);
+// The model of the store's current state.
+std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features,
+                                  std::int64_t classes, storage::PageStore& store,
+                                  std::int64_t budget_bytes);
+
+}  // namespace perennial::continual

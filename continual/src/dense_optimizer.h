@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The optimizer of dense parameters: torch's, with state that is named, committed and survives growth.
+#pragma once
+
+#include <torch/types.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "perennial/continual/run_config.h"
+#include "perennial/storage/page_store.h"
+
+namespace torch::optim {
+class Optimizer;
+}
+
+namespace perennial::continual {
+
+class DenseOptimizer {
+ public:
+  using Parameters = std::vector<std::pair<std::string, torch::Tensor>>;
+
+  explicit DenseOptimizer(const TrainOptions& options);
+  ~DenseOptimizer();
+
+  // The parameters that train from now on. State of those that trained before is kept; of those that are
+  // gone it is dropped.
+  void set_parameters(Parameters parameters);
+  void zero_grad();
+  void step();
+
+  // Entries "optimizer/NAME/..." for the current parameters; entries of dropped ones are removed.
+  void add_to_commit(storage::CommitRequest& request) const;
+  void committed();
+  // Reads the moments of the store's current state; set_parameters() takes them by name.
+  void load(const storage::PageStore& store);
+
+ private:
+  struct Moments {
+    std::string name;
+    torch::Tensor m, v;
+    std::int64_t step;
+  };
+  std::vector<Moments> moments() const;
+  std::vector<std::string> entries() const;
+
+  TrainOptions options_;
+  Parameters parameters_;
+  std::unique_ptr<torch::optim::Optimizer> optimizer_;
+  std::map<std::string, Moments> loaded_;  // from the store, until their parameters are set
+  std::vector<std::string> stored_;        // entries the last commit holds
+};
+
+}  // namespace perennial::continual

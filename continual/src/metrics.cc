@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+// The accuracy matrix and its metrics.
+#include "perennial/continual/metrics.h"
+
+#include <algorithm>
+#include <boost/json/array.hpp>
+
+#include "perennial/core/error.h"
+
+namespace perennial::continual {
+namespace {
+
+// True when rows first..last (inclusive) are all there.
+bool has_rows(const AccuracyMatrix& a, std::int64_t first, std::int64_t last) {
+  for (std::int64_t row = first; row <= last; ++row) {
+    if (!a.has_row(row)) return false;
+  }
+  return true;
+}
+
+// a[i][j] in the papers' numbering: j from 1.
+double cell(const AccuracyMatrix& a, std::int64_t i, std::int64_t j) { return a.at(i, j - 1); }
+
+boost::json::value or_null(std::optional<double> metric) {
+  return metric ? boost::json::value(*metric) : boost::json::value(nullptr);
+}
+
+}  // namespace
+
+AccuracyMatrix::AccuracyMatrix(std::int64_t experiences) : experiences_(experiences) {
+  if (experiences < 1) {
+    throw Error("an accuracy matrix of " + std::to_string(experiences) + " experiences");
+  }
+  rows_.resize(static_cast<std::size_t>(experiences) + 1);
+}
+
+void AccuracyMatrix::set_row(std::int64_t row, std::vector<double> accuracies) {
+  if (row < 0 || row > experiences_) {
+    throw Error("row " + std::to_string(row) + " of an accuracy matrix with rows 0 to " +
+                std::to_string(experiences_));
+  }
+  if (std::ssize(accuracies) != experiences_) {
+    throw Error("a row of " + std::to_string(accuracies.size()) + " accuracies for " +
+                std::to_string(experiences_) + " experiences");
+  }
+  for (const double accuracy : accuracies) {
+    if (!(accuracy >= 0 && accuracy <= 1)) {
+      throw Error("accuracy " + std::to_string(accuracy) + " is not a fraction");
+    }
+  }
+  rows_[static_cast<std::size_t>(row)] = std::move(accuracies);
+}
+
+bool AccuracyMatrix::has_row(std::int64_t row) const {
+  return row >= 0 && row <= experiences_ && !rows_[static_cast<std::size_t>(row)].empty();
+}
+
+double AccuracyMatrix::at(std::int64_t row, std::int64_t column) const {
+  if (!has_row(row) || column < 0 || column >= experiences_) {
+    throw Error("accuracy of experience " + std::to_string(column) + " after " +
+                std::to_string(row) + " learnt was not evaluated");
+  }
+  return rows_[static_cast<std::size_t>(row)][static_cast<std::size_t>(column)];
+}
+
+boost::json::value AccuracyMatrix::to_json() const {
+  boost::json::array rows;
+  for (const std::vector<double>& row : rows_) {
+    if (row.empty()) {
+      rows.emplace_back(nullptr);
+    } else {
+      rows.emplace_back(boost::json::array(row.begin(), row.end()));
+    }
+  }
+  return rows;
+}
+
+AccuracyMatrix AccuracyMatrix::from_json(const boost::json::value& value) {
+  if (!value.is_array() || value.get_array().size() < 2) {
+    throw DataError("an accuracy matrix must be an array of at least 2 rows");
+  }
+  const boost::json::array& rows = value.get_array();
+  AccuracyMatrix matrix(static_cast<std::int64_t>(rows.size()) - 1);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].is_null()) continue;
+    if (!rows[i].is_array())
+      throw DataError("a row of an accuracy matrix must be an array or null");
+    std::vector<double> row;
+    for (const boost::json::value& cell : rows[i].get_array()) {
+      if (!cell.is_number()) throw DataError("an accuracy must be a number");
+      row.push_back(cell.to_number<double>());
+    }
+    try {
+      matrix.set_row(static_cast<std::int64_t>(i), std::move(row));
+    } catch (const Error& error) {
+      throw DataError(std::string("stored accuracy matrix: ") + error.what());
+    }
+  }
+  return matrix;
+}
+
+std::optional<double> acc(const AccuracyMatrix& a) {
+  const std::int64_t T = a.experiences();
+  if (!a.has_row(T)) return std::nullopt;
+  double sum = 0;
+  for (std::int64_t j = 1; j <= T; ++j) sum += cell(a, T, j);
+  return sum / static_cast<double>(T);
+}
+
+std::optional<double> bwt_gem(const AccuracyMatrix& a) {
+  const std::int64_t T = a.experiences();
+  if (T < 2 || !has_rows(a, 1, T)) return std::nullopt;
+  double sum = 0;
+  for (std::int64_t i = 1; i < T; ++i) sum += cell(a, T, i) - cell(a, i, i);
+  return sum / static_cast<double>(T - 1);
+}
+
+std::optional<double> fwt_gem(const AccuracyMatrix& a) {
+  const std::int64_t T = a.experiences();
+  if (T < 2 || !has_rows(a, 0, T - 1)) return std::nullopt;
+  double sum = 0;
+  for (std::int64_t i = 2; i <= T; ++i) sum += cell(a, i - 1, i) - cell(a, 0, i);
+  return sum / static_cast<double>(T - 1);
+}
+
+std::optional<double> bwt_diaz(const AccuracyMatrix& a) {
+  const std::int64_t T = a.experiences();
+  if (T < 2 || !has_rows(a, 1, T)) return std::nullopt;
+  double sum = 0;
+  for (std::int64_t i = 2; i <= T; ++i) {
+    for (std::int64_t j = 1; j < i; ++j) sum += cell(a, i, j) - cell(a, j, j);
+  }
+  return sum / (static_cast<double>(T) * static_cast<double>(T - 1) / 2);
+}
+
+std::optional<double> forgetting_chaudhry(const AccuracyMatrix& a) {
+  const std::int64_t T = a.experiences();
+  if (T < 2 || !has_rows(a, 1, T)) return std::nullopt;
+  double sum = 0;
+  for (std::int64_t j = 1; j < T; ++j) {
+    double best = cell(a, 1, j);
+    for (std::int64_t l = 2; l < T; ++l) best = std::max(best, cell(a, l, j));
+    sum += best - cell(a, T, j);
+  }
+  return sum / static_cast<double>(T - 1);
+}
+
+std::optional<double> forgetting_first_last(const AccuracyMatrix& a) {
+  const std::optional<double> transfer = bwt_gem(a);
+  return transfer ? std::optional(0 - *transfer) : std::nullopt;
+}
+
+std::optional<double> avg_incremental(const AccuracyMatrix& a) {
+  const std::int64_t T = a.experiences();
+  if (!has_rows(a, 1, T)) return std::nullopt;
+  double sum = 0;
+  for (std::int64_t k = 1; k <= T; ++k) {
+    double seen = 0;
+    for (std::int64_t j = 1; j <= k; ++j) seen += cell(a, k, j);
+    sum += seen / static_cast<double>(k);
+  }
+  return sum / static_cast<double>(T);
+}
+
+boost::json::object all_metrics(const AccuracyMatrix& a) {
+  return {{"acc", or_null(acc(a))},
+          {"bwt.gem", or_null(bwt_gem(a))},
+          {"fwt.gem", or_null(fwt_gem(a))},
+          {"bwt.diaz", or_null(bwt_diaz(a))},
+          {"forgetting.chaudhry", or_null(forgetting_chaudhry(a))},
+          {"forgetting.first_last", or_null(forgetting_first_last(a))},
+          {"avg_incremental", or_null(avg_incremental(a))}};
+}
+
+}  // namespace perennial::continual

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// One mean and one deviation over all pixels.
+#include "preprocessing.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+
+#include <cmath>
+
+#include "perennial/core/error.h"
+
+namespace perennial::continual {
+namespace {
+
+// Rows a thread takes at least: below this, starting threads costs more than it gains.
+constexpr std::int64_t kGrainRows = 64;
+
+void check_rows(const torch::Tensor& x) {
+  if (x.dim() != 2 || (x.scalar_type() != at::kByte && x.scalar_type() != at::kFloat)) {
+    throw DataError("rows of features must be (N, D) uint8 or float32, not " +
+                    std::to_string(x.dim()) + "-d " + std::string(c10::toString(x.scalar_type())));
+  }
+}
+
+double mean_of_bytes(const torch::Tensor& x, double& deviation) {
+  std::array<std::uint64_t, 256> count{};
+  const std::uint8_t* values = x.const_data_ptr<std::uint8_t>();
+  for (std::int64_t i = 0; i < x.numel(); ++i) ++count[values[i]];
+  const auto n = static_cast<double>(x.numel());
+  double sum = 0;
+  for (std::size_t v = 0; v < 256; ++v) sum += static_cast<double>(count[v] * v);
+  const double mean = sum / n;
+  double squares = 0;
+  for (std::size_t v = 0; v < 256; ++v) {
+    const double distance = static_cast<double>(v) - mean;
+    squares += static_cast<double>(count[v]) * distance * distance;
+  }
+  deviation = std::sqrt(squares / n);
+  return mean;
+}
+
+double mean_of_floats(const torch::Tensor& x, double& deviation) {
+  const float* values = x.const_data_ptr<float>();
+  const auto n = static_cast<double>(x.numel());
+  double sum = 0;
+  for (std::int64_t i = 0; i < x.numel(); ++i) sum += static_cast<double>(values[i]);
+  const double mean = sum / n;
+  double squares = 0;
+  for (std::int64_t i = 0; i < x.numel(); ++i) {
+    const double distance = static_cast<double>(values[i]) - mean;
+    squares += distance * distance;
+  }
+  deviation = std::sqrt(squares / n);
+  return mean;
+}
+
+template <class T>
+void apply_rows(const torch::Tensor& x, const Preprocessing& preprocessing, torch::Tensor& out) {
+  const Normalizer normalize(preprocessing);
+  const std::int64_t features = x.size(1);
+  const T* in = x.const_data_ptr<T>();
+  float* to = out.mutable_data_ptr<float>();
+  at::parallel_for(0, x.size(0), kGrainRows, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      normalize.row(in + i * features, nullptr, features, to + i * features);
+    }
+  });
+}
+
+}  // namespace
+
+Normalizer::Normalizer(const Preprocessing& preprocessing)
+    : mean_(preprocessing.mean), deviation_(preprocessing.deviation) {
+  for (std::size_t v = 0; v < table_.size(); ++v) table_[v] = (*this)(static_cast<float>(v));
+}
+
+Preprocessing Preprocessing::fit(const torch::Tensor& x) {
+  check_rows(x);
+  if (x.numel() == 0) throw DataError("no values to take a mean and a deviation of");
+  const torch::Tensor rows = x.contiguous();
+  Preprocessing fitted;
+  fitted.features = x.size(1);
+  fitted.mean = rows.scalar_type() == at::kByte ? mean_of_bytes(rows, fitted.deviation)
+                                                : mean_of_floats(rows, fitted.deviation);
+  if (!std::isfinite(fitted.mean) || !std::isfinite(fitted.deviation)) {
+    throw DataError("the training features are not all finite numbers");
+  }
+  if (fitted.deviation == 0) fitted.deviation = 1;
+  return fitted;
+}
+
+torch::Tensor Preprocessing::apply(const torch::Tensor& x) const {
+  check_rows(x);
+  if (x.size(1) != features) {
+    throw DataError("examples of " + std::to_string(x.size(1)) + " features; the model takes " +
+                    std::to_string(features));
+  }
+  const torch::Tensor rows = x.contiguous();
+  torch::Tensor out = at::empty(rows.sizes(), at::kFloat);
+  if (rows.scalar_type() == at::kByte) {
+    apply_rows<std::uint8_t>(rows, *this, out);
+  } else {
+    apply_rows<float>(rows, *this, out);
+  }
+  return out;
+}
+
+}  // namespace perennial::continual

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checks and comparisons of a run's configuration.
+#include "perennial/continual/run_config.h"
+
+#include <boost/json/serialize.hpp>
+
+namespace perennial::continual {
+
+namespace json = boost::json;
+
+EnumNames<ModelKind> enum_names(ModelKind) {
+  return {{ModelKind::mlp, "mlp"}, {ModelKind::peer, "peer"}};
+}
+EnumNames<StrategyKind> enum_names(StrategyKind) {
+  return {{StrategyKind::naive, "naive"},
+          {StrategyKind::joint, "joint"},
+          {StrategyKind::grow_freeze, "grow_freeze"}};
+}
+EnumNames<OptimizerKind> enum_names(OptimizerKind) {
+  return {{OptimizerKind::adam, "adam"}, {OptimizerKind::sgd, "sgd"}};
+}
+EnumNames<GateChoice> enum_names(GateChoice) {
+  return {{GateChoice::automatic, "automatic"},
+          {GateChoice::oracle, "oracle"},
+          {GateChoice::none, "none"},
+          {GateChoice::analytic, "analytic"}};
+}
+
+std::string_view describe(StrategyKind kind) {
+  switch (kind) {
+    case StrategyKind::naive:
+      return "trains on each experience in turn and does nothing against forgetting; the lower bound";
+    case StrategyKind::joint:
+      return "trains on all experiences together, shuffled; the upper bound, not a continual learner";
+    case StrategyKind::grow_freeze:
+      return "grows the pool by a generation for each experience and freezes it afterwards; needs "
+             "--model peer";
+  }
+  return "";
+}
+
+GateKind RunConfig::gate() const {
+  switch (train.gate) {
+    case GateChoice::oracle: return GateKind::oracle;
+    case GateChoice::none: return GateKind::none;
+    case GateChoice::analytic: return GateKind::analytic;
+    case GateChoice::automatic: break;
+  }
+  const bool generations = train.strategy == StrategyKind::grow_freeze &&
+                           model.model == ModelKind::peer &&
+                           model.peer.routing == Routing::isolated;
+  return generations ? GateKind::analytic : GateKind::none;
+}
+
+void RunConfig::validate() const {
+  validate_ranges(stream);
+  validate_ranges(model);
+  validate_ranges(train);
+  const bool peer = model.model == ModelKind::peer;
+  const bool isolated = peer && model.peer.routing == Routing::isolated;
+  if (train.strategy == StrategyKind::grow_freeze && !peer) {
+    throw InvalidOptions("strategy grow_freeze needs a pool of experts: use model peer, not " +
+                         std::string(enum_name(model.model)));
+  }
+  if (train.strategy == StrategyKind::grow_freeze && isolated && model.width > 0) {
+    throw InvalidOptions("strategy grow_freeze with isolated routing needs width 0, not " +
+                         std::to_string(model.width) +
+                         ": dense layers around the pool would go on changing what is frozen");
+  }
+  const GateKind kind = gate();
+  if (kind != GateKind::none && !(train.strategy == StrategyKind::grow_freeze && isolated)) {
+    throw InvalidOptions("gate " + std::string(enum_name(kind)) +
+                         " needs generations to choose from: strategy grow_freeze with isolated "
+                         "routing");
+  }
+  if (peer) {
+    PeerOptions options = model.peer;
+    options.d_in = options.d_out = model.width > 0 ? model.width : 1;
+    options.validate();
+    if (options.query_norm == QueryNorm::batch && train.batch < 2) {
+      throw InvalidOptions("batch is 1; query_norm batch needs at least 2 examples a step");
+    }
+  }
+}
+
+json::object RunConfig::to_json() const {
+  return {{"stream", perennial::to_json(stream)},
+          {"model", perennial::to_json(model)},
+          {"train", perennial::to_json(train)}};
+}
+
+RunConfig RunConfig::from_json(const json::object& object) {
+  RunConfig config;
+  config.stream = perennial::from_json<StreamOptions>(object.at("stream").as_object());
+  config.model = perennial::from_json<ModelOptions>(object.at("model").as_object());
+  config.train = perennial::from_json<TrainOptions>(object.at("train").as_object());
+  return config;
+}
+
+std::vector<std::string> differences(const RunConfig& stored, const RunConfig& asked) {
+  std::vector<std::string> fields;
+  const json::object a = stored.to_json(), b = asked.to_json();
+  for (const auto& section : a) {
+    const json::object& other = b.at(section.key()).as_object();
+    for (const auto& field : section.value().as_object()) {
+      if (field.value() == other.at(field.key())) continue;
+      fields.push_back(std::string(section.key()) + "." + std::string(field.key()) + ": " +
+                       json::serialize(field.value()) + " stored, " +
+                       json::serialize(other.at(field.key())) + " asked for");
+    }
+  }
+  return fields;
+}
+
+}  // namespace perennial::continual

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Appends events and replaces the small files whole.
+#include "run_record.h"
+
+#include <boost/json/serialize.hpp>
+#include <chrono>
+#include <sstream>
+
+#include "perennial/core/error.h"
+
+namespace perennial::continual {
+
+namespace json = boost::json;
+namespace fs = std::filesystem;
+
+RunRecord::RunRecord(fs::path folder) : folder_(std::move(folder)) {}
+
+void RunRecord::open(std::uint64_t keep_bytes) {
+  if (folder_.empty()) return;
+  fs::create_directories(folder_);
+  const fs::path file = folder_ / "events.jsonl";
+  const std::uint64_t size = fs::exists(file) ? fs::file_size(file) : 0;
+  // A crash may have lost lines that a commit counts; what is left then stays as it is.
+  bytes_ = std::min(size, keep_bytes);
+  if (size > bytes_) fs::resize_file(file, bytes_);
+  events_.open(file, std::ios::app | std::ios::binary);
+  if (!events_) throw Error(file.string() + " cannot be opened for writing");
+}
+
+void RunRecord::event(std::string_view name, const json::object& fields) {
+  if (folder_.empty()) return;
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  json::object line{
+      {"event", name},
+      {"unix_ms", std::chrono::duration_cast<std::chrono::milliseconds>(now).count()}};
+  for (const auto& field : fields) line[field.key()] = field.value();
+  const std::string text = json::serialize(line) + "\n";
+  events_ << text;
+  events_.flush();
+  if (!events_) throw Error((folder_ / "events.jsonl").string() + " cannot be written: is the disk full?");
+  bytes_ += text.size();
+}
+
+std::uint64_t RunRecord::event_bytes() { return bytes_; }
+
+void RunRecord::write_metrics(const AccuracyMatrix& matrix) {
+  if (folder_.empty()) return;
+  std::ostringstream text;
+  text.precision(17);
+  text << "metric,after_experience,experience,value\n";
+  const std::int64_t n = matrix.experiences();
+  for (std::int64_t row = 0; row <= n; ++row) {
+    for (std::int64_t column = 0; column < n && matrix.has_row(row); ++column) {
+      text << "accuracy," << row << ',' << column + 1 << ',' << matrix.at(row, column) << '\n';
+    }
+  }
+  for (const auto& metric : all_metrics(matrix)) {
+    if (metric.value().is_double()) {
+      text << metric.key() << ',' << n << ",," << metric.value().get_double() << '\n';
+    }
+  }
+  replace("metrics.csv", text.str());
+}
+
+void RunRecord::write_summary(const json::object& summary) {
+  if (!folder_.empty()) replace("summary.json", json::serialize(summary) + "\n");
+}
+
+void RunRecord::replace(const char* name, std::string_view text) {
+  const fs::path file = folder_ / name;
+  const fs::path next = folder_ / (std::string(name) + ".next");
+  {
+    std::ofstream out(next, std::ios::binary | std::ios::trunc);
+    out << text;
+    out.flush();
+    if (!out) throw Error(next.string() + " cannot be written: is the disk full?");
+  }
+  fs::rename(next, file);
+}
+
+}  // namespace perennial::continual

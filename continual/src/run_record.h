@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// The files of a run: events.jsonl, metrics.csv and summary.json.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string_view>
+
+#include "perennial/continual/metrics.h"
+
+namespace perennial::continual {
+
+// Writes the files of one run folder; without a folder it does nothing. Throws Error when the disk refuses.
+class RunRecord {
+ public:
+  explicit RunRecord(std::filesystem::path folder);
+
+  // Opens events.jsonl for appending after its first `keep_bytes`: what a resumed run repeats is cut off.
+  void open(std::uint64_t keep_bytes);
+  // Appends {"event": name, "unix_ms": ..., fields...} as one line.
+  void event(std::string_view name, const boost::json::object& fields);
+  // Bytes of events.jsonl so far; flushed to the operating system.
+  std::uint64_t event_bytes();
+  // Replaces metrics.csv: metric,after_experience,experience,value, one line a number.
+  void write_metrics(const AccuracyMatrix& matrix);
+  void write_summary(const boost::json::object& summary);
+
+ private:
+  void replace(const char* name, std::string_view text);
+
+  std::filesystem::path folder_;
+  std::ofstream events_;
+  std::uint64_t bytes_ = 0;
+};
+
+}  // namespace perennial::continual

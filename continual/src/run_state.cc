@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Encodes and decodes a run's state. Numbers that must come back exactly are tensors, not JSON.
+#include "run_state.h"
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <boost/json/value_from.hpp>
+#include <boost/json/value_to.hpp>
+#include <cmath>
+#include <limits>
+
+#include "perennial/core/dense_state.h"
+
+namespace perennial::continual {
+
+namespace json = boost::json;
+
+namespace {
+
+constexpr const char* kRun = "run";
+constexpr const char* kMatrix = "run/matrix";    // (T + 1, T) float64, NaN where absent
+constexpr const char* kNumbers = "run/numbers";  // float64: mean, deviation, gate accuracy or NaN
+
+at::Tensor to_tensor(const AccuracyMatrix& matrix) {
+  const std::int64_t n = matrix.experiences();
+  at::Tensor tensor =
+      at::full({n + 1, n}, std::numeric_limits<double>::quiet_NaN(), at::kDouble);
+  auto values = tensor.accessor<double, 2>();
+  for (std::int64_t i = 0; i <= n; ++i) {
+    for (std::int64_t j = 0; j < n && matrix.has_row(i); ++j) values[i][j] = matrix.at(i, j);
+  }
+  return tensor;
+}
+
+AccuracyMatrix from_tensor(const at::Tensor& tensor) {
+  if (tensor.dim() != 2 || tensor.scalar_type() != at::kDouble || tensor.size(1) < 1 ||
+      tensor.size(0) != tensor.size(1) + 1) {
+    throw DataError("the store's accuracy matrix has a wrong shape");
+  }
+  AccuracyMatrix matrix(tensor.size(1));
+  const auto values = tensor.accessor<double, 2>();
+  for (std::int64_t i = 0; i < tensor.size(0); ++i) {
+    if (std::isnan(values[i][0])) continue;
+    matrix.set_row(i, std::vector<double>(values[i].data(), values[i].data() + tensor.size(1)));
+  }
+  return matrix;
+}
+
+}  // namespace
+
+void RunState::add_to_commit(storage::CommitRequest& request) const {
+  const json::object record{{"version", 1},
+                            {"config", config.to_json()},
+                            {"labels", json::value_from(label_names)},
+                            {"features", preprocessing.features},
+                            {"experience", position.experience},
+                            {"epoch", position.epoch},
+                            {"step", position.step},
+                            {"steps", steps},
+                            {"finished", finished}};
+  request.dense[kRun] = bytes_from(json::serialize(record));
+  request.dense[kMatrix] = bytes_from(to_tensor(matrix));
+  request.dense[kNumbers] = bytes_from(
+      at::tensor({preprocessing.mean, preprocessing.deviation,
+                  gate_accuracy.value_or(std::numeric_limits<double>::quiet_NaN())},
+                 at::kDouble));
+}
+
+storage::Result<RunState> load_run_state(const storage::PageStore& store) {
+  storage::Result<storage::Bytes> bytes = store.read_dense(kRun);
+  if (!bytes.ok()) return bytes.status();
+  try {
+    const json::object record = json::parse(text_from(*bytes)).as_object();
+    if (record.at("version").as_int64() != 1) {
+      throw DataError("the store's run has version " + json::serialize(record.at("version")) +
+                      "; this program reads version 1");
+    }
+    RunState state;
+    state.config = RunConfig::from_json(record.at("config").as_object());
+    state.label_names = json::value_to<std::vector<std::string>>(record.at("labels"));
+    state.position = {record.at("experience").as_int64(), record.at("epoch").as_int64(),
+                      record.at("step").as_int64()};
+    state.steps = record.at("steps").as_int64();
+    state.finished = record.at("finished").as_bool();
+    const auto tensor = [&](const char* name) {
+      return tensor_from(value_or_throw(store.read_dense(name)), name);
+    };
+    state.matrix = from_tensor(tensor(kMatrix));
+    const at::Tensor numbers = tensor(kNumbers);
+    if (numbers.numel() != 3 || numbers.scalar_type() != at::kDouble) {
+      throw DataError("the store's run numbers have a wrong shape");
+    }
+    const double* value = numbers.const_data_ptr<double>();
+    state.preprocessing = {record.at("features").as_int64(), value[0], value[1]};
+    if (!std::isnan(value[2])) state.gate_accuracy = value[2];
+    return state;
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw DataError(std::string("the store's record of its run is malformed: ") + error.what());
+  }
+}
+
+}  // namespace perennial::continual

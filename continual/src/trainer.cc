@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+// The training loop, evaluation, commits and exact resume.
+#include "perennial/continual/trainer.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <ATen/ops/cross_entropy_loss.h>
+
+#include <algorithm>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <chrono>
+#include <map>
+
+#include "dense_optimizer.h"
+#include "perennial/continual/strategy.h"
+#include "perennial/core/sparse_optimizer.h"
+#include "run_record.h"
+#include "run_state.h"
+
+namespace perennial::continual {
+
+namespace json = boost::json;
+
+namespace {
+
+// Test examples a prediction call takes: bounds the memory of an evaluation.
+constexpr std::int64_t kTestBatch = 1000;
+// Steps between two "step" events.
+constexpr std::int64_t kStepEvents = 50;
+
+SparseOptimizerOptions sparse_options(const TrainOptions& train) {
+  SparseOptimizerOptions options;
+  options.algorithm =
+      train.optimizer == OptimizerKind::adam ? SparseAlgorithm::adam : SparseAlgorithm::sgd;
+  options.lr = train.expert_lr > 0 ? train.expert_lr : train.lr;
+  return options;
+}
+
+// What bits of a run depend on beside its configuration.
+json::object machine() {
+  return {{"threads", at::get_num_threads()}, {"cpu", at::get_cpu_capability()}};
+}
+
+// The note of the newest commit, from the head towards its parents, that has `key`.
+json::object note_with(const storage::PageStore& store, std::string_view key) {
+  std::map<std::uint64_t, storage::CommitInfo> commits;
+  for (storage::CommitInfo& info : store.log()) commits[info.commit] = std::move(info);
+  const storage::Result<storage::CommitInfo> head = store.head();
+  for (std::uint64_t at = head.ok() ? head->commit : 0; commits.contains(at);
+       at = commits.at(at).parent) {
+    boost::system::error_code error;
+    const json::value note = json::parse(commits.at(at).note, error);
+    if (!error && note.is_object() && note.get_object().contains(key)) return note.get_object();
+  }
+  return {};
+}
+
+}  // namespace
+
+json::object RunResult::to_json() const {
+  json::object object = all_metrics(matrix);
+  object["matrix"] = matrix.to_json();
+  object["gate_accuracy"] = gate_accuracy ? json::value(*gate_accuracy) : json::value(nullptr);
+  object["finished"] = finished;
+  object["steps"] = steps;
+  object["seconds"] = seconds;
+  object["state_digest"] = state_digest;
+  return object;
+}
+
+struct Trainer::Impl {
+  RunSettings settings;
+  Stream stream;
+  storage::PageStore* store;
+  RunState state;
+  std::unique_ptr<Strategy> strategy;
+  Stream training;
+  std::unique_ptr<Model> model;
+  DenseOptimizer dense;
+  std::optional<SparseOptimizer> sparse;
+  RunRecord record;
+  bool resumed = false;
+  std::string state_digest;
+  Progress progress;
+
+  Impl(const RunConfig& config, Stream run_stream, storage::PageStore* run_store,
+       const RunSettings& run_settings)
+      : settings(run_settings), stream(std::move(run_stream)), store(run_store),
+        strategy(make_strategy(config)), training(strategy->training_stream(stream)),
+        dense(config.train), record(settings.run_folder) {
+    state.config = config;
+    state.preprocessing = stream.preprocessing();
+    state.label_names = stream.label_names();
+    state.matrix = AccuracyMatrix(stream.experiences());
+    if (store != nullptr && store->head().ok()) {
+      resume();
+    } else {
+      model = make_model(config, stream.features(), stream.classes(), store, settings.budget_bytes);
+    }
+    if (model->peer() != nullptr) sparse.emplace(model->peer()->pool(), sparse_options(config.train));
+    if (model->peer() != nullptr) model->peer()->require_budget();
+    for (std::int64_t e = 0; e < training.experiences(); ++e) {
+      progress.examples_total += training.train_size(e) * config.train.epochs;
+    }
+    progress.experiences = training.experiences();
+  }
+
+  void resume() {
+    storage::Result<RunState> stored = load_run_state(*store);
+    if (!stored.ok()) {
+      throw InvalidOptions("the store holds commits but no run to resume: " +
+                           stored.status().message());
+    }
+    const std::vector<std::string> differing = differences(stored->config, state.config);
+    if (!differing.empty()) {
+      std::string message = "the store's run has another configuration; ";
+      for (const std::string& field : differing) message += field + "; ";
+      throw InvalidOptions(message + "resume it with its own, or use another store");
+    }
+    if (stored->label_names != state.label_names ||
+        stored->preprocessing.mean != state.preprocessing.mean ||
+        stored->preprocessing.deviation != state.preprocessing.deviation) {
+      throw DataError("the data set is not the one the store's run was started on");
+    }
+    const json::object here = machine();
+    const json::object there = note_with(*store, "machine");
+    if (settings.exact && !there.empty() && there.at("machine") != json::value(here)) {
+      throw InvalidOptions("the run was made with " + json::serialize(there.at("machine")) +
+                           ", this process has " + json::serialize(here) +
+                           ": it would not continue bit for bit");
+    }
+    state = std::move(*stored);
+    model = load_model(state.config, stream.features(), stream.classes(), *store,
+                       settings.budget_bytes);
+    dense.load(*store);
+    state_digest = value_or_throw(store->head()).state_digest.hex();
+    resumed = true;
+  }
+
+  void report(const char* phase) {
+    if (!settings.on_progress) return;
+    progress.phase = phase;
+    settings.on_progress(progress);
+  }
+
+  bool stop_requested() const { return settings.stop_requested && settings.stop_requested(); }
+
+  StrategyContext context() {
+    return {*model, [this](std::string_view name, json::object fields) {
+              record.event(name, fields);
+            }};
+  }
+
+  void commit(const std::string& action, const std::string& snapshot) {
+    if (store == nullptr) return;
+    report("committing");
+    storage::CommitRequest request;
+    model->add_to_commit(request);
+    dense.add_to_commit(request);
+    state.add_to_commit(request);
+    request.snapshot = snapshot;
+    json::object note{{"action", action},
+                      {"experience", state.position.experience},
+                      {"steps", state.steps},
+                      {"events_bytes", record.event_bytes()},
+                      {"machine", machine()}};
+    if (const std::optional<double> value = acc(state.matrix)) note["acc"] = *value;
+    request.note = json::serialize(note);
+    const storage::CommitInfo info = value_or_throw(store->commit(request));
+    model->committed();
+    dense.committed();
+    state_digest = info.state_digest.hex();
+    record.event("commit", {{"commit", info.commit},
+                            {"action", action},
+                            {"snapshot", snapshot},
+                            {"pages_written", info.pages_written},
+                            {"bytes_written", info.bytes_written},
+                            {"state_digest", state_digest}});
+  }
+
+  void evaluate(std::int64_t row) {
+    report("evaluating");
+    std::vector<double> accuracies;
+    std::int64_t own = 0, all = 0;
+    const bool oracle = state.config.gate() == GateKind::oracle;
+    for (std::int64_t e = 0; e < stream.experiences(); ++e) {
+      std::int64_t right = 0;
+      for (std::int64_t begin = 0; begin < stream.test_size(e); begin += kTestBatch) {
+        const Batch batch =
+            stream.test_batch(e, begin, std::min(begin + kTestBatch, stream.test_size(e)));
+        std::optional<std::uint32_t> generation;
+        if (oracle) {
+          const std::size_t newest = model->peer()->pool().generations().size() - 1;
+          generation = static_cast<std::uint32_t>(std::min<std::size_t>(static_cast<std::size_t>(e), newest));
+        }
+        const Prediction prediction = model->predict(batch.x, generation);
+        right += prediction.probabilities.argmax(1).eq(batch.y).sum().item<std::int64_t>();
+        own += prediction.generations.eq(e).sum().item<std::int64_t>();
+        all += batch.y.size(0);
+      }
+      accuracies.push_back(static_cast<double>(right) / static_cast<double>(stream.test_size(e)));
+    }
+    if (model->gate() != nullptr) {
+      state.gate_accuracy = static_cast<double>(own) / static_cast<double>(all);
+    }
+    json::array values(accuracies.begin(), accuracies.end());
+    state.matrix.set_row(row, std::move(accuracies));
+    record.event("evaluate", {{"row", row}, {"accuracy", std::move(values)}});
+    record.write_metrics(state.matrix);
+  }
+
+  void train_step(const Batch& batch) {
+    StrategyContext strategy_context = context();
+    strategy->before_step(strategy_context, state.position.experience, batch);
+    dense.zero_grad();
+    const torch::Tensor loss = at::cross_entropy_loss(model->train_forward(batch.x), batch.y);
+    loss.backward();
+    dense.step();
+    if (sparse) sparse->step();
+    ++state.steps;
+    progress.loss = loss.item<double>();
+    progress.examples_done += batch.y.size(0);
+    if (state.steps % kStepEvents == 0) {
+      record.event("step", {{"steps", state.steps},
+                            {"experience", state.position.experience},
+                            {"loss", progress.loss}});
+    }
+  }
+
+  // Trains the current experience from the current position. False when stopped on request.
+  bool train_experience() {
+    Position& at = state.position;
+    const TrainOptions& options = state.config.train;
+    const std::int64_t steps = training.steps_per_epoch(at.experience, options.batch);
+    while (at.epoch < options.epochs) {
+      train_step(training.train_batch(at.experience, at.epoch, at.step, options.batch,
+                                      options.train_seed));
+      if (++at.step == steps) {
+        at.step = 0;
+        ++at.epoch;
+      }
+      report("training");
+      const bool stop = stop_requested();
+      if (stop || (options.commit_every > 0 && state.steps % options.commit_every == 0)) {
+        commit(stop ? "stopped" : "progress", "");
+      }
+      if (stop) return false;
+    }
+    return true;
+  }
+
+  std::int64_t examples_before(const Position& position) const {
+    std::int64_t done = 0;
+    const TrainOptions& options = state.config.train;
+    for (std::int64_t e = 0; e < position.experience; ++e) {
+      done += training.train_size(e) * options.epochs;
+    }
+    if (position.experience < training.experiences()) {
+      done += training.train_size(position.experience) * position.epoch +
+              std::min(position.step * options.batch, training.train_size(position.experience));
+    }
+    return done;
+  }
+
+  bool work() {
+    if (state.finished) return true;
+    const json::object note = resumed ? note_with(*store, "events_bytes") : json::object{};
+    record.open(note.empty() ? 0 : json::value_to<std::uint64_t>(note.at("events_bytes")));
+    progress.examples_done = examples_before(state.position);
+    progress.experience = state.position.experience;
+    if (!resumed) {
+      record.event("start", {{"config", state.config.to_json()}, {"machine", machine()}});
+      evaluate(0);
+      commit("created", "");
+    } else {
+      record.event("resume", {{"experience", state.position.experience},
+                              {"steps", state.steps},
+                              {"machine", machine()},
+                              {"machine_before", note.empty() ? json::value() : note.at("machine")}});
+    }
+    while (!state.finished) {
+      const std::int64_t experience = state.position.experience;
+      progress.experience = experience;
+      StrategyContext strategy_context = context();
+      if (state.position.at_start()) strategy->before_experience(strategy_context, experience);
+      dense.set_parameters(model->trainable());
+      if (!train_experience()) return false;
+      strategy->after_experience(strategy_context, experience);
+      dense.set_parameters(model->trainable());
+      // Joint training has one experience of its own; it ends where the stream's last one does.
+      const bool last = experience + 1 == training.experiences();
+      state.position = {experience + 1, 0, 0};
+      evaluate(last ? stream.experiences() : experience + 1);
+      state.finished = last;
+      commit("experience", "experience-" + std::to_string(experience + 1));
+      if (!last && stop_requested()) return false;
+    }
+    return true;
+  }
+};
+
+Trainer::Trainer(const RunConfig& config, Stream stream, storage::PageStore* store,
+                 const RunSettings& settings) {
+  config.validate();
+  impl_ = std::make_unique<Impl>(config, std::move(stream), store, settings);
+}
+
+Trainer::~Trainer() = default;
+
+RunResult Trainer::run() {
+  const auto start = std::chrono::steady_clock::now();
+  const bool was_finished = impl_->state.finished;
+  const bool finished = impl_->work();
+  RunResult result{finished, impl_->state.matrix, impl_->state.gate_accuracy, impl_->state.steps, 0,
+                   impl_->state_digest};
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!was_finished) {
+    impl_->record.event(result.finished ? "end" : "stopped", {{"seconds", result.seconds}});
+    impl_->record.write_summary(result.to_json());
+  }
+  return result;
+}
+
+Model& Trainer::model() { return *impl_->model; }
+
+storage::Result<RunConfig> stored_config(const storage::PageStore& store) {
+  storage::Result<RunState> state = load_run_state(store);
+  if (!state.ok()) return state.status();
+  return std::move(state->config);
+}
+
+LearntModel load_learnt(storage::PageStore& store, std::int64_t budget_bytes) {
+  RunState state = value_or_throw(load_run_state(store));
+  auto model = load_model(state.config, state.preprocessing.features,
+                          static_cast<std::int64_t>(state.label_names.size()), store, budget_bytes);
+  return {std::move(state.config), state.preprocessing, std::move(state.label_names),
+          std::move(model), state.finished};
+}
+
+storage::CommitInfo commit_model(storage::PageStore& store, Model& model,
+                                 const std::string& action, const std::string& snapshot) {
+  storage::CommitRequest request;
+  model.add_to_commit(request);
+  request.snapshot = snapshot;
+  request.note = json::serialize(json::object{{"action", action}, {"machine", machine()}});
+  storage::CommitInfo info = value_or_throw(store.commit(request));
+  model.committed();
+  return info;
+}
+
+}  // namespace perennial::continual

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows for prediction: CSV, the choice of a format by content, and the preprocessing of rows.
+#include <ATen/Parallel.h>
+#include <ATen/ops/equal.h>
+
+#include "continual/data_files.h"
+#include "perennial/continual/dataset.h"
+
+namespace perennial::continual {
+namespace {
+
+const torch::Tensor& two_by_three() {
+  static const torch::Tensor rows =
+      torch::tensor(std::vector<float>{1, 2.5F, -300, 4, 5, 6}).view({2, 3});
+  return rows;
+}
+
+TEST(Csv, ReadsNumbersWithAndWithoutHeader) {
+  const TempFolder folder;
+  for (const std::string text : {
+           "1,2.5,-3e2\n4,5,6\n",
+           "a,b,c\n1,2.5,-3e2\n4,5,6",
+           "\xEF\xBB\xBF\"a\", \"b\" ,c\r\n 1 ,\"2.5\",\t-300\r\n\r\n+4,5.0,6e0\r\n\n",
+       }) {
+    const torch::Tensor rows = read_rows(folder.write("rows.csv", text));
+    EXPECT_EQ(rows.scalar_type(), torch::kFloat);
+    EXPECT_TRUE(at::equal(rows, two_by_three())) << text;
+  }
+  EXPECT_TRUE(at::equal(read_rows(folder.write("z", gzip("1,2.5,-300\n4,5,6\n"))), two_by_three()));
+}
+
+TEST(Csv, NamesFileLineAndColumnOfABadCell) {
+  const TempFolder folder;
+  const auto refused = [&](const std::string& text, const std::vector<std::string>& parts) {
+    const auto file = folder.write("bad.csv", text);
+    expect_data_error([&] { read_rows(file); }, parts);
+    expect_data_error([&] { read_rows(file); }, {"bad.csv"});
+  };
+  refused("1,2\n3,x4\n", {"line 2, column 2", "'x4'"});
+  refused("a,b\n\n1,2\n3,\n", {"line 4, column 2", "''"});
+  refused("1,2\n3,nan\n", {"line 2, column 2"});
+  refused("1,2\n3,1e999\n", {"line 2, column 2"});
+  refused("1,b\n", {"line 1, column 2", "'b'"});
+  refused("1,2\n3,4,5\n", {"line 2 has 3 cells", "line 1 has 2"});
+  refused("1,2\n3;4\n", {"line 2 has 1 cells"});
+  refused("a,b\n", {"no rows"});
+  refused("\n\n", {"no rows"});
+  refused(std::string("\x7F\x45LF\0\0", 6), {"neither IDX, NPY nor text"});
+  refused("1\n\x1B[31mred and a lot more of it to follow\n", {"'?[31mred", "..."});
+  refused("", {"empty"});
+}
+
+TEST(Rows, ChooseTheFormatByContent) {
+  const TempFolder folder;
+  const torch::Tensor rows =
+      read_rows(folder.write("rows.csv", gzip(idx_bytes({2, 1, 3}, "abcdef"))));
+  EXPECT_EQ(rows.sizes(), (std::vector<std::int64_t>{2, 3}));
+  EXPECT_EQ(rows[1][0].item<int>(), 'd');
+  expect_data_error([&] { read_rows(folder.write("labels", idx_bytes({3}, "abc"))); },
+                    {"labels", "images were expected"});
+  expect_data_error([&] { read_rows(folder.write("none", idx_bytes({0, 3}, ""))); }, {"no values"});
+  // A name is a promise.
+  expect_data_error([&] { read_rows(folder.write("t10k-images-idx3-ubyte.gz", "1,2,3\n")); },
+                    {"not an IDX file"});
+  expect_data_error([&] { read_rows(folder.path() / "absent.csv"); }, {"no such file"});
+}
+
+TEST(Preprocessing, FitsMeanAndDeviationOfAllValues) {
+  const Preprocessing bytes =
+      Preprocessing::fit(torch::tensor(std::vector<int>{0, 2, 4, 6}).to(torch::kByte).view({2, 2}));
+  EXPECT_EQ(bytes.features, 2);
+  EXPECT_DOUBLE_EQ(bytes.mean, 3);
+  EXPECT_DOUBLE_EQ(bytes.deviation, std::sqrt(5.0));
+  const Preprocessing floats =
+      Preprocessing::fit(torch::tensor(std::vector<float>{0, 2, 4, 6}).view({2, 2}));
+  EXPECT_DOUBLE_EQ(floats.mean, 3);
+  EXPECT_DOUBLE_EQ(floats.deviation, std::sqrt(5.0));
+  // Nothing to divide by.
+  EXPECT_DOUBLE_EQ(Preprocessing::fit(torch::full({3, 2}, 7.0F)).deviation, 1);
+  EXPECT_THROW(Preprocessing::fit(torch::zeros({0, 2})), DataError);
+  EXPECT_THROW(Preprocessing::fit(torch::zeros({2, 2}, torch::kDouble)), DataError);
+}
+
+TEST(Preprocessing, GivesEqualBitsForEqualValuesOfEveryTypeAndThreadCount) {
+  Preprocessing preprocessing{.features = 256, .mean = 72.94, .deviation = 90.02};
+  const torch::Tensor bytes = torch::arange(256).to(torch::kByte).view({1, 256}).expand({500, 256});
+  const torch::Tensor expected =
+      ((torch::arange(256, torch::kDouble) - 72.94) / 90.02).to(torch::kFloat).expand({500, 256});
+  const int threads = at::get_num_threads();
+  for (const int count : {1, 2, 5}) {
+    at::set_num_threads(count);
+    EXPECT_TRUE(at::equal(preprocessing.apply(bytes), expected)) << count;
+    EXPECT_TRUE(at::equal(preprocessing.apply(bytes.to(torch::kFloat)), expected)) << count;
+  }
+  at::set_num_threads(threads);
+}
+
+TEST(Preprocessing, RefusesOtherWidths) {
+  const Preprocessing preprocessing{.features = 784};
+  expect_data_error([&] { preprocessing.apply(torch::zeros({2, 3})); }, {"3 features", "784"});
+}
+
+}  // namespace
+}  // namespace perennial::continual
