@@ -41,12 +41,13 @@ struct PageSpan {
   float* const* frames = nullptr;
 };
 
-// page -> frame, for all generations a call may read; spans ascend by first_row. An id outside every
-// span, or a column at or beyond tiles * tile, is a precondition violated: it is not checked here.
+// page -> frame, for all generations a call may read; spans ascend by first_row. An id outside
+// every span, or a column at or beyond tiles * tile, is a precondition violated: it is not checked
+// here.
 struct FrameTable {
   std::span<const PageSpan> spans;
-  std::uint32_t tile = 1;           // experts a page
-  std::int64_t record_floats = 0;   // floats from one expert to the next within a page
+  std::uint32_t tile = 1;          // experts a page
+  std::int64_t record_floats = 0;  // floats from one expert to the next within a page
 
   float* record(std::int64_t id) const {
     const std::uint32_t row = row_of(id), col = col_of(id);

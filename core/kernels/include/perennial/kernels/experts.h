@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Expert forward and backward: y = sum over slots of g act(u.x) [w.x] v, never materialising a
 // (B, H K, d) tensor. Symbols: B tokens, S = H * K slots a token.
-// Thread-safe for disjoint token ranges; nothing is allocated. Sums follow matmul.h's lanes or ascend by
-// fused multiply-adds, so bits depend on neither the batch, nor the threads, nor the instruction set
-// (exp and erf come from the C library, in double, rounded once to float).
+// Thread-safe for disjoint token ranges; nothing is allocated. Sums follow matmul.h's lanes or
+// ascend by fused multiply-adds, so bits depend on neither the batch, nor the threads, nor the
+// instruction set (exp and erf come from the C library, in double, rounded once to float).
 #pragma once
 
 #include <cstdint>
@@ -26,17 +26,17 @@ void score_forward(ScoreFunction function, std::int64_t heads, std::int64_t k, c
                    float* weights, std::int64_t begin, std::int64_t end);
 // dscores from dweights.
 void score_backward(ScoreFunction function, std::int64_t heads, std::int64_t k,
-                    const float* weights, const float* dweights, float* dscores,
-                    std::int64_t begin, std::int64_t end);
+                    const float* weights, const float* dweights, float* dscores, std::int64_t begin,
+                    std::int64_t end);
 
 struct ExpertArgs {
   ExpertLayout layout;
   Activation activation = Activation::gelu;
-  FrameTable frames;             // must hold every expert named in ids of the tokens worked on
-  std::int64_t slots = 0;        // S
-  const std::int64_t* ids = nullptr;   // (B, S)
-  const float* weights = nullptr;      // (B, S), g
-  const float* x = nullptr;            // (B, d_in)
+  FrameTable frames;                  // must hold every expert named in ids of the tokens worked on
+  std::int64_t slots = 0;             // S
+  const std::int64_t* ids = nullptr;  // (B, S)
+  const float* weights = nullptr;     // (B, S), g
+  const float* x = nullptr;           // (B, d_in)
 };
 
 // y: (B, d_out), overwritten; slots added in ascending order by fused multiply-adds from 0.
@@ -57,11 +57,11 @@ void experts_backward_tokens(const ExpertArgs& args, const float* pre, const flo
 // What one backward left for the expert side: rows of x and dy with their coefficients.
 struct Contribution {
   std::int64_t slots = 0;
-  const float* x = nullptr;    // (B, d_in)
-  const float* dy = nullptr;   // (B, d_out)
-  const float* cu = nullptr;   // (B, S)
+  const float* x = nullptr;   // (B, d_in)
+  const float* dy = nullptr;  // (B, d_out)
+  const float* cu = nullptr;  // (B, S)
   const float* cv = nullptr;
-  const float* cw = nullptr;   // null without GLU
+  const float* cw = nullptr;  // null without GLU
 };
 
 // One use of an expert: contribution index and flat position token * S + slot within it.
@@ -70,7 +70,8 @@ struct Use {
   std::uint32_t position = 0;
 };
 
-// gradient: (stride), overwritten: the sum over `uses`, in order, of du = cu x, dv = cv dy, dw = cw x.
+// gradient: (stride), overwritten: the sum over `uses`, in order, of du = cu x, dv = cv dy, dw = cw
+// x.
 void expert_gradient(const ExpertLayout& layout, std::span<const Contribution> contributions,
                      std::span<const Use> uses, float* gradient);
 

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Query norms: batch norm and RMS norm of the query, forward and backward.
 // Symbols: B tokens, C channels (heads * d_key), D channels a head.
-// Thread-safe for disjoint ranges. The batch-norm and gamma kernels allocate O(end - begin) doubles.
+// Thread-safe for disjoint ranges. The batch-norm and gamma kernels allocate O(end - begin)
+// doubles.
 #pragma once
 
 #include <cstdint>
 
 namespace perennial::kernels {
 
-// Batch norm with this batch's statistics: y = gamma (x - mean) / sqrt(var + eps) + beta, var biased.
-// x, y: (B, C). mean, rstd: (C), out; kept for backward. Sums in double, tokens ascending. B >= 2.
-// Works on channels [begin, end).
+// Batch norm with this batch's statistics: y = gamma (x - mean) / sqrt(var + eps) + beta, var
+// biased. x, y: (B, C). mean, rstd: (C), out; kept for backward. Sums in double, tokens ascending.
+// B >= 2. Works on channels [begin, end).
 void batch_norm_forward(std::int64_t tokens, std::int64_t channels, std::int64_t begin,
                         std::int64_t end, const float* x, const float* gamma, const float* beta,
                         float eps, float* y, float* mean, float* rstd);

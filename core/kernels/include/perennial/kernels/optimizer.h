@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Update rules of the sparse optimizer, one expert at a time. Thread-safe for different experts; the
-// bits do not depend on the instruction set.
+// Update rules of the sparse optimizer, one expert at a time. Thread-safe for different experts;
+// the bits do not depend on the instruction set.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@ struct SgdRule {
   double weight_decay = 0;  // added to the gradient, times the weight
 };
 
-// w -= lr (g + weight_decay w), by two fused multiply-adds; lr and weight_decay are rounded to fp32.
+// w -= lr (g + weight_decay w), by two fused multiply-adds; lr and weight_decay are rounded to
+// fp32.
 void sgd_update(const SgdRule& rule, std::int64_t n, const float* gradient, float* weights);
 
 struct AdamRule {
@@ -23,9 +24,9 @@ struct AdamRule {
   double weight_decay = 0;  // decoupled (AdamW, Loshchilov & Hutter 2019)
 };
 
-// One step of Adam (Kingma & Ba 2015, algorithm 1, bias-corrected) on one expert that has been updated
-// step - 1 times before: m, v: (n), in and out. Fused multiply-adds and exactly rounded operations in
-// fp32, bias corrections in double. step >= 1.
+// One step of Adam (Kingma & Ba 2015, algorithm 1, bias-corrected) on one expert that has been
+// updated step - 1 times before: m, v: (n), in and out. Fused multiply-adds and exactly rounded
+// operations in fp32, bias corrections in double. step >= 1.
 void adam_update(const AdamRule& rule, std::uint32_t step, std::int64_t n, const float* gradient,
                  float* weights, float* m, float* v);
 

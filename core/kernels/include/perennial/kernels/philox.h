@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Counter-based random numbers (Philox4x32-10, Salmon et al. 2011) and the exact initial values made
-// of them: a function of (seed, counter) only, the same bits on every machine.
+// Counter-based random numbers (Philox4x32-10, Salmon et al. 2011) and the exact initial values
+// made of them: a function of (seed, counter) only, the same bits on every machine.
 #pragma once
 
 #include <array>
@@ -18,17 +18,17 @@ std::array<std::uint32_t, 4> philox(std::uint64_t seed, std::array<std::uint32_t
 double normal_quantile(std::uint32_t word);
 
 // out[i] = scale * N(0, 1), element i taken from word i % 4 of counter (i / 4, a, b, c).
-void fill_normal(std::uint64_t seed, std::uint32_t a, std::uint32_t b, std::uint32_t c,
-                 float scale, std::span<float> out);
+void fill_normal(std::uint64_t seed, std::uint32_t a, std::uint32_t b, std::uint32_t c, float scale,
+                 std::span<float> out);
 // out[i] uniform in [-scale, scale]: scale * (word - 2^31) / 2^31, words as above. (The upper end
 // appears by rounding to float only.)
 // Both round once, from double. At most 2^34 values a call: the first counter word then wraps.
 void fill_uniform(std::uint64_t seed, std::uint32_t a, std::uint32_t b, std::uint32_t c,
                   float scale, std::span<float> out);
 
-// A sequential stream of the same generator, for shuffles and sampling. The whole state is seed, lane
-// and position, so it stores and resumes exactly. Single-threaded. A seed shared with fill_normal shares
-// its counters too: give streams seeds of their own.
+// A sequential stream of the same generator, for shuffles and sampling. The whole state is seed,
+// lane and position, so it stores and resumes exactly. Single-threaded. A seed shared with
+// fill_normal shares its counters too: give streams seeds of their own.
 class RandomStream {
  public:
   // `lane` tells streams of one seed apart: word i of the stream is word i % 4 of counter

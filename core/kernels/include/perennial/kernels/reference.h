@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The obvious reference of every kernel: plain loops, double accumulation, templates over the value
-// type so that gradients can be checked by central differences in double. Slow; the oracle of tests.
+// type so that gradients can be checked by central differences in double. Slow; the oracle of
+// tests.
 #pragma once
 
 #include <cstdint>
@@ -40,8 +41,8 @@ template <class T>
 std::vector<T> score_backward(ScoreFunction function, std::span<const T> weights,
                               std::span<const T> dweights);
 
-// One token: y (d_out) = sum over slots of g act(u.x) [w.x] v. experts[s] points at the record of slot s
-// (ExpertLayout, in T).
+// One token: y (d_out) = sum over slots of g act(u.x) [w.x] v. experts[s] points at the record of
+// slot s (ExpertLayout, in T).
 template <class T>
 std::vector<T> experts_forward(const ExpertLayout& layout, Activation activation,
                                std::span<const T* const> experts, std::span<const T> weights,

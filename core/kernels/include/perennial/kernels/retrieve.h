@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Product-key retrieval: the exact top-K experts of a token, per head (PEER, arXiv 2407.04153, eq. 1;
-// Lample et al. 2019). Symbols: B tokens, H heads, K top-k, D = d_key / 2 (width of a sub-key).
+// Product-key retrieval: the exact top-K experts of a token, per head (PEER, arXiv 2407.04153, eq.
+// 1; Lample et al. 2019). Symbols: B tokens, H heads, K top-k, D = d_key / 2 (width of a sub-key).
 #pragma once
 
 #include <cstdint>
@@ -11,46 +11,45 @@ namespace perennial::kernels {
 // A run of row keys that are visible together with the first `cols` column keys: key i of the run
 // belongs to row first_row + i. What is masked is in no segment.
 struct KeySegment {
-  std::int64_t key_begin = 0;   // first row key of the run, in row_keys
+  std::int64_t key_begin = 0;  // first row key of the run, in row_keys
   std::int64_t rows = 0;
-  std::int64_t cols = 0;        // at most the number of column keys
+  std::int64_t cols = 0;  // at most the number of column keys
   std::uint32_t first_row = 0;
 };
 
 struct RetrieveArgs {
   std::int64_t heads = 1;
-  std::int64_t k = 1;          // 1 <= k <= number of visible experts
-  std::int64_t sub_dim = 1;    // D
-  const float* query = nullptr;     // (B, H, 2 D): row half, then column half
-  const float* row_keys = nullptr;  // (H or 1, n_row, D)
-  const float* col_keys = nullptr;  // (H or 1, n_col, D)
+  std::int64_t k = 1;                // 1 <= k <= number of visible experts
+  std::int64_t sub_dim = 1;          // D
+  const float* query = nullptr;      // (B, H, 2 D): row half, then column half
+  const float* row_keys = nullptr;   // (H or 1, n_row, D)
+  const float* col_keys = nullptr;   // (H or 1, n_col, D)
   std::int64_t row_head_stride = 0;  // floats between heads; 0: one set for all heads
   std::int64_t col_head_stride = 0;
   std::span<const KeySegment> segments;  // row ids ascend from segment to segment, unsigned
 
-  std::int64_t* ids = nullptr;      // (B, H, K), out: best first
-  float* scores = nullptr;          // (B, H, K), out: float(row score + column score)
+  std::int64_t* ids = nullptr;        // (B, H, K), out: best first
+  float* scores = nullptr;            // (B, H, K), out: float(row score + column score)
   std::int32_t* row_index = nullptr;  // (B, H, K), out: index into row_keys (for the backward)
 };
 
 // Order everywhere: score descending, then id ascending (row, then column, as unsigned numbers).
-// Scores of a pair compare as the exact sum of its two float scores: by their sum in double and, where
-// that ties, by what its rounding lost. This makes the pruning exact: only ranks (a, b), from 0, with
-// (a + 1)(b + 1) <= K can win. Scores are matmul_nt's; -0 equals 0.
-// NaN counts as minus infinity, and pairs with a side of minus infinity come last, by id alone: a NaN
-// query yields the K smallest ids and NaN scores, never a wild index. Plus infinity counts as 2^160, so
-// that such pairs still order by their other side.
-// Tokens [begin, end). Thread-safe for disjoint ranges: no state outlives the call. Scratch is
-// allocated per call (O(n_row + n_col) floats a token of a tile). A segment has less than 2^32 rows and
-// columns; empty ones are allowed.
+// Scores of a pair compare as the exact sum of its two float scores: by their sum in double and,
+// where that ties, by what its rounding lost. This makes the pruning exact: only ranks (a, b), from
+// 0, with (a + 1)(b + 1) <= K can win. Scores are matmul_nt's; -0 equals 0. NaN counts as minus
+// infinity, and pairs with a side of minus infinity come last, by id alone: a NaN query yields the
+// K smallest ids and NaN scores, never a wild index. Plus infinity counts as 2^160, so that such
+// pairs still order by their other side. Tokens [begin, end). Thread-safe for disjoint ranges: no
+// state outlives the call. Scratch is allocated per call (O(n_row + n_col) floats a token of a
+// tile). A segment has less than 2^32 rows and columns; empty ones are allowed.
 void retrieve(const RetrieveArgs& args, std::int64_t begin, std::int64_t end);
 
 // Scatters dscores back: dquery (B, H, 2 D), overwritten for tokens [begin, end).
 void retrieve_backward_query(const RetrieveArgs& args, const float* dscores, std::int64_t begin,
                              std::int64_t end, float* dquery);
-// drow_keys, dcol_keys: shaped as the keys, accumulated into (the caller zeroes); pairs in ascending
-// (token, head, slot) order. Common keys add all heads. Heads [head_begin, head_end): with common
-// keys call it once with all heads. Column indices are the low words of ids.
+// drow_keys, dcol_keys: shaped as the keys, accumulated into (the caller zeroes); pairs in
+// ascending (token, head, slot) order. Common keys add all heads. Heads [head_begin, head_end):
+// with common keys call it once with all heads. Column indices are the low words of ids.
 void retrieve_backward_keys(const RetrieveArgs& args, const float* dscores, std::int64_t tokens,
                             std::int64_t head_begin, std::int64_t head_end, float* drow_keys,
                             float* dcol_keys);
