@@ -33,5 +33,6 @@ int main() {
 
   perennial::continual::AccuracyMatrix matrix(1);
   matrix.set_row(1, {0.5});
-  require(perennial::continual::acc(matrix) == 0.5, "continual: the mean of one accuracy is itself");
+  require(perennial::continual::acc(matrix) == 0.5,
+          "continual: the mean of one accuracy is itself");
 }
