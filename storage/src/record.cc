@@ -86,7 +86,8 @@ bool get_dense(ByteReader& in, std::uint64_t commit, DenseTable& dense) {
     DenseEntry entry;
     entry.size = in.u64();
     const std::uint64_t chunks = in.count(kChunkRefBytes);
-    if (!in.ok() || name.empty() || dense.contains(name)) return false;
+    if (!in.ok() || name.empty()) return false;
+    if (!dense.empty() && !(dense.rbegin()->first < name)) return false;
     if (chunks != entry.size / kChunkBytes + (entry.size % kChunkBytes != 0 ? 1 : 0)) return false;
     entry.chunks.reserve(chunks);
     for (std::uint64_t c = 0; c < chunks; ++c) {
@@ -200,7 +201,8 @@ Result<Record> decode_record(std::span<const std::byte> bytes, std::uint64_t exp
       const std::string name = in.text();
       const std::uint64_t commit = in.u64();
       if (!in.ok() || commit == 0 || commit > info.commit) return malformed;
-      record.snapshots.emplace(name, commit);
+      if (!record.snapshots.empty() && !(record.snapshots.rbegin()->first < name)) return malformed;
+      record.snapshots.emplace_hint(record.snapshots.end(), name, commit);
     }
   }
   if (!in.ok() || in.remaining() != 0) return malformed;

@@ -15,6 +15,23 @@
 namespace perennial::storage {
 namespace fs = std::filesystem;
 
+namespace {
+
+// RocksDB starts a log with every opening and keeps it until a flush, which never comes: commits do
+// not pass through logs. Empty ones would pile up.
+void remove_empty_logs(const StoreFolder& folder) {
+  std::error_code code;
+  std::vector<fs::path> logs;
+  for (const auto& entry : fs::directory_iterator(folder.db(), code)) {
+    if (entry.path().extension() == ".log" && entry.file_size(code) == 0 && !code) {
+      logs.push_back(entry.path());
+    }
+  }
+  for (const fs::path& path : logs) fs::remove(path, code);
+}
+
+}  // namespace
+
 RocksdbBackend::RocksdbBackend(StoreFolder folder, StoreSeam seam, std::unique_ptr<StoreLock> lock)
     : folder_(std::move(folder)),
       seam_(std::move(seam)),
@@ -87,6 +104,7 @@ Status RocksdbBackend::open_to_write() {
     if (code) return error(StatusCode::io_error, next->string(), ": ", code.message());
   }
   clear_stage(last, next ? std::optional(last + 1) : std::nullopt);
+  remove_empty_logs(folder_);
   if (Status status = open_database(); !status.ok()) return status;
   if (next) {
     if (Status status = ingest(last + 1, ""); !status.ok()) {
