@@ -56,8 +56,8 @@ TEST(Adam, FollowsTheDoubleFormula) {
       }
     }
     for (std::size_t i = 0; i < size; ++i) {
-      // 50 steps of about lr, each off by some units of 2^-24 of itself and of the weight, and by the
-      // rounding of m and v to fp32.
+      // 50 steps of about lr, each off by some units of 2^-24 of itself and of the weight, and by
+      // the rounding of m and v to fp32.
       const double tolerance = 50 * (rule.lr * 1e-5 + 2e-7 * std::abs(weights2[i]));
       EXPECT_NEAR(weights[i], weights2[i], tolerance);
       EXPECT_NEAR(m[i], m2[i], 1e-5);
