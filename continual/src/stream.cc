@@ -72,7 +72,7 @@ EnumNames<StreamKind> enum_names(StreamKind) {
           {StreamKind::single, "single"}};
 }
 
-std::string_view description(StreamKind kind) {
+std::string_view describe(StreamKind kind) {
   switch (kind) {
     case StreamKind::permuted:
       return "all examples in every experience, the pixels in another order each time";
@@ -149,7 +149,7 @@ void Stream::build_parts() {
     if (!split && limit == 0 && all) return all;
     auto examples = examples_of_classes(data, split ? e * classes_each : 0, classes_each);
     const bool is_train = use == LaneUse::train_subset;
-    check_examples(std::ssize(examples), limit, is_train ? "limit" : "test-limit",
+    check_examples(std::ssize(examples), limit, is_train ? "limit" : "test_limit",
                    is_train ? "training" : "test", e);
     auto chosen = std::make_shared<const std::vector<std::uint32_t>>(
         subset(std::move(examples), limit, options_.stream_seed, random_lane(use, e)));

@@ -3,8 +3,10 @@
 #include "perennial/core/options.h"
 
 #include <algorithm>
+#include <array>
+#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
-#include <cmath>
+#include <charconv>
 
 namespace perennial {
 
@@ -71,7 +73,22 @@ double to_number(std::string_view name, const boost::json::value& value) {
   if (value.is_double()) return value.get_double();
   if (value.is_int64()) return static_cast<double>(value.get_int64());
   if (value.is_uint64()) return static_cast<double>(value.get_uint64());
+  if (value.is_string()) {
+    const std::string_view text(value.get_string());
+    double number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error == std::errc() && end == text.data() + text.size()) return number;
+  }
   throw_wrong_type(name, "a number", value);
+}
+
+boost::json::value exact_number(double value) {
+  const boost::json::value number(value);
+  const boost::json::value read_back = boost::json::parse(boost::json::serialize(number));
+  if (read_back.is_double() && read_back.get_double() == value) return number;
+  std::array<char, 32> text;
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+  return boost::json::value(std::string_view(text.data(), static_cast<std::size_t>(end - text.data())));
 }
 
 }  // namespace options_detail

@@ -140,8 +140,8 @@ void experts_backward_tokens_target(const ExpertArgs& args, const float* pre, co
   if (begin < end && args.slots > 0) find_group(args, begin, 0, next);
   for (std::int64_t token = begin; token < end; ++token) {
     const float* grad = dy + token * d_out;
-    float* out = dx + token * d_in;
-    for (std::int64_t i = 0; i < d_in; ++i) out[i] = 0;
+    float* out = dx == nullptr ? nullptr : dx + token * d_in;
+    for (std::int64_t i = 0; i < d_in && out != nullptr; ++i) out[i] = 0;
     for (std::int64_t slot = 0; slot < args.slots; slot += kGroup) {
       group = next;
       find_next_group(args, token, slot, end, next);
@@ -167,7 +167,9 @@ void experts_backward_tokens_target(const ExpertArgs& args, const float* pre, co
           coefficients[count++] = cw[at + g];
         }
       }
-      add_rows(d_in, count, coefficients, rows, out, TwoPrefetch{next.v, d_out, next.u});
+      if (out != nullptr) {
+        add_rows(d_in, count, coefficients, rows, out, TwoPrefetch{next.v, d_out, next.u});
+      }
     }
   }
 }

@@ -13,6 +13,8 @@
 
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <boost/json/value_to.hpp>
+#include <boost/json/value_to.hpp>
 #include <cmath>
 
 #include "perennial/core/dense_state.h"
@@ -42,6 +44,9 @@ std::string entry(std::size_t generation, const char* what) {
 AnalyticGate::AnalyticGate(std::int64_t d_in, const AnalyticGateOptions& options)
     : d_in_(d_in), options_(options) {
   validate_ranges(options_);
+  if (d_in_ < 1) {
+    throw InvalidOptions("the gate's d_in is " + std::to_string(d_in_) + "; it must be 1 or more");
+  }
   const auto fill = [&](std::uint32_t part, double scale, at::Tensor& tensor) {
     kernels::fill_normal(
         static_cast<std::uint64_t>(options_.gate_seed), 0, 0, part, static_cast<float>(scale),
@@ -61,7 +66,7 @@ void AnalyticGate::add_generation() {
 at::Tensor AnalyticGate::random_features(const at::Tensor& x) const {
   if (x.dim() != 2 || x.size(1) != d_in_ || x.scalar_type() != at::kFloat) {
     throw Error("the gate expects float32 (B, " + std::to_string(d_in_) + "), not " +
-                c10::str(x.sizes()));
+                std::string(c10::toString(x.scalar_type())) + " " + c10::str(x.sizes()));
   }
   const at::Tensor rows = x.contiguous();
   at::Tensor features = at::empty({x.size(0), options_.features});
@@ -77,8 +82,16 @@ at::Tensor AnalyticGate::random_features(const at::Tensor& x) const {
 
 void AnalyticGate::observe(const at::Tensor& x, std::int64_t generation) {
   const at::NoGradGuard no_grad;
-  Statistics& statistics = statistics_.at(static_cast<std::size_t>(generation));
+  if (generation < 0 || generation >= generations()) {
+    throw Error("generation " + std::to_string(generation) + " is unknown to the gate, which has " +
+                std::to_string(generations()));
+  }
+  Statistics& statistics = statistics_[static_cast<std::size_t>(generation)];
   const at::Tensor f = random_features(x).to(at::kDouble);
+  // Sums never forget: one such number would spoil every later answer.
+  if (!std::isfinite(f.sum().item<double>())) {
+    throw DataError("an input of generation " + std::to_string(generation) + " is not finite");
+  }
   statistics.a.addmm_(f.t(), f);
   statistics.b.add_(f.sum(0));
   statistics.changed = true;
@@ -167,6 +180,8 @@ AnalyticGate AnalyticGate::load(const storage::PageStore& store) {
       statistics.changed = false;
     }
     return gate;
+  } catch (const InvalidOptions& error) {
+    throw DataError(std::string("the store's record of the gate is malformed: ") + error.what());
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {

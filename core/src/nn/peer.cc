@@ -4,10 +4,14 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <boost/json/value_to.hpp>
+#include <boost/json/value_to.hpp>
 #include <cmath>
+#include <span>
 
 #include "nn/peer_function.h"
 #include "nn/router.h"
@@ -51,6 +55,51 @@ PoolOptions pool_options(const PeerOptions& options) {
   return pool;
 }
 
+DataError malformed(const std::string& why) {
+  return DataError("the store's record of the PEER layer is malformed: " + why);
+}
+
+void check_input(const PeerOptions& options, const Router& router, const torch::Tensor& x) {
+  if (x.dim() < 1 || x.size(-1) != options.d_in || x.scalar_type() != at::kFloat ||
+      !x.device().is_cpu()) {
+    throw Error("the PEER layer expects CPU float32 (..., " + std::to_string(options.d_in) +
+                "), not " + std::string(c10::toString(x.scalar_type())) + " " +
+                c10::str(x.sizes()) + " on " + x.device().str());
+  }
+  if (router.visible_experts() < options.top_k) {
+    throw Error("fewer than top_k = " + std::to_string(options.top_k) +
+                " experts are unmasked; call unmask()");
+  }
+}
+
+// Gives an empty router the rows and columns that its record says, for these generations.
+void restore_keys(Router& router, const json::value& record,
+                  std::span<const Generation> generations) {
+  const json::array& rows = record.at("rows").as_array();
+  if (rows.size() != generations.size()) throw malformed("a router and its generations disagree");
+  std::uint32_t widest = 0;
+  for (const Generation& generation : generations) widest = std::max(widest, generation.cols);
+  std::uint64_t cols = 0;
+  for (const json::value& width : record.at("cols").as_array()) {
+    const auto added = json::value_to<std::uint32_t>(width);
+    cols += added;
+    if (added == 0 || cols > widest) throw malformed("a router has other columns than its pool");
+    router.add_columns(static_cast<std::uint32_t>(cols));
+  }
+  if (cols != widest) throw malformed("a router has other columns than its pool");
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const Generation& generation = generations[i];
+    const auto visible_cols = json::value_to<std::uint32_t>(rows[i].at("cols"));
+    if (json::value_to<std::uint32_t>(rows[i].at("generation")) != generation.index ||
+        visible_cols == 0 || visible_cols > generation.cols) {
+      throw malformed("a router's rows and their generation disagree");
+    }
+    router.add_rows(generation, rows[i].at("visible").as_bool());
+    router.row_blocks.back().cols = visible_cols;
+    if (generation.frozen) router.freeze_rows();
+  }
+}
+
 }  // namespace
 
 void PeerOptions::validate() const {
@@ -74,7 +123,7 @@ PeerImpl::PeerImpl(const PeerOptions& options, storage::PageStore* store,
     : torch::nn::Module("peer"), options_(options) {
   options_.validate();
   pool_ = std::make_shared<Pool>(kPoolId, pool_options(options_), store, budget_bytes);
-  pool_->pager().require_slots(options_.heads * options_.top_k);
+  require_budget();
 }
 
 PeerImpl::~PeerImpl() = default;
@@ -94,16 +143,7 @@ torch::Tensor PeerImpl::run(std::uint32_t generation, const torch::Tensor& x) {
   (void)pool_->generation(generation);
   const std::shared_ptr<Router>& router =
       routers_[options_.routing == Routing::shared ? 0 : generation];
-  if (x.dim() < 1 || x.size(-1) != options_.d_in || x.scalar_type() != at::kFloat ||
-      !x.device().is_cpu()) {
-    throw Error("the PEER layer expects CPU float32 (..., " + std::to_string(options_.d_in) +
-                "), not " + std::string(c10::toString(x.scalar_type())) + " " +
-                c10::str(x.sizes()) + " on " + x.device().str());
-  }
-  if (router->visible_experts() < options_.top_k) {
-    throw Error("fewer than top_k = " + std::to_string(options_.top_k) +
-                " experts are unmasked; call unmask()");
-  }
+  check_input(options_, *router, x);
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = options_.d_out;
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
@@ -126,6 +166,7 @@ torch::Tensor PeerImpl::forward(const torch::Tensor& x, std::uint32_t generation
 PeerImpl::Retrieval PeerImpl::retrieve(const torch::Tensor& x, std::uint32_t generation) {
   const torch::NoGradGuard no_grad;
   const Router& router = router_of(generation);
+  check_input(options_, router, x);
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
   const QueryResult query =
       compute_query(router, flat, router.query, router.gamma, router.beta, false);
@@ -226,9 +267,12 @@ bool PeerImpl::frozen_intact() {
 }
 
 std::vector<std::pair<std::string, torch::Tensor>> PeerImpl::trainable() {
-  return routers_.empty() || !pool_->open_generation()
-             ? std::vector<std::pair<std::string, torch::Tensor>>{}
-             : routers_.back()->trainable();
+  if (routers_.empty()) return {};
+  return routers_.back()->trainable();
+}
+
+void PeerImpl::require_budget() const {
+  pool_->pager().require_slots(options_.heads * options_.top_k);
 }
 
 void PeerImpl::add_to_commit(storage::CommitRequest& request) {
@@ -265,32 +309,41 @@ void PeerImpl::committed() {
 std::shared_ptr<PeerImpl> PeerImpl::load(storage::PageStore& store, std::int64_t budget_bytes) {
   const torch::NoGradGuard no_grad;
   const std::string text = text_from(value_or_throw(store.read_dense(kRecord)));
+  PeerOptions options;
+  json::array records;
   try {
     const json::object record = json::parse(text).as_object();
-    auto peer = std::make_shared<PeerImpl>(from_json<PeerOptions>(record.at("options").as_object()),
-                                           &store, budget_bytes);
-    peer->pool_ = Pool::load(kPoolId, store, budget_bytes);
-    peer->pool_->pager().require_slots(peer->options_.heads * peer->options_.top_k);
-    for (const json::value& value : record.at("routers").as_array()) {
+    options = from_json<PeerOptions>(record.at("options").as_object());
+    options.validate();
+    records = record.at("routers").as_array();
+  } catch (const std::exception& error) {
+    throw malformed(error.what());
+  }
+  auto peer = std::make_shared<PeerImpl>(options, &store, budget_bytes);
+  peer->pool_ = Pool::load(kPoolId, store, budget_bytes);
+  peer->require_budget();
+  const std::vector<Generation>& generations = peer->pool_->generations();
+  const bool shared = options.routing == Routing::shared;
+  if (to_json(peer->pool_->options()) != to_json(pool_options(options))) {
+    throw malformed("its pool has other options");
+  }
+  if (records.size() != (shared ? std::min<std::size_t>(generations.size(), 1)
+                                : generations.size())) {
+    throw malformed("it has " + std::to_string(records.size()) + " routers for " +
+                    std::to_string(generations.size()) + " generations");
+  }
+  try {
+    for (std::size_t i = 0; i < records.size(); ++i) {
       peer->add_router();
       Router& router = *peer->routers_.back();
-      std::uint32_t cols = 0;
-      for (const json::value& width : value.at("cols").as_array()) {
-        cols += json::value_to<std::uint32_t>(width);
-        router.add_columns(cols);
-      }
-      for (const json::value& row : value.at("rows").as_array()) {
-        Generation generation =
-            peer->pool_->generation(json::value_to<std::uint32_t>(row.at("generation")));
-        router.add_rows(generation, row.at("visible").as_bool());
-        router.row_blocks.back().cols = json::value_to<std::uint32_t>(row.at("cols"));
-        if (generation.frozen && peer->options_.routing == Routing::shared) router.freeze_rows();
-      }
-      const bool folded = value.at("folded").as_bool();
-      const bool frozen = peer->options_.routing == Routing::isolated &&
-                          peer->pool_->generation(router.row_blocks.back().generation).frozen;
+      const auto routed =
+          shared ? std::span(generations) : std::span(generations).subspan(i, 1);
+      restore_keys(router, records[i], routed);
+      const bool frozen = !shared && routed.back().frozen;
       if (frozen) router.fold_and_freeze();
-      if (router.folded() != folded) throw DataError("a router's norm and its generation disagree");
+      if (router.folded() != records[i].at("folded").as_bool()) {
+        throw malformed("a router's norm and its generation disagree");
+      }
       for (auto& [name, tensor] : router.tensors()) {
         const std::string entry = "peer/" + name;
         const torch::Tensor stored =
@@ -306,8 +359,7 @@ std::shared_ptr<PeerImpl> PeerImpl::load(storage::PageStore& store, std::int64_t
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {
-    throw DataError(std::string("the store's record of the PEER layer is malformed: ") +
-                    error.what());
+    throw malformed(error.what());
   }
 }
 

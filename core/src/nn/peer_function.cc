@@ -80,19 +80,18 @@ kernels::ExpertArgs expert_args(const PeerOptions& options, const Pool& pool, co
 
 // Gradient of batch norm in evaluation, an affine map with constant statistics.
 void affine_backward(const at::Tensor& raw, const at::Tensor& scale, const at::Tensor& mean,
-                     const at::Tensor& var, double eps, const at::Tensor& dy, at::Tensor& dx,
+                     const at::Tensor& rstd, const at::Tensor& dy, at::Tensor& dx,
                      at::Tensor& dgamma, at::Tensor& dbeta) {
   const std::int64_t tokens = raw.size(0), channels = raw.size(1);
   const float* x = data(raw);
   const float* g = data(dy);
   at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
     for (std::int64_t c = begin; c < end; ++c) {
-      const double rstd = 1.0 / std::sqrt(double{data(var)[c]} + eps);
       double sum = 0, dot = 0;
       for (std::int64_t b = 0; b < tokens; ++b) {
         const std::int64_t i = b * channels + c;
         sum += g[i];
-        dot += g[i] * (double{x[i]} - data(mean)[c]) * rstd;
+        dot += g[i] * (double{x[i]} - data(mean)[c]) * data(rstd)[c];
         out(dx)[i] = g[i] * data(scale)[c];
       }
       out(dgamma)[c] = static_cast<float>(dot);
@@ -171,8 +170,11 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
       kernels::experts_backward_tokens(args, data(pre), data(gate), data(dy), out(dx),
                                        out(dweights), out(cu), out(cv), out(cw), begin, end);
     });
-    // Their own gradients wait for the optimizer.
-    if (pool.open_generation()) pool.tape().add({slots, ids, x.detach(), dy, cu, cv, cw});
+    // Their own gradients wait for the optimizer. The caller may fill x and dy again before the
+    // step, so the tape has copies.
+    if (pool.open_generation()) {
+      pool.tape().add({slots, ids, x.detach().clone(), dy.detach().clone(), cu, cv, cw});
+    }
 
     // Scores, query and sub-keys.
     at::Tensor dscores = at::empty({tokens, slots});
@@ -224,8 +226,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
                                          out(dgamma), out(dbeta));
           });
         } else {
-          affine_backward(raw, scale, router.running_mean, router.running_var, options.norm_eps,
-                          dnormed, draw, dgamma, dbeta);
+          affine_backward(raw, scale, mean, rstd, dnormed, draw, dgamma, dbeta);
         }
       }
     }
@@ -298,6 +299,9 @@ QueryResult compute_query(const Router& router, const at::Tensor& x, const at::T
                                   out(result.normed), out(result.mean), out(result.rstd));
     });
   } else {
+    // Copies: a training forward may move the statistics before this one's backward.
+    result.mean = router.running_mean.clone();
+    result.rstd = (router.running_var + options.norm_eps).sqrt().reciprocal();
     result.scale = gamma / (router.running_var + options.norm_eps).sqrt();
     const at::Tensor shift = beta - result.scale * router.running_mean;
     over_tokens(0, tokens, [&](auto begin, auto end) {

@@ -13,8 +13,8 @@
 
 namespace perennial {
 
-// The query (B, C) of x (B, d_in), normed. With `batch_statistics`, batch norm uses this batch's and
-// leaves (mean, rstd) in the last two.
+// The query (B, C) of x (B, d_in), normed. With `batch_statistics`, batch norm uses this batch's,
+// else the running ones; mean and rstd are what it used.
 struct QueryResult {
   at::Tensor raw;         // before the norm
   at::Tensor normed;

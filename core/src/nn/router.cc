@@ -7,6 +7,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -147,6 +148,9 @@ std::vector<std::pair<std::string, torch::Tensor>> Router::tensors() const {
   std::vector<std::pair<std::string, torch::Tensor>> tensors;
   for (const auto& item : named_parameters()) tensors.emplace_back(prefix() + item.key(), item.value());
   for (const auto& item : named_buffers()) tensors.emplace_back(prefix() + item.key(), item.value());
+  // By name: the order of registration is another one after loading.
+  std::sort(tensors.begin(), tensors.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
   return tensors;
 }
 
@@ -155,6 +159,8 @@ std::vector<std::pair<std::string, torch::Tensor>> Router::trainable() const {
   for (const auto& item : named_parameters()) {
     if (item.value().requires_grad()) tensors.emplace_back(prefix() + item.key(), item.value());
   }
+  std::sort(tensors.begin(), tensors.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
   return tensors;
 }
 

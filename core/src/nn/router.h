@@ -49,7 +49,7 @@ class Router : public torch::nn::Module {
   void freeze_rows();
   bool folded() const { return query_bias.defined(); }
 
-  // Every tensor, by a name that is unique in the layer.
+  // Every tensor, by a name that is unique in the layer; in the order of names.
   std::vector<std::pair<std::string, torch::Tensor>> tensors() const;
   std::vector<std::pair<std::string, torch::Tensor>> trainable() const;
   // Row keys of one generation (shared), or all tensors (isolated): what routes to a shard.

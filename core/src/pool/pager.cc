@@ -21,6 +21,10 @@ namespace {
 constexpr std::uint32_t kNone = std::numeric_limits<std::uint32_t>::max();
 constexpr std::array<PageKind, 2> kKinds = {PageKind::weights, PageKind::state};
 
+storage::Status about(const storage::PageId& id, const storage::Status& status) {
+  return {status.code(), to_string(id) + ": " + status.message()};
+}
+
 bool in_frame(PageState state) { return state == PageState::resident || state == PageState::dirty; }
 
 }  // namespace
@@ -178,7 +182,7 @@ std::uint32_t Pager::generation_of(std::uint32_t row) const {
       tables_.begin(), tables_.end(), row,
       [](std::uint32_t value, const Table& table) { return value < table.first_row; });
   if (after == tables_.begin() || row - std::prev(after)->first_row >= std::prev(after)->rows) {
-    throw Error("row " + std::to_string(row) + " belongs to no generation of pool " +
+    throw DataError("row " + std::to_string(row) + " belongs to no generation of pool " +
                 std::to_string(pool_));
   }
   return static_cast<std::uint32_t>(std::prev(after) - tables_.begin());
@@ -232,11 +236,16 @@ void Pager::evict(PageKind kind, std::uint32_t frame) {
   const Frame f = k.frames[frame];
   Page& page = tables_[f.generation].pages[index(kind)][f.page];
   if (page.state == PageState::dirty) {
+    const storage::PageId id = page_id(kind, tables_[f.generation], f.page);
     if (spill_ == nullptr) {
-      spill_ = value_or_throw(storage::SpillFile::create(store_->scratch_folder()));
+      auto created = storage::SpillFile::create(store_->scratch_folder());
+      if (!created.ok()) throw StorageError(about(id, created.status()));
+      spill_ = std::move(created).value();
     }
     const std::span<const float> floats(k.slab->frame(frame), page_bytes(kind) / sizeof(float));
-    page.slot = value_or_throw(spill_->write(std::as_bytes(floats)));
+    const auto slot = spill_->write(std::as_bytes(floats));
+    if (!slot.ok()) throw StorageError(about(id, slot.status()));
+    page.slot = slot.value();
     ++counters_.spilled;
   }
   ++counters_.evicted;
@@ -335,7 +344,9 @@ void Pager::fill(PageKind kind, const std::vector<Missing>& missing, PagePin& pi
     const Page& page = tables_[m.generation].pages[index(kind)][m.page];
     if (page.state != PageState::spilled) continue;
     failed = spill_->read(page.slot, buffer(page));
-    if (!failed.ok()) break;
+    if (failed.ok()) continue;
+    failed = about(page_id(kind, tables_[m.generation], m.page), failed);
+    break;
   }
   if (failed.ok()) {
     at::parallel_for(0, static_cast<std::int64_t>(missing.size()), 1, [&](auto begin, auto end) {
@@ -463,7 +474,8 @@ std::span<const std::byte> Pager::payload(PageKind kind, Table& table, std::uint
                                                 bytes / sizeof(float)));
   }
   payload_buffer_.resize(bytes);
-  throw_if_failed(spill_->read(p.slot, payload_buffer_));
+  const storage::Status read = spill_->read(p.slot, payload_buffer_);
+  if (!read.ok()) throw StorageError(about(page_id(kind, table, page), read));
   return payload_buffer_;
 }
 

@@ -9,6 +9,9 @@
 #include <boost/json/array.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <boost/json/value_to.hpp>
+#include <boost/json/value_to.hpp>
+#include <charconv>
 #include <cstring>
 #include <limits>
 
@@ -45,8 +48,10 @@ storage::Digest digest_from_hex(std::string_view hex) {
   storage::Digest digest;
   if (hex.size() != 2 * digest.bytes.size()) throw DataError("a digest of the pool is malformed");
   for (std::size_t i = 0; i < digest.bytes.size(); ++i) {
-    digest.bytes[i] =
-        static_cast<std::uint8_t>(std::stoul(std::string(hex.substr(2 * i, 2)), nullptr, 16));
+    const char* const end = hex.data() + 2 * i + 2;
+    if (std::from_chars(end - 2, end, digest.bytes[i], 16).ptr != end) {
+      throw DataError("a digest of the pool is malformed");
+    }
   }
   return digest;
 }
@@ -98,22 +103,35 @@ std::shared_ptr<Pool> Pool::load(std::uint32_t id, storage::PageStore& store,
                                  std::int64_t budget_bytes) {
   const std::string name = "pool/" + std::to_string(id);
   const std::string text = text_from(value_or_throw(store.read_dense(name)));
+  PoolOptions options;
+  std::vector<Generation> generations;
   try {
     const json::object record = json::parse(text).as_object();
-    auto pool = std::make_shared<Pool>(
-        id, from_json<PoolOptions>(record.at("options").as_object()), &store, budget_bytes);
+    options = from_json<PoolOptions>(record.at("options").as_object());
+    validate_ranges(options);
+    (void)options.tile();
     for (const json::value& value : record.at("generations").as_array()) {
-      const auto index = static_cast<std::uint32_t>(pool->generations_.size());
-      pool->generations_.push_back(generation_from_json(index, value.as_object()));
-      pool->pager_->add_generation(pool->generations_.back());
+      const auto index = static_cast<std::uint32_t>(generations.size());
+      Generation generation = generation_from_json(index, value.as_object());
+      validate_ranges(generation.recipe);
+      const bool follows =
+          index == 0 ? generation.first_row == 0
+                     : generation.first_row == std::uint64_t{generations.back().first_row} +
+                                                   generations.back().rows &&
+                           generations.back().frozen;
+      if (!follows || generation.rows == 0 || generation.cols == 0) {
+        throw DataError("generation " + std::to_string(index) + " does not follow the one before");
+      }
+      generations.push_back(std::move(generation));
     }
-    pool->pager_->list_stored();
-    return pool;
-  } catch (const Error&) {
-    throw;
   } catch (const std::exception& error) {
     throw DataError("the store's record '" + name + "' is malformed: " + error.what());
   }
+  auto pool = std::make_shared<Pool>(id, options, &store, budget_bytes);
+  pool->generations_ = std::move(generations);
+  for (const Generation& generation : pool->generations_) pool->pager_->add_generation(generation);
+  pool->pager_->list_stored();
+  return pool;
 }
 
 std::int64_t Pool::budget_bytes() const { return pager_->budget_bytes(); }
@@ -179,8 +197,8 @@ const Generation& Pool::grow(std::uint32_t rows, std::uint32_t cols, const Recip
   generation.recipe = recipe;
   generation.recipe.origin_pool = id_;
   generation.recipe.origin_row = static_cast<std::int64_t>(first);
+  pager_->add_generation(generation);
   generations_.push_back(generation);
-  pager_->add_generation(generations_.back());
   return generations_.back();
 }
 

@@ -18,7 +18,7 @@ namespace perennial::continual {
 enum class StreamKind { permuted, split, single };
 EnumNames<StreamKind> enum_names(StreamKind);
 // What a kind is, in one sentence.
-std::string_view description(StreamKind kind);
+std::string_view describe(StreamKind kind);
 
 struct StreamOptions {
   StreamKind stream = StreamKind::permuted;

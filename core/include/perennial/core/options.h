@@ -55,6 +55,9 @@ std::string join(const std::vector<std::string>& names);
                                    const boost::json::value& found);
 std::int64_t to_integer(std::string_view name, const boost::json::value& value);
 double to_number(std::string_view name, const boost::json::value& value);
+// A JSON number when reading it back gives the same double, else its shortest decimal text: Boost.JSON
+// parses some numbers one unit in the last place off, which would not do for stored options.
+boost::json::value exact_number(double value);
 
 template <class E>
 std::vector<std::string> names_of() {
@@ -96,6 +99,8 @@ class ToJsonVisitor {
   void operator()(std::string_view name, const T& value, std::string_view, Range = {}) {
     if constexpr (std::is_enum_v<T>) {
       object[name] = enum_name(value);
+    } else if constexpr (std::is_floating_point_v<T>) {
+      object[name] = options_detail::exact_number(value);
     } else {
       object[name] = value;
     }

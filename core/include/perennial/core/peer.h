@@ -146,6 +146,10 @@ class PeerImpl : public torch::nn::Module {
   // the open generation's sub-keys. Names are stable: they name the moments in a commit.
   std::vector<std::pair<std::string, torch::Tensor>> trainable();
 
+  // Throws InvalidOptions, with the figures, when the memory budget cannot hold the pages that one
+  // token may retrieve, with the optimizer state attached now.
+  void require_budget() const;
+
   // Adds what changed since the last commit to `request`; call committed() when it succeeded.
   void add_to_commit(storage::CommitRequest& request);
   void committed();

@@ -48,7 +48,7 @@ void experts_forward(const ExpertArgs& args, float* y, float* pre, float* gate, 
 // The token side of the backward: with t = v.dy and h = act(pre) [gate],
 //   dweights = t h,  and the coefficients of the expert side
 //   cu = g t act'(pre) [gate],  cv = g h,  cw = g t act(pre)  (cw null without GLU).
-//   dx: (B, d_in), overwritten: sum over slots, ascending, of cu u [+ cw w].
+//   dx: (B, d_in), overwritten: sum over slots, ascending, of cu u [+ cw w]; null: not wanted.
 // Tokens [begin, end).
 void experts_backward_tokens(const ExpertArgs& args, const float* pre, const float* gate,
                              const float* dy, float* dx, float* dweights, float* cu, float* cv,
