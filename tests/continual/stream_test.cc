@@ -232,7 +232,7 @@ TEST(Stream, RefusesOptionsThatCannotWork) {
   expect_invalid({.stream = StreamKind::split, .experiences = 4}, {"4", "6 classes"});
   expect_invalid({.stream = StreamKind::split, .experiences = 12}, {"12", "6 classes"});
   expect_invalid({.limit = 61}, {"limit is 61", "experience 0", "60 training"});
-  expect_invalid({.test_limit = 25}, {"test-limit is 25", "24 test"});
+  expect_invalid({.test_limit = 25}, {"test_limit is 25", "24 test"});
   expect_invalid({.stream = StreamKind::split, .experiences = 3, .limit = 21}, {"21", "20"});
   // Options are looked at before the data.
   EXPECT_THROW(Stream({.dataset = "/no/such/folder", .experiences = 0}), InvalidOptions);
