@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// The list of commands.
+#include "commands/commands.h"
+
+#include <array>
+
+namespace perennial::cli {
+
+std::span<const Command* const> all_commands() {
+  static constexpr std::array kCommands = {
+      &kDemoCommand,     &kTrainCommand, &kEvalCommand, &kPredictCommand,  // learn and use
+      &kGrowCommand,     &kFreezeCommand, &kInspectCommand,                // the pool
+      &kSnapshotCommand, &kLogCommand,   &kRestoreCommand,                 // its history
+      &kVerifyCommand,                                                     // its safety
+      &kStreamsCommand,  &kStrategiesCommand,                              // what there is
+  };
+  return kCommands;
+}
+
+}  // namespace perennial::cli

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every command of the program; main lists them in all_commands().
+#pragma once
+
+#include <span>
+
+#include "command.h"
+
+namespace perennial::cli {
+
+extern const Command kDemoCommand;
+extern const Command kEvalCommand;
+extern const Command kFreezeCommand;
+extern const Command kGrowCommand;
+extern const Command kInspectCommand;
+extern const Command kLogCommand;
+extern const Command kPredictCommand;
+extern const Command kRestoreCommand;
+extern const Command kSnapshotCommand;
+extern const Command kStrategiesCommand;
+extern const Command kStreamsCommand;
+extern const Command kTrainCommand;
+extern const Command kVerifyCommand;
+
+// In the order of help.
+std::span<const Command* const> all_commands();
+
+}  // namespace perennial::cli

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// perennial restore: go back to an earlier state.
+#include <ostream>
+
+#include "commands/commands.h"
+#include "flags.h"
+#include "output.h"
+#include "perennial/core/error.h"
+#include "store_access.h"
+
+namespace perennial::cli {
+namespace {
+
+int run_restore(const std::vector<std::string>& args) {
+  std::string folder, target, name;
+  CommonOptions common;
+  Flags flags("restore", kRestoreCommand.summary,
+              "perennial restore --store runs/first --to before-spring");
+  flags.require("store", folder, "DIR", "the store's folder")
+      .require("to", target, "NAME|N", "a snapshot's name, or the number of a commit")
+      .add_text("name", name, "NAME", "make the restored state a snapshot of this name");
+  common.add_to(flags);
+  if (!flags.parse(args)) return kExitOk;
+
+  const auto store = open_store(folder);
+  const std::uint64_t commit = value_or_throw(store->resolve(target));
+  const storage::CommitInfo info =
+      value_or_throw(store->restore(commit, name, action_note("restore", commit)));
+
+  const Output output(common.json, common.quiet);
+  output.text() << "the state of commit " << commit << " is current again, as commit "
+                << info.commit << ", state digest " << info.state_digest.hex()
+                << "\nlater commits are kept: perennial log --store " << folder << '\n';
+  boost::json::object result = commit_json(info);
+  result["restored"] = commit;
+  output.finish(result);
+  return kExitOk;
+}
+
+}  // namespace
+
+const Command kRestoreCommand{"restore", CommandGroup::history,
+                              "make an earlier state of a store the current one, as a new commit",
+                              run_restore};
+
+}  // namespace perennial::cli

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// What commands over a store share.
+#include "store_access.h"
+
+#include <algorithm>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <optional>
+
+#include "perennial/core/error.h"
+
+namespace perennial::cli {
+namespace {
+
+std::optional<boost::json::object> parse_note(const std::string& note) {
+  boost::system::error_code error;
+  const boost::json::value value = boost::json::parse(note, error);
+  if (error || !value.is_object()) return std::nullopt;
+  return value.get_object();
+}
+
+}  // namespace
+
+std::unique_ptr<storage::PageStore> open_store(const std::string& folder, storage::OpenMode mode) {
+  return value_or_throw(storage::open_rocksdb_store(folder, {.mode = mode}));
+}
+
+boost::json::object commit_json(const storage::CommitInfo& info) {
+  boost::json::object object;
+  object["commit"] = info.commit;
+  object["parent"] = info.parent;
+  object["snapshot"] = info.snapshot;
+  object["unix_ms"] = info.unix_ms;
+  object["state_digest"] = info.state_digest.hex();
+  object["pages_written"] = info.pages_written;
+  object["pages_removed"] = info.pages_removed;
+  object["pages_listed"] = info.pages_listed;
+  object["bytes_written"] = info.bytes_written;
+  object["file_bytes"] = info.file_bytes;
+  object["live_bytes"] = info.live_bytes;
+  object["dead_bytes"] = info.bytes_written - std::min(info.bytes_written, info.live_bytes);
+  if (auto note = parse_note(info.note)) {
+    object["note"] = std::move(*note);
+  } else {
+    object["note"] = info.note;
+  }
+  return object;
+}
+
+std::string note_text(const std::string& note) {
+  const auto object = parse_note(note);
+  if (!object) return note;
+  std::string text;
+  for (const auto& field : *object) {
+    const boost::json::value& value = field.value();
+    if (value.is_structured() || value.is_null()) continue;
+    text += text.empty() ? "" : ", ";
+    text += std::string_view(field.key());
+    text += ' ';
+    text += value.is_string() ? std::string(std::string_view(value.get_string()))
+                              : boost::json::serialize(value);
+  }
+  return text;
+}
+
+std::string action_note(const std::string& action, std::uint64_t from) {
+  boost::json::object note{{"action", action}};
+  if (from != 0) note["from"] = from;
+  return boost::json::serialize(note);
+}
+
+}  // namespace perennial::cli

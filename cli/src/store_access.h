@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening stores, and describing their commits.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <memory>
+#include <string>
+
+#include "perennial/storage/rocksdb_store.h"
+
+namespace perennial::cli {
+
+// Opens the store in `folder`; throws StorageError.
+std::unique_ptr<storage::PageStore> open_store(
+    const std::string& folder, storage::OpenMode mode = storage::OpenMode::existing);
+
+// The fields of one commit. `note` is an object where the note is JSON, else text.
+boost::json::object commit_json(const storage::CommitInfo& info);
+// The note on one line: the plain fields of a JSON object as "key value, key value", else the text.
+std::string note_text(const std::string& note);
+// The note of a commit made by hand: {"action": ..., "from": commit} (without `from` when 0).
+std::string action_note(const std::string& action, std::uint64_t from = 0);
+
+}  // namespace perennial::cli
