@@ -110,6 +110,8 @@ TEST(PageHeader, EveryFlippedByteIsFound) {
   EXPECT_FALSE(check_page_value(value, weights(3, 5), shape, 5, digest).ok());
   EXPECT_FALSE(check_page_value(value, id, shape_of(8, 2), 5, digest).ok());
   EXPECT_FALSE(check_page_value(value, id, shape, 6, digest).ok());
+  // Whole in itself, yet not what the page table expects.
+  EXPECT_FALSE(check_page_value(value, id, shape, 5, digest_of(bytes_of(2, 64))).ok());
 }
 
 TEST(Record, RoundTrips) {
