@@ -51,6 +51,7 @@ void throw_unknown(std::string_view what, std::string_view name,
 
 void throw_out_of_range(std::string_view name, double value, Range range) {
   std::ostringstream message;
+  message.precision(15);  // enough for every 32-bit limit, few enough for 0.1
   message << name << " is " << value << "; allowed: " << range.min << " to " << range.max;
   throw InvalidOptions(message.str());
 }
@@ -88,7 +89,8 @@ boost::json::value exact_number(double value) {
   if (read_back.is_double() && read_back.get_double() == value) return number;
   std::array<char, 32> text;
   const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
-  return boost::json::value(std::string_view(text.data(), static_cast<std::size_t>(end - text.data())));
+  return boost::json::value(
+      std::string_view(text.data(), static_cast<std::size_t>(end - text.data())));
 }
 
 }  // namespace options_detail

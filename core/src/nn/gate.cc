@@ -3,17 +3,16 @@
 #include "perennial/core/gate.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cholesky_solve.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_cholesky.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/core/grad_mode.h>
 
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
-#include <boost/json/value_to.hpp>
 #include <boost/json/value_to.hpp>
 #include <cmath>
 
@@ -109,10 +108,8 @@ void AnalyticGate::solve() {
     b.push_back(statistics.b);
   }
   a.diagonal().add_(options_.ridge);
-  weights_ = at::cholesky_solve(at::stack(b, 1), at::linalg_cholesky(a))
-                 .t()
-                 .to(at::kFloat)
-                 .contiguous();
+  weights_ =
+      at::cholesky_solve(at::stack(b, 1), at::linalg_cholesky(a)).t().to(at::kFloat).contiguous();
 }
 
 at::Tensor AnalyticGate::scores(const at::Tensor& x) {

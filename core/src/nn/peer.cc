@@ -9,7 +9,6 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
-#include <boost/json/value_to.hpp>
 #include <cmath>
 #include <span>
 
@@ -33,7 +32,8 @@ EnumNames<SubKeys> enum_names(SubKeys) {
 }
 namespace kernels {
 EnumNames<Activation> enum_names(Activation) {
-  return {{Activation::relu, "relu"}, {Activation::gelu, "gelu"}, {Activation::identity, "identity"}};
+  return {
+      {Activation::relu, "relu"}, {Activation::gelu, "gelu"}, {Activation::identity, "identity"}};
 }
 EnumNames<ScoreFunction> enum_names(ScoreFunction) {
   return {{ScoreFunction::softmax, "softmax"}, {ScoreFunction::sigmoid, "sigmoid"}};
@@ -118,8 +118,7 @@ void PeerOptions::validate() const {
 
 PeerImpl::PeerImpl(const PeerOptions& options) : PeerImpl(options, nullptr, 0) { grow(); }
 
-PeerImpl::PeerImpl(const PeerOptions& options, storage::PageStore* store,
-                   std::int64_t budget_bytes)
+PeerImpl::PeerImpl(const PeerOptions& options, storage::PageStore* store, std::int64_t budget_bytes)
     : torch::nn::Module("peer"), options_(options) {
   options_.validate();
   pool_ = std::make_shared<Pool>(kPoolId, pool_options(options_), store, budget_bytes);
@@ -193,9 +192,8 @@ const Generation& PeerImpl::grow(std::int64_t rows, std::int64_t cols) {
   };
   recipe.u_scale = or_default(options_.u_scale, options_.d_in);
   recipe.v_scale = or_default(options_.v_scale, options_.d_out);
-  const Generation& generation =
-      pool_->grow(static_cast<std::uint32_t>(wanted.rows), static_cast<std::uint32_t>(wanted.cols),
-                  recipe);
+  const Generation& generation = pool_->grow(static_cast<std::uint32_t>(wanted.rows),
+                                             static_cast<std::uint32_t>(wanted.cols), recipe);
   const bool first = routers_.empty();
   if (first || options_.routing == Routing::isolated) add_router();
   routers_.back()->add_rows(generation, first || options_.routing == Routing::isolated);
@@ -327,8 +325,8 @@ std::shared_ptr<PeerImpl> PeerImpl::load(storage::PageStore& store, std::int64_t
   if (to_json(peer->pool_->options()) != to_json(pool_options(options))) {
     throw malformed("its pool has other options");
   }
-  if (records.size() != (shared ? std::min<std::size_t>(generations.size(), 1)
-                                : generations.size())) {
+  if (records.size() !=
+      (shared ? std::min<std::size_t>(generations.size(), 1) : generations.size())) {
     throw malformed("it has " + std::to_string(records.size()) + " routers for " +
                     std::to_string(generations.size()) + " generations");
   }
@@ -336,8 +334,7 @@ std::shared_ptr<PeerImpl> PeerImpl::load(storage::PageStore& store, std::int64_t
     for (std::size_t i = 0; i < records.size(); ++i) {
       peer->add_router();
       Router& router = *peer->routers_.back();
-      const auto routed =
-          shared ? std::span(generations) : std::span(generations).subspan(i, 1);
+      const auto routed = shared ? std::span(generations) : std::span(generations).subspan(i, 1);
       restore_keys(router, records[i], routed);
       const bool frozen = !shared && routed.back().frozen;
       if (frozen) router.fold_and_freeze();
@@ -346,8 +343,7 @@ std::shared_ptr<PeerImpl> PeerImpl::load(storage::PageStore& store, std::int64_t
       }
       for (auto& [name, tensor] : router.tensors()) {
         const std::string entry = "peer/" + name;
-        const torch::Tensor stored =
-            tensor_from(value_or_throw(store.read_dense(entry)), entry);
+        const torch::Tensor stored = tensor_from(value_or_throw(store.read_dense(entry)), entry);
         if (stored.sizes() != tensor.sizes() || stored.scalar_type() != tensor.scalar_type()) {
           throw DataError("dense entry '" + entry + "' has another shape than its router");
         }

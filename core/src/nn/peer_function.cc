@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forward and backward of the PEER layer over the kernels, chunk by chunk of what the pager can hold.
+// Forward and backward of the PEER layer over the kernels, chunk by chunk of what the pager can
+// hold.
 #include "nn/peer_function.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/ivalue.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
-#include <ATen/core/ivalue.h>
 
 #include <functional>
 
@@ -34,7 +35,9 @@ void over_tokens(std::int64_t begin, std::int64_t end,
 const float* data(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
 }
-float* out(at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr; }
+float* out(at::Tensor& tensor) {
+  return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr;
+}
 
 kernels::RetrieveArgs retrieve_args(const PeerOptions& options,
                                     const std::vector<kernels::KeySegment>& segments,
@@ -205,7 +208,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
 
     // Norm and query network.
     at::Tensor draw = dnormed, dgamma, dbeta;
-    if (gamma.defined() && !router.folded()) {
+    if (options.query_norm != QueryNorm::none && !router.folded()) {
       draw = at::empty_like(raw);
       dgamma = at::empty({channels});
       if (options.query_norm == QueryNorm::rms) {
@@ -235,15 +238,15 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
       dweight = at::empty_like(weight);
       at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
         kernels::matmul_nn(end - begin, options.d_in, tokens, data(draw) + begin, 1, channels,
-                           data(x), options.d_in, out(dweight) + begin * options.d_in,
-                           options.d_in, false);
+                           data(x), options.d_in, out(dweight) + begin * options.d_in, options.d_in,
+                           false);
       });
     }
     if (dx.defined()) {
       over_tokens(0, tokens, [&](auto begin, auto end) {
         kernels::matmul_nn(end - begin, options.d_in, channels, data(draw) + begin * channels,
-                           channels, 1, data(weight), options.d_in,
-                           out(dx) + begin * options.d_in, options.d_in, true);
+                           channels, 1, data(weight), options.d_in, out(dx) + begin * options.d_in,
+                           options.d_in, true);
       });
     }
     return {dx, dweight, dgamma, dbeta, drow_keys, dcol_keys, at::Tensor()};
@@ -344,7 +347,11 @@ at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared
     recording = recording || (t.defined() && t.requires_grad());
   }
   call->recording = recording && at::GradMode::is_enabled();
-  return PeerFunction::apply(x, router->query, router->gamma, router->beta, row_keys, col_keys, call);
+  // The autograd function wants every tensor defined, also the norm's that this layer does not
+  // have.
+  const auto or_empty = [](const at::Tensor& t) { return t.defined() ? t : at::empty({0}); };
+  return PeerFunction::apply(x, router->query, or_empty(router->gamma), or_empty(router->beta),
+                             row_keys, col_keys, call);
 }
 
 }  // namespace perennial

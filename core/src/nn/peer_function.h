@@ -16,7 +16,7 @@ namespace perennial {
 // The query (B, C) of x (B, d_in), normed. With `batch_statistics`, batch norm uses this batch's,
 // else the running ones; mean and rstd are what it used.
 struct QueryResult {
-  at::Tensor raw;         // before the norm
+  at::Tensor raw;  // before the norm
   at::Tensor normed;
   at::Tensor mean, rstd;  // (C) batch norm's, or rstd (B, H): RMS norm's
   at::Tensor scale;       // (C) batch norm in evaluation
@@ -31,8 +31,8 @@ struct RetrieveResult {
 RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query,
                                 const at::Tensor& row_keys, const at::Tensor& col_keys);
 
-// y (B, d_out) of x (B, d_in), with gradients for x and the router's tensors; the experts' gradients go to
-// the pool's tape when the generation is open. Updates the running statistics when
+// y (B, d_out) of x (B, d_in), with gradients for x and the router's tensors; the experts'
+// gradients go to the pool's tape when the generation is open. Updates the running statistics when
 // `training`. A second derivative is refused.
 at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
                         const at::Tensor& x, bool training);

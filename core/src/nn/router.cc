@@ -17,7 +17,8 @@ namespace perennial {
 
 namespace {
 
-// What a tensor's random numbers are drawn for; the first word of Philox's counter after the element.
+// What a tensor's random numbers are drawn for; the first word of Philox's counter after the
+// element.
 enum Part : std::uint32_t { kQuery = 0x51000000, kRowKeys = 0x52000000, kColKeys = 0x43000000 };
 
 std::span<float> values(torch::Tensor& tensor) {
@@ -32,8 +33,7 @@ std::string numbered(const char* name, std::size_t number) {
 
 }  // namespace
 
-Router::Router(const PeerOptions& options, std::uint32_t index)
-    : options_(options), index_(index) {
+Router::Router(const PeerOptions& options, std::uint32_t index) : options_(options), index_(index) {
   const std::int64_t channels = options_.heads * options_.d_key;
   query = at::empty({channels, options_.d_in});
   // Xavier uniform (Glorot & Bengio 2010) over one head's network.
@@ -68,9 +68,9 @@ void Router::add_rows(const Generation& generation, bool visible) {
   block.rows = generation.rows;
   block.cols = generation.cols;
   block.visible = visible;
-  block.keys = register_parameter(numbered("row_keys", row_blocks.size()),
-                                  new_keys(static_cast<std::uint32_t>(row_blocks.size()), kRowKeys,
-                                           generation.rows));
+  block.keys = register_parameter(
+      numbered("row_keys", row_blocks.size()),
+      new_keys(static_cast<std::uint32_t>(row_blocks.size()), kRowKeys, generation.rows));
   row_blocks.push_back(std::move(block));
 }
 
@@ -146,8 +146,10 @@ void Router::freeze_rows() { row_blocks.back().keys.requires_grad_(false); }
 
 std::vector<std::pair<std::string, torch::Tensor>> Router::tensors() const {
   std::vector<std::pair<std::string, torch::Tensor>> tensors;
-  for (const auto& item : named_parameters()) tensors.emplace_back(prefix() + item.key(), item.value());
-  for (const auto& item : named_buffers()) tensors.emplace_back(prefix() + item.key(), item.value());
+  for (const auto& item : named_parameters())
+    tensors.emplace_back(prefix() + item.key(), item.value());
+  for (const auto& item : named_buffers())
+    tensors.emplace_back(prefix() + item.key(), item.value());
   // By name: the order of registration is another one after loading.
   std::sort(tensors.begin(), tensors.end(),
             [](const auto& a, const auto& b) { return a.first < b.first; });

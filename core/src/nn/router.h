@@ -14,12 +14,12 @@
 
 namespace perennial {
 
-// One per generation (isolated routing) or one per layer (shared). Sub-keys are blocks that are appended
-// and never change place: growth keeps every older tensor, and its moments, as they are.
+// One per generation (isolated routing) or one per layer (shared). Sub-keys are blocks that are
+// appended and never change place: growth keeps every older tensor, and its moments, as they are.
 class Router : public torch::nn::Module {
  public:
-  // A fresh query network and norm, no keys. `index` tells the routers of a layer apart: it seeds the
-  // initial values and names the tensors.
+  // A fresh query network and norm, no keys. `index` tells the routers of a layer apart: it seeds
+  // the initial values and names the tensors.
   Router(const PeerOptions& options, std::uint32_t index);
 
   struct RowBlock {
@@ -28,12 +28,12 @@ class Router : public torch::nn::Module {
     std::uint32_t rows = 0;
     std::uint32_t cols = 0;  // columns its generation has, visible ones
     bool visible = false;
-    torch::Tensor keys;      // (H or 1, rows, d_key / 2)
+    torch::Tensor keys;  // (H or 1, rows, d_key / 2)
   };
 
   void add_rows(const Generation& generation, bool visible);
-  // Column keys up to `cols` in all; those beyond what older blocks use become visible to the newest
-  // block with unmask().
+  // Column keys up to `cols` in all; those beyond what older blocks use become visible to the
+  // newest block with unmask().
   void add_columns(std::uint32_t cols);
   void unmask(std::uint32_t open_cols);
   bool has_masked() const;
@@ -55,13 +55,13 @@ class Router : public torch::nn::Module {
   // Row keys of one generation (shared), or all tensors (isolated): what routes to a shard.
   std::string prefix() const;
 
-  torch::Tensor query;         // (H d_key, d_in)
-  torch::Tensor query_bias;    // (H d_key), once folded
-  torch::Tensor gamma, beta;   // (H d_key); beta for batch norm only
+  torch::Tensor query;                      // (H d_key, d_in)
+  torch::Tensor query_bias;                 // (H d_key), once folded
+  torch::Tensor gamma, beta;                // (H d_key); beta for batch norm only
   torch::Tensor running_mean, running_var;  // (H d_key), batch norm
   std::vector<RowBlock> row_blocks;
   std::vector<torch::Tensor> col_blocks;  // (H or 1, cols, d_key / 2)
-  bool stored_frozen = false;  // frozen, and the store has it
+  bool stored_frozen = false;             // frozen, and the store has it
   const PeerOptions& options() const { return options_; }
 
  private:

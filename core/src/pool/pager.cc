@@ -37,7 +37,10 @@ void PagePin::release() {
 
 Pager::Pager(std::uint32_t pool, const PoolOptions& options, storage::PageStore* store,
              std::int64_t budget_bytes)
-    : pool_(pool), options_(options), tile_(options.tile()), store_(store),
+    : pool_(pool),
+      options_(options),
+      tile_(options.tile()),
+      store_(store),
       budget_bytes_(budget_bytes) {
   if (budget_bytes < 0) {
     throw InvalidOptions("budget_bytes is " + std::to_string(budget_bytes) +
@@ -78,8 +81,8 @@ void Pager::require_slots(std::int64_t slots) const {
   if (static_cast<std::int64_t>(max_frames()) >= slots) return;
   const std::size_t pair = page_bytes(PageKind::weights) + page_bytes(PageKind::state);
   throw InvalidOptions(
-      "the memory budget of " + std::to_string(budget_bytes_) + " bytes is too small: a token may " +
-      "retrieve " + std::to_string(slots) + " pages of " +
+      "the memory budget of " + std::to_string(budget_bytes_) +
+      " bytes is too small: a token may " + "retrieve " + std::to_string(slots) + " pages of " +
       std::to_string(page_bytes(PageKind::weights)) + " bytes of weights and " +
       std::to_string(page_bytes(PageKind::state)) + " bytes of optimizer state; at least " +
       std::to_string(static_cast<std::size_t>(slots) * pair) + " bytes are needed");
@@ -183,7 +186,7 @@ std::uint32_t Pager::generation_of(std::uint32_t row) const {
       [](std::uint32_t value, const Table& table) { return value < table.first_row; });
   if (after == tables_.begin() || row - std::prev(after)->first_row >= std::prev(after)->rows) {
     throw DataError("row " + std::to_string(row) + " belongs to no generation of pool " +
-                std::to_string(pool_));
+                    std::to_string(pool_));
   }
   return static_cast<std::uint32_t>(std::prev(after) - tables_.begin());
 }
@@ -220,7 +223,8 @@ std::uint32_t Pager::free_frame(PageKind kind) {
     }
     std::uint32_t victim = k.oldest;
     while (victim != kNone &&
-           tables_[k.frames[victim].generation].pages[index(kind)][k.frames[victim].page].pins > 0) {
+           tables_[k.frames[victim].generation].pages[index(kind)][k.frames[victim].page].pins >
+               0) {
       victim = k.frames[victim].newer;
     }
     if (victim == kNone) return kNone;
@@ -336,7 +340,8 @@ void Pager::fill(PageKind kind, const std::vector<Missing>& missing, PagePin& pi
   Kind& k = kinds_[index(kind)];
   const std::size_t bytes = page_bytes(kind);
   const auto buffer = [&](const Page& page) {
-    return std::as_writable_bytes(std::span<float>(k.slab->frame(page.frame), bytes / sizeof(float)));
+    return std::as_writable_bytes(
+        std::span<float>(k.slab->frame(page.frame), bytes / sizeof(float)));
   };
   std::mutex mutex;
   storage::Status failed;
@@ -374,8 +379,12 @@ void Pager::fill(PageKind kind, const std::vector<Missing>& missing, PagePin& pi
     Table& table = tables_[m.generation];
     Page& page = table.pages[index(kind)][m.page];
     switch (page.state) {
-      case PageState::initial: ++counters_.initialised; break;
-      case PageState::absent: ++counters_.read; break;
+      case PageState::initial:
+        ++counters_.initialised;
+        break;
+      case PageState::absent:
+        ++counters_.read;
+        break;
       default:
         ++counters_.unspilled;
         spill_->free(page.slot);
@@ -470,8 +479,8 @@ std::span<const std::byte> Pager::payload(PageKind kind, Table& table, std::uint
   const Page& p = table.pages[index(kind)][page];
   const std::size_t bytes = page_bytes(kind);
   if (in_frame(p.state)) {
-    return std::as_bytes(std::span<const float>(kinds_[index(kind)].slab->frame(p.frame),
-                                                bytes / sizeof(float)));
+    return std::as_bytes(
+        std::span<const float>(kinds_[index(kind)].slab->frame(p.frame), bytes / sizeof(float)));
   }
   payload_buffer_.resize(bytes);
   const storage::Status read = spill_->read(p.slot, payload_buffer_);
@@ -536,7 +545,8 @@ void Pager::committed() {
 std::uint64_t Pager::resident_bytes() const {
   std::uint64_t bytes = 0;
   for (const Kind& kind : kinds_) {
-    if (kind.slab != nullptr) bytes += std::uint64_t{kind.slab->frames()} * kind.slab->frame_bytes();
+    if (kind.slab != nullptr)
+      bytes += std::uint64_t{kind.slab->frames()} * kind.slab->frame_bytes();
   }
   return bytes;
 }

@@ -15,8 +15,8 @@
 
 namespace perennial {
 
-// Where a page's content is. `initial` means never written: its content is the recipe's (weights) or
-// zero (optimizer state).
+// Where a page's content is. `initial` means never written: its content is the recipe's (weights)
+// or zero (optimizer state).
 enum class PageState : std::uint8_t {
   initial,   // no frame, never written
   absent,    // no frame, the store has it
@@ -67,9 +67,9 @@ class PagePin {
   std::vector<Item> items_;
 };
 
-// Single-threaded; fills frames in parallel inside. Least recently used clean or dirty frames go first;
-// dirty ones to the spill file. Half of the frames are for weights and half for state when an
-// optimizer is attached: a budget of n (weights + state) pages gives n frames of each.
+// Single-threaded; fills frames in parallel inside. Least recently used clean or dirty frames go
+// first; dirty ones to the spill file. Half of the frames are for weights and half for state when
+// an optimizer is attached: a budget of n (weights + state) pages gives n frames of each.
 class Pager {
  public:
   Pager(std::uint32_t pool, const PoolOptions& options, storage::PageStore* store,
@@ -93,8 +93,8 @@ class Pager {
   // Pages that the store's current state has become absent instead of initial.
   void list_stored();
 
-  // Pins the weight pages of tokens [begin, end) of ids (tokens, slots), as many whole tokens as fit
-  // (at least one); returns the end of what was pinned.
+  // Pins the weight pages of tokens [begin, end) of ids (tokens, slots), as many whole tokens as
+  // fit (at least one); returns the end of what was pinned.
   std::int64_t pin_tokens(const std::int64_t* ids, std::int64_t slots, std::int64_t begin,
                           std::int64_t end, PagePin& pin);
   // Pins weight and state pages of ascending ids, as many as fit (at least one), for writing: they
@@ -102,7 +102,8 @@ class Pager {
   std::size_t pin_for_update(std::span<const std::int64_t> ids, PagePin& pin);
   kernels::FrameTable table(storage::PageKind kind) const;
 
-  // Forgets the optimizer state of a generation; what the store has of it is dropped at the next commit.
+  // Forgets the optimizer state of a generation; what the store has of it is dropped at the next
+  // commit.
   void drop_state(std::uint32_t generation);
   // Digest of a written page (in a frame, spilled or stored); the page's state must not be initial.
   struct WrittenPage {
@@ -177,7 +178,7 @@ class Pager {
   std::array<std::vector<kernels::PageSpan>, 2> spans_;
   std::array<Kind, 2> kinds_;
   std::unique_ptr<storage::SpillFile> spill_;
-  std::vector<storage::PageId> removed_;      // state pages to drop at the next commit
+  std::vector<storage::PageId> removed_;  // state pages to drop at the next commit
   std::vector<std::byte> payload_buffer_;
   std::uint64_t serial_ = 0;
   PagerCounters counters_;

@@ -10,7 +10,6 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
-#include <boost/json/value_to.hpp>
 #include <charconv>
 #include <cstring>
 #include <limits>
@@ -77,11 +76,10 @@ std::int64_t PoolOptions::tile() const {
   const std::int64_t expert_bytes = layout().stride() * static_cast<std::int64_t>(sizeof(float));
   const auto limit = static_cast<std::int64_t>(storage::kMaxPageBytes);
   if (largest_record_bytes(*this) > limit) {
-    throw InvalidOptions("an expert of d_in " + std::to_string(d_in) + " and d_out " +
-                         std::to_string(d_out) + " needs " +
-                         std::to_string(largest_record_bytes(*this)) +
-                         " bytes of optimizer state; a page holds at most " +
-                         std::to_string(limit));
+    throw InvalidOptions(
+        "an expert of d_in " + std::to_string(d_in) + " and d_out " + std::to_string(d_out) +
+        " needs " + std::to_string(largest_record_bytes(*this)) +
+        " bytes of optimizer state; a page holds at most " + std::to_string(limit));
   }
   return std::clamp(std::min(cols, page_bytes / expert_bytes), std::int64_t{1},
                     limit / largest_record_bytes(*this));
@@ -183,9 +181,9 @@ const Generation& Pool::grow(std::uint32_t rows, std::uint32_t cols, const Recip
   if (recipe.u_scale == 0 && recipe.v_scale == 0) {
     throw InvalidOptions("u_scale and v_scale are both 0: such experts never learn");
   }
-  const std::uint64_t first =
-      generations_.empty() ? 0
-                           : std::uint64_t{generations_.back().first_row} + generations_.back().rows;
+  const std::uint64_t first = generations_.empty() ? 0
+                                                   : std::uint64_t{generations_.back().first_row} +
+                                                         generations_.back().rows;
   if (first + rows > std::numeric_limits<std::uint32_t>::max()) {
     throw InvalidOptions("row ids end at 2^32: " + std::to_string(rows) + " more rows do not fit");
   }
@@ -206,7 +204,8 @@ void Pool::grow_columns(std::uint32_t cols) {
   const std::optional<std::uint32_t> open = open_generation();
   if (!open) throw Error("no generation is open: a frozen one cannot get more columns");
   Generation& generation = generations_[*open];
-  if (cols == 0 || std::uint64_t{generation.cols} + cols > std::numeric_limits<std::uint32_t>::max()) {
+  if (cols == 0 ||
+      std::uint64_t{generation.cols} + cols > std::numeric_limits<std::uint32_t>::max()) {
     throw InvalidOptions("cannot append " + std::to_string(cols) + " columns to " +
                          std::to_string(generation.cols));
   }

@@ -45,8 +45,7 @@ void for_each_pinned(Pager& pager, std::span<const std::int64_t> ids,
 SparseOptimizer::SparseOptimizer(Pool& pool, const SparseOptimizerOptions& options)
     : pool_(pool), options_(options) {
   validate_ranges(options_);
-  pool_.pager().attach_state(
-      state_floats(options_.algorithm, pool_.options().layout().stride()));
+  pool_.pager().attach_state(state_floats(options_.algorithm, pool_.options().layout().stride()));
 }
 
 void SparseOptimizer::update(std::int64_t id, const float* gradient) {

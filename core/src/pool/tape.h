@@ -15,9 +15,9 @@ namespace perennial {
 
 // Uses of the experts of some rows, grouped by expert.
 struct ExpertUses {
-  std::vector<std::int64_t> ids;           // (U), ascending
-  std::vector<std::size_t> offsets;        // (U + 1), into uses
-  std::vector<kernels::Use> uses;          // by expert, then (backward, token, head) ascending
+  std::vector<std::int64_t> ids;     // (U), ascending
+  std::vector<std::size_t> offsets;  // (U + 1), into uses
+  std::vector<kernels::Use> uses;    // by expert, then (backward, token, head) ascending
   std::vector<kernels::Contribution> contributions;
 
   std::span<const kernels::Use> of(std::size_t expert) const {
