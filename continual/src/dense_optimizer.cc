@@ -39,7 +39,8 @@ void DenseOptimizer::set_parameters(Parameters parameters) {
   for (const auto& [name, tensor] : parameters_) {
     std::unique_ptr<torch::optim::OptimizerParamState> state;
     if (const auto loaded = loaded_.find(name); loaded != loaded_.end()) {
-      if (loaded->second.m.sizes() != tensor.sizes() || loaded->second.v.sizes() != tensor.sizes()) {
+      if (loaded->second.m.sizes() != tensor.sizes() ||
+          loaded->second.v.sizes() != tensor.sizes()) {
         throw DataError("the store's moments of '" + name + "' have another shape than it has");
       }
       auto moments = std::make_unique<AdamParamState>();
@@ -103,8 +104,7 @@ void DenseOptimizer::load(const storage::PageStore& store) {
     stored_.push_back(entry_name);
     if (!entry_name.ends_with(suffix)) continue;
     const std::size_t prefix = std::string("optimizer/").size();
-    const std::string name =
-        entry_name.substr(prefix, entry_name.size() - prefix - suffix.size());
+    const std::string name = entry_name.substr(prefix, entry_name.size() - prefix - suffix.size());
     const auto read = [&](const char* what) {
       return tensor_from(value_or_throw(store.read_dense(entry(name, what))), entry(name, what));
     };

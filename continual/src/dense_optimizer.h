@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The optimizer of dense parameters: torch's, with state that is named, committed and survives growth.
+// The optimizer of dense parameters: torch's, with state that is named, committed and survives
+// growth.
 #pragma once
 
 #include <torch/types.h>
@@ -26,8 +27,8 @@ class DenseOptimizer {
   explicit DenseOptimizer(const TrainOptions& options);
   ~DenseOptimizer();
 
-  // The parameters that train from now on. State of those that trained before is kept; of those that are
-  // gone it is dropped.
+  // The parameters that train from now on. State of those that trained before is kept; of those
+  // that are gone it is dropped.
   void set_parameters(Parameters parameters);
   void zero_grad();
   void step();

@@ -27,8 +27,9 @@ struct Linear {
       : name(std::move(layer_name)), weight(at::empty({out, in})), bias(at::empty({out})) {
     const auto bound = static_cast<float>(1 / std::sqrt(static_cast<double>(in)));
     const auto draw = [&](std::uint32_t part, at::Tensor& tensor) {
-      kernels::fill_uniform(static_cast<std::uint64_t>(seed), number, part, kDense, bound,
-                            {tensor.mutable_data_ptr<float>(), static_cast<std::size_t>(tensor.numel())});
+      kernels::fill_uniform(
+          static_cast<std::uint64_t>(seed), number, part, kDense, bound,
+          {tensor.mutable_data_ptr<float>(), static_cast<std::size_t>(tensor.numel())});
       tensor.requires_grad_(true);
     };
     draw(0, weight);
@@ -163,8 +164,8 @@ class PeerModel : public Model {
       const torch::Tensor rows = (chosen == g).nonzero().squeeze(1);
       if (rows.numel() == 0) continue;
       const bool all = rows.numel() == x.size(0);
-      const torch::Tensor logits = peer_->forward(all ? x : x.index_select(0, rows),
-                                                  static_cast<std::uint32_t>(g));
+      const torch::Tensor logits =
+          peer_->forward(all ? x : x.index_select(0, rows), static_cast<std::uint32_t>(g));
       probabilities.index_copy_(0, rows, logits.softmax(1));
     }
     return {probabilities, chosen};

@@ -29,9 +29,11 @@ EnumNames<GateChoice> enum_names(GateChoice) {
 std::string_view describe(StrategyKind kind) {
   switch (kind) {
     case StrategyKind::naive:
-      return "trains on each experience in turn and does nothing against forgetting; the lower bound";
+      return "trains on each experience in turn and does nothing against forgetting; the lower "
+             "bound";
     case StrategyKind::joint:
-      return "trains on all experiences together, shuffled; the upper bound, not a continual learner";
+      return "trains on all experiences together, shuffled; the upper bound, not a continual "
+             "learner";
     case StrategyKind::grow_freeze:
       return "grows the pool by a generation for each experience and freezes it afterwards; needs "
              "--model peer";
@@ -41,10 +43,14 @@ std::string_view describe(StrategyKind kind) {
 
 GateKind RunConfig::gate() const {
   switch (train.gate) {
-    case GateChoice::oracle: return GateKind::oracle;
-    case GateChoice::none: return GateKind::none;
-    case GateChoice::analytic: return GateKind::analytic;
-    case GateChoice::automatic: break;
+    case GateChoice::oracle:
+      return GateKind::oracle;
+    case GateChoice::none:
+      return GateKind::none;
+    case GateChoice::analytic:
+      return GateKind::analytic;
+    case GateChoice::automatic:
+      break;
   }
   const bool generations = train.strategy == StrategyKind::grow_freeze &&
                            model.model == ModelKind::peer &&

@@ -37,7 +37,8 @@ void RunRecord::event(std::string_view name, const json::object& fields) {
   const std::string text = json::serialize(line) + "\n";
   events_ << text;
   events_.flush();
-  if (!events_) throw Error((folder_ / "events.jsonl").string() + " cannot be written: is the disk full?");
+  if (!events_)
+    throw Error((folder_ / "events.jsonl").string() + " cannot be written: is the disk full?");
   bytes_ += text.size();
 }
 

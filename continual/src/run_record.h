@@ -12,12 +12,14 @@
 
 namespace perennial::continual {
 
-// Writes the files of one run folder; without a folder it does nothing. Throws Error when the disk refuses.
+// Writes the files of one run folder; without a folder it does nothing. Throws Error when the disk
+// refuses.
 class RunRecord {
  public:
   explicit RunRecord(std::filesystem::path folder);
 
-  // Opens events.jsonl for appending after its first `keep_bytes`: what a resumed run repeats is cut off.
+  // Opens events.jsonl for appending after its first `keep_bytes`: what a resumed run repeats is
+  // cut off.
   void open(std::uint64_t keep_bytes);
   // Appends {"event": name, "unix_ms": ..., fields...} as one line.
   void event(std::string_view name, const boost::json::object& fields);

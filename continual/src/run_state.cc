@@ -26,8 +26,7 @@ constexpr const char* kNumbers = "run/numbers";  // float64: mean, deviation, ga
 
 at::Tensor to_tensor(const AccuracyMatrix& matrix) {
   const std::int64_t n = matrix.experiences();
-  at::Tensor tensor =
-      at::full({n + 1, n}, std::numeric_limits<double>::quiet_NaN(), at::kDouble);
+  at::Tensor tensor = at::full({n + 1, n}, std::numeric_limits<double>::quiet_NaN(), at::kDouble);
   auto values = tensor.accessor<double, 2>();
   for (std::int64_t i = 0; i <= n; ++i) {
     for (std::int64_t j = 0; j < n && matrix.has_row(i); ++j) values[i][j] = matrix.at(i, j);
@@ -63,10 +62,10 @@ void RunState::add_to_commit(storage::CommitRequest& request) const {
                             {"finished", finished}};
   request.dense[kRun] = bytes_from(json::serialize(record));
   request.dense[kMatrix] = bytes_from(to_tensor(matrix));
-  request.dense[kNumbers] = bytes_from(
-      at::tensor({preprocessing.mean, preprocessing.deviation,
-                  gate_accuracy.value_or(std::numeric_limits<double>::quiet_NaN())},
-                 at::kDouble));
+  request.dense[kNumbers] =
+      bytes_from(at::tensor({preprocessing.mean, preprocessing.deviation,
+                             gate_accuracy.value_or(std::numeric_limits<double>::quiet_NaN())},
+                            at::kDouble));
 }
 
 storage::Result<RunState> load_run_state(const storage::PageStore& store) {

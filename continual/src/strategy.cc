@@ -17,9 +17,9 @@ class Joint : public Strategy {
   Stream training_stream(const Stream& stream) const override { return stream.joint(); }
 };
 
-// A generation for each experience, frozen after it. Isolated routing learns the gate's statistics as
-// the data streams by; shared routing unmasks the new rows, an explicit and logged event, when their
-// experience starts.
+// A generation for each experience, frozen after it. Isolated routing learns the gate's statistics
+// as the data streams by; shared routing unmasks the new rows, an explicit and logged event, when
+// their experience starts.
 class GrowFreeze : public Strategy {
  public:
   void before_experience(StrategyContext& context, std::int64_t experience) override {
@@ -60,9 +60,12 @@ class GrowFreeze : public Strategy {
 
 std::unique_ptr<Strategy> make_strategy(const RunConfig& config) {
   switch (config.train.strategy) {
-    case StrategyKind::naive: return std::make_unique<Naive>();
-    case StrategyKind::joint: return std::make_unique<Joint>();
-    case StrategyKind::grow_freeze: return std::make_unique<GrowFreeze>();
+    case StrategyKind::naive:
+      return std::make_unique<Naive>();
+    case StrategyKind::joint:
+      return std::make_unique<Joint>();
+    case StrategyKind::grow_freeze:
+      return std::make_unique<GrowFreeze>();
   }
   throw InvalidOptions("unknown strategy");
 }

@@ -15,6 +15,7 @@
 #include <map>
 
 #include "dense_optimizer.h"
+#include "perennial/continual/evaluate.h"
 #include "perennial/continual/strategy.h"
 #include "perennial/core/sparse_optimizer.h"
 #include "run_record.h"
@@ -26,8 +27,6 @@ namespace json = boost::json;
 
 namespace {
 
-// Test examples a prediction call takes: bounds the memory of an evaluation.
-constexpr std::int64_t kTestBatch = 1000;
 // Steps between two "step" events.
 constexpr std::int64_t kStepEvents = 50;
 
@@ -68,6 +67,16 @@ json::object RunResult::to_json() const {
   object["steps"] = steps;
   object["seconds"] = seconds;
   object["state_digest"] = state_digest;
+  if (pager) {
+    object["pager"] = {{"hits", pager->hits},
+                       {"initialised", pager->initialised},
+                       {"read", pager->read},
+                       {"evicted", pager->evicted},
+                       {"spilled", pager->spilled},
+                       {"unspilled", pager->unspilled},
+                       {"peak_bytes", pager->peak_bytes},
+                       {"spill_file_bytes", pager->spill_file_bytes}};
+  }
   return object;
 }
 
@@ -88,9 +97,13 @@ struct Trainer::Impl {
 
   Impl(const RunConfig& config, Stream run_stream, storage::PageStore* run_store,
        const RunSettings& run_settings)
-      : settings(run_settings), stream(std::move(run_stream)), store(run_store),
-        strategy(make_strategy(config)), training(strategy->training_stream(stream)),
-        dense(config.train), record(settings.run_folder) {
+      : settings(run_settings),
+        stream(std::move(run_stream)),
+        store(run_store),
+        strategy(make_strategy(config)),
+        training(strategy->training_stream(stream)),
+        dense(config.train),
+        record(settings.run_folder) {
     state.config = config;
     state.preprocessing = stream.preprocessing();
     state.label_names = stream.label_names();
@@ -100,7 +113,8 @@ struct Trainer::Impl {
     } else {
       model = make_model(config, stream.features(), stream.classes(), store, settings.budget_bytes);
     }
-    if (model->peer() != nullptr) sparse.emplace(model->peer()->pool(), sparse_options(config.train));
+    if (model->peer() != nullptr)
+      sparse.emplace(model->peer()->pool(), sparse_options(config.train));
     if (model->peer() != nullptr) model->peer()->require_budget();
     for (std::int64_t e = 0; e < training.experiences(); ++e) {
       progress.examples_total += training.train_size(e) * config.train.epochs;
@@ -149,9 +163,8 @@ struct Trainer::Impl {
   bool stop_requested() const { return settings.stop_requested && settings.stop_requested(); }
 
   StrategyContext context() {
-    return {*model, [this](std::string_view name, json::object fields) {
-              record.event(name, fields);
-            }};
+    return {*model,
+            [this](std::string_view name, json::object fields) { record.event(name, fields); }};
   }
 
   void commit(const std::string& action, const std::string& snapshot) {
@@ -181,33 +194,12 @@ struct Trainer::Impl {
                             {"state_digest", state_digest}});
   }
 
-  void evaluate(std::int64_t row) {
+  void evaluate_row(std::int64_t row) {
     report("evaluating");
-    std::vector<double> accuracies;
-    std::int64_t own = 0, all = 0;
-    const bool oracle = state.config.gate() == GateKind::oracle;
-    for (std::int64_t e = 0; e < stream.experiences(); ++e) {
-      std::int64_t right = 0;
-      for (std::int64_t begin = 0; begin < stream.test_size(e); begin += kTestBatch) {
-        const Batch batch =
-            stream.test_batch(e, begin, std::min(begin + kTestBatch, stream.test_size(e)));
-        std::optional<std::uint32_t> generation;
-        if (oracle) {
-          const std::size_t newest = model->peer()->pool().generations().size() - 1;
-          generation = static_cast<std::uint32_t>(std::min<std::size_t>(static_cast<std::size_t>(e), newest));
-        }
-        const Prediction prediction = model->predict(batch.x, generation);
-        right += prediction.probabilities.argmax(1).eq(batch.y).sum().item<std::int64_t>();
-        own += prediction.generations.eq(e).sum().item<std::int64_t>();
-        all += batch.y.size(0);
-      }
-      accuracies.push_back(static_cast<double>(right) / static_cast<double>(stream.test_size(e)));
-    }
-    if (model->gate() != nullptr) {
-      state.gate_accuracy = static_cast<double>(own) / static_cast<double>(all);
-    }
-    json::array values(accuracies.begin(), accuracies.end());
-    state.matrix.set_row(row, std::move(accuracies));
+    Evaluation evaluation = evaluate(*model, stream, state.config.gate() == GateKind::oracle);
+    state.gate_accuracy = evaluation.gate_accuracy;
+    json::array values(evaluation.accuracy.begin(), evaluation.accuracy.end());
+    state.matrix.set_row(row, std::move(evaluation.accuracy));
     record.event("evaluate", {{"row", row}, {"accuracy", std::move(values)}});
     record.write_metrics(state.matrix);
   }
@@ -273,13 +265,14 @@ struct Trainer::Impl {
     progress.experience = state.position.experience;
     if (!resumed) {
       record.event("start", {{"config", state.config.to_json()}, {"machine", machine()}});
-      evaluate(0);
+      evaluate_row(0);
       commit("created", "");
     } else {
-      record.event("resume", {{"experience", state.position.experience},
-                              {"steps", state.steps},
-                              {"machine", machine()},
-                              {"machine_before", note.empty() ? json::value() : note.at("machine")}});
+      record.event("resume",
+                   {{"experience", state.position.experience},
+                    {"steps", state.steps},
+                    {"machine", machine()},
+                    {"machine_before", note.empty() ? json::value() : note.at("machine")}});
     }
     while (!state.finished) {
       const std::int64_t experience = state.position.experience;
@@ -293,7 +286,7 @@ struct Trainer::Impl {
       // Joint training has one experience of its own; it ends where the stream's last one does.
       const bool last = experience + 1 == training.experiences();
       state.position = {experience + 1, 0, 0};
-      evaluate(last ? stream.experiences() : experience + 1);
+      evaluate_row(last ? stream.experiences() : experience + 1);
       state.finished = last;
       commit("experience", "experience-" + std::to_string(experience + 1));
       if (!last && stop_requested()) return false;
@@ -313,9 +306,13 @@ Trainer::~Trainer() = default;
 RunResult Trainer::run() {
   const auto start = std::chrono::steady_clock::now();
   const bool was_finished = impl_->state.finished;
-  const bool finished = impl_->work();
-  RunResult result{finished, impl_->state.matrix, impl_->state.gate_accuracy, impl_->state.steps, 0,
-                   impl_->state_digest};
+  RunResult result;
+  result.finished = impl_->work();
+  result.matrix = impl_->state.matrix;
+  result.gate_accuracy = impl_->state.gate_accuracy;
+  result.steps = impl_->state.steps;
+  result.state_digest = impl_->state_digest;
+  if (impl_->model->peer() != nullptr) result.pager = impl_->model->peer()->pool().counters();
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!was_finished) {
     impl_->record.event(result.finished ? "end" : "stopped", {{"seconds", result.seconds}});
@@ -340,10 +337,18 @@ LearntModel load_learnt(storage::PageStore& store, std::int64_t budget_bytes) {
           std::move(model), state.finished};
 }
 
-storage::CommitInfo commit_model(storage::PageStore& store, Model& model,
-                                 const std::string& action, const std::string& snapshot) {
+storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const std::string& action,
+                                 const std::string& snapshot) {
   storage::CommitRequest request;
   model.add_to_commit(request);
+  // Moments of parameters that no longer train.
+  for (const std::string& name : store.dense_names()) {
+    const auto trainable = model.trainable();
+    const bool kept = std::any_of(trainable.begin(), trainable.end(), [&](const auto& item) {
+      return name.starts_with("optimizer/" + item.first + "/");
+    });
+    if (name.starts_with("optimizer/") && !kept) request.removed_dense.push_back(name);
+  }
   request.snapshot = snapshot;
   request.note = json::serialize(json::object{{"action", action}, {"machine", machine()}});
   storage::CommitInfo info = value_or_throw(store.commit(request));

@@ -99,7 +99,8 @@ struct RunConfig {
   static RunConfig from_json(const boost::json::object& object);
 };
 
-// Names of the fields in which two configurations differ, as "train.lr: 0.001 stored, 0.01 asked for".
+// Names of the fields in which two configurations differ, as "train.lr: 0.001 stored, 0.01 asked
+// for".
 std::vector<std::string> differences(const RunConfig& stored, const RunConfig& asked);
 
 }  // namespace perennial::continual

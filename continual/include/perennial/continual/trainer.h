@@ -20,41 +20,42 @@ namespace perennial::continual {
 
 // How far a run is, for a progress display.
 struct Progress {
-  std::string phase;              // "training", "evaluating", "committing"
-  std::int64_t experience = 0;    // from 0
+  std::string phase;            // "training", "evaluating", "committing"
+  std::int64_t experience = 0;  // from 0
   std::int64_t experiences = 0;
-  std::int64_t examples_done = 0;   // of the whole run
+  std::int64_t examples_done = 0;  // of the whole run
   std::int64_t examples_total = 0;
-  double loss = 0;                // of the last step
+  double loss = 0;  // of the last step
 };
 
 // What decides how a run goes on, but none of its numbers.
 struct RunSettings {
-  std::filesystem::path run_folder;   // events.jsonl, metrics.csv, summary.json; empty = none
-  std::int64_t budget_bytes = 0;      // memory for the pool's pages; 0 = no limit
-  bool exact = false;                 // refuse to resume where bits may differ (threads, processor)
+  std::filesystem::path run_folder;  // events.jsonl, metrics.csv, summary.json; empty = none
+  std::int64_t budget_bytes = 0;     // memory for the pool's pages; 0 = no limit
+  bool exact = false;                // refuse to resume where bits may differ (threads, processor)
   std::function<void(const Progress&)> on_progress;
   std::function<bool()> stop_requested;  // polled after each step
 };
 
 struct RunResult {
-  bool finished = false;          // false: stopped on request, committed
-  AccuracyMatrix matrix;
-  std::optional<double> gate_accuracy;   // share of test inputs given to their own generation
+  bool finished = false;  // false: stopped on request, committed
+  AccuracyMatrix matrix{1};
+  std::optional<double> gate_accuracy;  // share of test inputs given to their own generation
   std::int64_t steps = 0;
-  double seconds = 0;             // of this process
-  std::string state_digest;       // of the last commit; empty without a store
+  double seconds = 0;        // of this process
+  std::string state_digest;  // of the last commit; empty without a store
+  std::optional<PagerCounters> pager;   // of this process, where there is a pool
 
   // The object of summary.json and of --json: acc, bwt.gem, ... at the top level.
   boost::json::object to_json() const;
 };
 
-// A run over one store, or over none. Opening an existing run loads it; its state is that of the last
-// commit. Single-threaded.
+// A run over one store, or over none. Opening an existing run loads it; its state is that of the
+// last commit. Single-threaded.
 //
-// Commits: after row 0 of the matrix, every commit_every steps, and after each experience in the order
-// freeze, solve the gate, evaluate all test sets, commit with snapshot "experience-N". A kill between any
-// two resumes from the commit before and repeats the same bits.
+// Commits: after row 0 of the matrix, every commit_every steps, and after each experience in the
+// order freeze, solve the gate, evaluate all test sets, commit with snapshot "experience-N". A kill
+// between any two resumes from the commit before and repeats the same bits.
 class Trainer {
  public:
   // Starts a run, or resumes the one in `store` when its configuration equals `config`. Throws
@@ -82,12 +83,12 @@ struct LearntModel {
   Preprocessing preprocessing;
   std::vector<std::string> label_names;
   std::unique_ptr<Model> model;
-  bool finished = false;        // the run's stream has ended
+  bool finished = false;  // the run's stream has ended
 };
 // Throws StorageError, DataError.
 LearntModel load_learnt(storage::PageStore& store, std::int64_t budget_bytes);
 // Commits what was changed in the model by hand (grow, freeze), with `action` in the note.
-storage::CommitInfo commit_model(storage::PageStore& store, Model& model,
-                                 const std::string& action, const std::string& snapshot);
+storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const std::string& action,
+                                 const std::string& snapshot);
 
 }  // namespace perennial::continual

@@ -15,9 +15,9 @@ namespace perennial {
 storage::Bytes bytes_from(std::string_view text);
 std::string text_from(const storage::Bytes& bytes);
 
-// Format: magic "PTEN", version (u32 = 1), dtype code (u32: 0 float32, 1 float64, 2 int64, 3 uint8),
-// dimensions (u32), each size (u64), then the elements in row-major order; all little-endian.
-// CPU tensors of these dtypes only; an Error otherwise.
+// Format: magic "PTEN", version (u32 = 1), dtype code (u32: 0 float32, 1 float64, 2 int64, 3
+// uint8), dimensions (u32), each size (u64), then the elements in row-major order; all
+// little-endian. CPU tensors of these dtypes only; an Error otherwise.
 storage::Bytes bytes_from(const at::Tensor& tensor);
 // Throws DataError naming `name` when the bytes are not such a tensor.
 at::Tensor tensor_from(const storage::Bytes& bytes, std::string_view name);

@@ -37,8 +37,8 @@ struct AnalyticGateOptions {
 // Cholesky. The answer is argmax_g f.W_g, ties to the older generation. No replay, no task labels
 // at test. Analytic continual learning by recursive least squares: Zhuang et al. 2022 (ACIL).
 //
-// An input's scores do not depend on the batch around it. Statistics depend, in rounding, on the order and
-// the size of the batches observed. Single-threaded; memory 8 M^2 bytes a generation.
+// An input's scores do not depend on the batch around it. Statistics depend, in rounding, on the
+// order and the size of the batches observed. Single-threaded; memory 8 M^2 bytes a generation.
 class AnalyticGate {
  public:
   AnalyticGate(std::int64_t d_in, const AnalyticGateOptions& options);
@@ -53,8 +53,8 @@ class AnalyticGate {
   // Solves for the weights when statistics changed since the last time. Cost: O(M^3).
   void solve();
 
-  // (B, G) scores and (B) int64 generations; solves first if needed. Throws Error before any generation
-  // was observed.
+  // (B, G) scores and (B) int64 generations; solves first if needed. Throws Error before any
+  // generation was observed.
   at::Tensor scores(const at::Tensor& x);
   at::Tensor choose(const at::Tensor& x);
 
@@ -75,7 +75,7 @@ class AnalyticGate {
   at::Tensor projection_;  // (M, d_in)
   at::Tensor bias_;        // (M)
   std::vector<Statistics> statistics_;
-  at::Tensor weights_;     // (G, M) float32, solved; undefined when out of date
+  at::Tensor weights_;  // (G, M) float32, solved; undefined when out of date
 };
 
 }  // namespace perennial

@@ -4,8 +4,8 @@
 //
 // An options struct is an aggregate with a static member template
 //   template <class Self, class Visitor> static void visit(Self& self, Visitor& visitor);
-// that calls visitor(name, self.field, "what it means, its unit", Range{min, max}) for each field, in
-// the order of help. The range is left out for bool, enum and string fields. Enums provide
+// that calls visitor(name, self.field, "what it means, its unit", Range{min, max}) for each field,
+// in the order of help. The range is left out for bool, enum and string fields. Enums provide
 // enum_names(E) by argument-dependent look-up.
 #pragma once
 
@@ -55,8 +55,9 @@ std::string join(const std::vector<std::string>& names);
                                    const boost::json::value& found);
 std::int64_t to_integer(std::string_view name, const boost::json::value& value);
 double to_number(std::string_view name, const boost::json::value& value);
-// A JSON number when reading it back gives the same double, else its shortest decimal text: Boost.JSON
-// parses some numbers one unit in the last place off, which would not do for stored options.
+// A JSON number when reading it back gives the same double, else its shortest decimal text:
+// Boost.JSON parses some numbers one unit in the last place off, which would not do for stored
+// options.
 boost::json::value exact_number(double value);
 
 template <class E>
@@ -84,7 +85,7 @@ class ValidateVisitor {
   template <class T>
   void operator()(std::string_view, const T&, std::string_view) {}
   template <class T>
-    requires std::is_arithmetic_v<T>
+  requires std::is_arithmetic_v<T>
   void operator()(std::string_view name, const T& value, std::string_view, Range range) {
     const auto number = static_cast<double>(value);
     if (!(number >= range.min && number <= range.max)) {
@@ -130,10 +131,9 @@ class FromJsonVisitor {
     } else if constexpr (std::is_integral_v<T>) {
       const std::int64_t integer = options_detail::to_integer(name, *found);
       if (!std::in_range<T>(integer)) {
-        options_detail::throw_out_of_range(
-            name, static_cast<double>(integer),
-            {static_cast<double>(std::numeric_limits<T>::min()),
-             static_cast<double>(std::numeric_limits<T>::max())});
+        options_detail::throw_out_of_range(name, static_cast<double>(integer),
+                                           {static_cast<double>(std::numeric_limits<T>::min()),
+                                            static_cast<double>(std::numeric_limits<T>::max())});
       }
       value = static_cast<T>(integer);
     } else {

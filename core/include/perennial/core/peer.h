@@ -22,14 +22,14 @@ EnumNames<Activation> enum_names(Activation);
 EnumNames<ScoreFunction> enum_names(ScoreFunction);
 }  // namespace kernels
 
-// isolated: every generation has its own query network, norm and sub-keys, frozen with it, so learning a
-// newer one cannot change its output by one bit. shared: one query network, norm and column keys, a
-// growing table of row keys; new rows are masked until unmask().
+// isolated: every generation has its own query network, norm and sub-keys, frozen with it, so
+// learning a newer one cannot change its output by one bit. shared: one query network, norm and
+// column keys, a growing table of row keys; new rows are masked until unmask().
 enum class Routing : std::uint8_t { isolated, shared };
 EnumNames<Routing> enum_names(Routing);
 
-// Norm of the query. batch: the paper's, with running statistics in evaluation, folded into the query
-// network when an isolated generation freezes. rms: per token and head.
+// Norm of the query. batch: the paper's, with running statistics in evaluation, folded into the
+// query network when an isolated generation freezes. rms: per token and head.
 enum class QueryNorm : std::uint8_t { batch, rms, none };
 EnumNames<QueryNorm> enum_names(QueryNorm);
 
@@ -73,15 +73,16 @@ struct PeerOptions {
             Range{2, 65536});
     visitor("rows", self.rows, "rows of a generation", Range{1, 4294967295.});
     visitor("cols", self.cols, "columns of a generation", Range{1, 4294967295.});
-    visitor("routing", self.routing, "isolated: each generation routes for itself; shared: one router");
+    visitor("routing", self.routing,
+            "isolated: each generation routes for itself; shared: one router");
     visitor("sub_keys", self.sub_keys, "sub-keys per head, or common to all heads (the paper's)");
     visitor("score", self.score, "normalisation of the K retained scores");
     visitor("activation", self.activation, "activation of an expert");
     visitor("glu", self.glu, "gated experts act(u.x)(w.x)v");
     visitor("query_norm", self.query_norm, "norm of the query");
     visitor("norm_eps", self.norm_eps, "epsilon of the norm", Range{1e-12, 1});
-    visitor("norm_momentum", self.norm_momentum, "weight of a batch in batch norm's running statistics",
-            Range{0, 1});
+    visitor("norm_momentum", self.norm_momentum,
+            "weight of a batch in batch norm's running statistics", Range{0, 1});
     visitor("key_scale", self.key_scale, "standard deviation of new sub-keys", Range{1e-6, 1e3});
     visitor("distribution", self.distribution, "distribution of new experts");
     visitor("u_scale", self.u_scale, "scale of new u and w; 0 = 1/sqrt(d_in)", Range{0, 1e3});
@@ -97,21 +98,22 @@ class Router;
 // updated by a SparseOptimizer. Single-threaded from outside. CPU, float32.
 //
 // Symbols: B tokens, H heads, K top-k. A token costs O(H (rows + cols) d_key + H K (d_in + d_out)).
-// In evaluation mode, and in training unless the norm is batch norm, what is computed for a token does not
-// depend on the batch around it, the thread count, the page layout or the memory budget.
+// In evaluation mode, and in training unless the norm is batch norm, what is computed for a token
+// does not depend on the batch around it, the thread count, the page layout or the memory budget.
 class PeerImpl : public torch::nn::Module {
  public:
   // A layer with one open generation of rows x cols experts, in memory. Throws InvalidOptions.
   explicit PeerImpl(const PeerOptions& options);
-  // A layer without generations yet, whose pool pages to `store` (may be null) within `budget_bytes`
-  // (0: no limit). Nothing is written before a commit. The store must outlive the layer.
+  // A layer without generations yet, whose pool pages to `store` (may be null) within
+  // `budget_bytes` (0: no limit). Nothing is written before a commit. The store must outlive the
+  // layer.
   PeerImpl(const PeerOptions& options, storage::PageStore* store, std::int64_t budget_bytes);
   // The layer that the store's current state holds. Throws StorageError, DataError.
   static std::shared_ptr<PeerImpl> load(storage::PageStore& store, std::int64_t budget_bytes);
   ~PeerImpl() override;
 
-  // x: (..., d_in) float32 to (..., d_out). Isolated routing: through the newest generation. Shared:
-  // through all visible ones.
+  // x: (..., d_in) float32 to (..., d_out). Isolated routing: through the newest generation.
+  // Shared: through all visible ones.
   torch::Tensor forward(const torch::Tensor& x);
   // Isolated routing only: through one generation.
   torch::Tensor forward(const torch::Tensor& x, std::uint32_t generation);
@@ -124,8 +126,8 @@ class PeerImpl : public torch::nn::Module {
   // What forward would retrieve in evaluation mode; no gradient.
   Retrieval retrieve(const torch::Tensor& x, std::uint32_t generation);
 
-  // Opens a generation of rows x cols new experts (0: as in the options). An Error while one is open.
-  // Isolated: with a router of its own, ready to train. Shared: masked until unmask().
+  // Opens a generation of rows x cols new experts (0: as in the options). An Error while one is
+  // open. Isolated: with a router of its own, ready to train. Shared: masked until unmask().
   const Generation& grow(std::int64_t rows = 0, std::int64_t cols = 0);
   // Appends columns to the open generation, masked until unmask().
   void grow_columns(std::int64_t cols);
@@ -142,8 +144,8 @@ class PeerImpl : public torch::nn::Module {
   Pool& pool() { return *pool_; }
   const Pool& pool() const { return *pool_; }
   const PeerOptions& options() const { return options_; }
-  // Parameters that train: the open generation's router (isolated), or the shared query network with
-  // the open generation's sub-keys. Names are stable: they name the moments in a commit.
+  // Parameters that train: the open generation's router (isolated), or the shared query network
+  // with the open generation's sub-keys. Names are stable: they name the moments in a commit.
   std::vector<std::pair<std::string, torch::Tensor>> trainable();
 
   // Throws InvalidOptions, with the figures, when the memory budget cannot hold the pages that one

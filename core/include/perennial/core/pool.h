@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The expert pool: a grid of single-neuron experts that grows by generations, freezes them, and pages
-// them between memory and a store.
+// The expert pool: a grid of single-neuron experts that grows by generations, freezes them, and
+// pages them between memory and a store.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,24 +20,25 @@ namespace perennial {
 enum class Distribution : std::uint8_t { normal, uniform };
 EnumNames<Distribution> enum_names(Distribution);
 
-// How the experts of a generation get their initial values: a function of this record, the row and the
-// column only, computed with integer and exactly rounded operations (kernels/philox.h), so that a
-// page that was never written needs no storage. Part of the stored format.
+// How the experts of a generation get their initial values: a function of this record, the row and
+// the column only, computed with integer and exactly rounded operations (kernels/philox.h), so that
+// a page that was never written needs no storage. Part of the stored format.
 struct Recipe {
   std::int64_t version = 1;
   Distribution distribution = Distribution::normal;
   std::int64_t seed = 0;
   std::int64_t origin_pool = 0;  // pool and first row that the values were first drawn for
   std::int64_t origin_row = 0;
-  double u_scale = 0;            // standard deviation (normal) or half-width (uniform) of u and w
-  double v_scale = 0;            // of v; u_scale and v_scale are not both 0
+  double u_scale = 0;  // standard deviation (normal) or half-width (uniform) of u and w
+  double v_scale = 0;  // of v; u_scale and v_scale are not both 0
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
     visitor("version", self.version, "algorithm of the initial values", Range{1, 1});
     visitor("distribution", self.distribution, "shape of the initial values");
     visitor("seed", self.seed, "seed of the initial values", Range{0, 9e15});
-    visitor("origin_pool", self.origin_pool, "pool the values were drawn for", Range{0, 4294967295.});
+    visitor("origin_pool", self.origin_pool, "pool the values were drawn for",
+            Range{0, 4294967295.});
     visitor("origin_row", self.origin_row, "first row they were drawn for", Range{0, 4294967295.});
     visitor("u_scale", self.u_scale, "scale of u and w", Range{0, 1e6});
     visitor("v_scale", self.v_scale, "scale of v", Range{0, 1e6});
@@ -67,8 +68,8 @@ struct PoolOptions {
   // Target size of a page; a page holds at least one expert. Part of the stored format.
   std::int64_t page_bytes = 32768;
 
-  // Experts a page: max(1, min(cols, page_bytes / expert bytes)). Throws InvalidOptions when a page of
-  // weights, or of optimizer state, would exceed storage::kMaxPageBytes.
+  // Experts a page: max(1, min(cols, page_bytes / expert bytes)). Throws InvalidOptions when a page
+  // of weights, or of optimizer state, would exceed storage::kMaxPageBytes.
   std::int64_t tile() const;
   kernels::ExpertLayout layout() const { return {d_in, d_out, glu}; }
 
@@ -83,12 +84,12 @@ struct PoolOptions {
 };
 
 struct PagerCounters {
-  std::uint64_t hits = 0;           // pages found in a frame
-  std::uint64_t initialised = 0;    // frames filled from a recipe
-  std::uint64_t read = 0;           // frames filled from the store
+  std::uint64_t hits = 0;         // pages found in a frame
+  std::uint64_t initialised = 0;  // frames filled from a recipe
+  std::uint64_t read = 0;         // frames filled from the store
   std::uint64_t evicted = 0;
-  std::uint64_t spilled = 0;        // dirty pages written to the spill file
-  std::uint64_t unspilled = 0;      // and read back
+  std::uint64_t spilled = 0;    // dirty pages written to the spill file
+  std::uint64_t unspilled = 0;  // and read back
   std::uint64_t resident_bytes = 0;
   std::uint64_t peak_bytes = 0;
   std::uint64_t spill_file_bytes = 0;
@@ -108,13 +109,13 @@ struct ExpertValues {
 class Pager;
 class ExpertTape;
 
-// Owns the generations, the pager and the gradients that wait for the optimizer. Single-threaded from
-// outside; uses ATen's threads inside. Members that read or write experts may do I/O.
+// Owns the generations, the pager and the gradients that wait for the optimizer. Single-threaded
+// from outside; uses ATen's threads inside. Members that read or write experts may do I/O.
 class Pool {
  public:
   // An empty pool. Without a store it lives in memory only, and `budget_bytes` must be 0.
-  // budget_bytes: memory for pages of weights and optimizer state, 0 = as much as the pool needs. It
-  // changes no bit. Too small a budget is refused when it is used, with the figures.
+  // budget_bytes: memory for pages of weights and optimizer state, 0 = as much as the pool needs.
+  // It changes no bit. Too small a budget is refused when it is used, with the figures.
   Pool(std::uint32_t id, const PoolOptions& options, storage::PageStore* store,
        std::int64_t budget_bytes);
   // The pool as the store's current state has it. Throws StorageError, DataError.
@@ -139,8 +140,8 @@ class Pool {
   const Generation& grow(std::uint32_t rows, std::uint32_t cols, const Recipe& recipe);
   // Appends columns to the open generation; an Error without one.
   void grow_columns(std::uint32_t cols);
-  // Closes the open generation for good: drops its optimizer state, records its digest and returns it.
-  // `router_digest` covers what routes to it.
+  // Closes the open generation for good: drops its optimizer state, records its digest and returns
+  // it. `router_digest` covers what routes to it.
   storage::Digest freeze(const storage::Digest& router_digest);
   // The digest of a frozen generation as its pages are now; equal to Generation::digest unless
   // something is badly wrong. Cost: reads what was not committed yet, else the page list.

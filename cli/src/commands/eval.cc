@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// perennial eval: accuracy of a learnt store on the test sets of its stream.
+#include <numeric>
+#include <ostream>
+
+#include "commands/commands.h"
+#include "flags.h"
+#include "output.h"
+#include "perennial/continual/evaluate.h"
+#include "perennial/continual/trainer.h"
+#include "progress.h"
+#include "run_support.h"
+#include "store_access.h"
+
+namespace perennial::cli {
+namespace {
+
+int run_eval(const std::vector<std::string>& args) {
+  std::string folder;
+  bool oracle = false;
+  RunFlags run;
+  CommonOptions common;
+  Flags flags("eval", kEvalCommand.summary, "perennial eval --store perennial-demo");
+  flags.require("store", folder, "DIR", "the store's folder")
+      .add_switch("oracle", oracle, "tell the model which generation learnt each test set");
+  common.add_to(flags);
+  run.add_to(flags);
+  if (!flags.parse(args)) return kExitOk;
+  run.apply();
+
+  const auto store = open_store(folder);
+  const continual::LearntModel learnt = continual::load_learnt(*store, run.budget_bytes);
+  if (oracle && learnt.model->gate() == nullptr) {
+    throw InvalidOptions("--oracle needs a store whose generations a gate chooses from");
+  }
+  const continual::Stream stream(learnt.config.stream);
+  std::int64_t total = 0, done = 0;
+  for (std::int64_t e = 0; e < stream.experiences(); ++e) total += stream.test_size(e);
+  ProgressDisplay display(common.quiet);
+  const continual::Evaluation evaluation =
+      continual::evaluate(*learnt.model, stream, oracle, [&](std::int64_t examples) {
+        done += examples;
+        display.update({"evaluating", done, total, "examples", ""});
+      });
+  display.clear();
+
+  const Output output(common.json, common.quiet);
+  Table table({{"test set"}, {"examples"}, {"accuracy"}});
+  for (std::int64_t e = 0; e < stream.experiences(); ++e) {
+    table.add_row({std::to_string(e + 1), format_count(stream.test_size(e)),
+                   format_metric(evaluation.accuracy[static_cast<std::size_t>(e)])});
+  }
+  table.print(output.text());
+  const double mean = std::accumulate(evaluation.accuracy.begin(), evaluation.accuracy.end(), 0.0) /
+                      static_cast<double>(evaluation.accuracy.size());
+  output.text() << "mean " << format_metric(mean);
+  if (evaluation.gate_accuracy && !oracle) {
+    output.text() << "   gate accuracy " << format_metric(evaluation.gate_accuracy);
+  }
+  output.text() << '\n';
+  boost::json::object json{
+      {"acc", mean},
+      {"accuracy", boost::json::array(evaluation.accuracy.begin(), evaluation.accuracy.end())},
+      {"oracle", oracle}};
+  if (evaluation.gate_accuracy && !oracle) json["gate_accuracy"] = *evaluation.gate_accuracy;
+  output.finish(json);
+  return kExitOk;
+}
+
+}  // namespace
+
+const Command kEvalCommand{"eval", CommandGroup::learn_and_use,
+                           "accuracy of what was learnt on the test sets of its stream", run_eval};
+
+}  // namespace perennial::cli

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// perennial predict: use what was learnt on rows of a file.
+#include <algorithm>
+#include <fstream>
+#include <ostream>
+
+#include "commands/commands.h"
+#include "flags.h"
+#include "output.h"
+#include "perennial/continual/dataset.h"
+#include "perennial/continual/trainer.h"
+#include "run_support.h"
+#include "store_access.h"
+
+namespace perennial::cli {
+namespace {
+
+constexpr std::int64_t kRows = 1000;  // rows a call predicts: bounds the memory
+
+std::string csv_text(const std::string& text) {
+  if (text.find_first_of(",\"\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
+  return quoted + '"';
+}
+
+int run_predict(const std::vector<std::string>& args) {
+  std::string folder, input, file;
+  std::int64_t generation = -1;
+  RunFlags run;
+  CommonOptions common;
+  Flags flags("predict", kPredictCommand.summary,
+              "perennial predict --store perennial-demo --input images.npy");
+  flags.require("store", folder, "DIR", "the store's folder")
+      .require("input", input, "FILE", "rows to label: IDX (also gzip), NPY or CSV of numbers")
+      .add_text("output", file, "FILE", "where the CSV goes; standard output without it")
+      .add("generation", generation, "the generation that answers; -1 = the gate chooses",
+           Range{-1, 4294967295.});
+  common.add_to(flags);
+  run.add_to(flags);
+  if (!flags.parse(args)) return kExitOk;
+  run.apply();
+
+  const auto store = open_store(folder);
+  const continual::LearntModel learnt = continual::load_learnt(*store, run.budget_bytes);
+  std::optional<std::uint32_t> told;
+  if (generation >= 0) {
+    if (learnt.model->gate() == nullptr) {
+      throw InvalidOptions("--generation needs a store whose generations a gate chooses from");
+    }
+    (void)learnt.model->peer()->pool().generation(static_cast<std::uint32_t>(generation));
+    told = static_cast<std::uint32_t>(generation);
+  }
+  const torch::Tensor rows = continual::read_rows(input);
+  if (rows.size(1) != learnt.preprocessing.features) {
+    throw DataError(input + " has rows of " + std::to_string(rows.size(1)) +
+                    " numbers; the store learnt rows of " +
+                    std::to_string(learnt.preprocessing.features));
+  }
+
+  const Output output(common.json, common.quiet);
+  std::ofstream to_file;
+  if (!file.empty()) {
+    to_file.open(file, std::ios::trunc);
+    if (!to_file) throw Error(file + " cannot be written");
+  }
+  std::ostream& out = file.empty() ? output.text() : to_file;
+  out << "row,label,confidence,generation\n";
+  boost::json::array predictions;
+  for (std::int64_t begin = 0; begin < rows.size(0); begin += kRows) {
+    const std::int64_t end = std::min(begin + kRows, rows.size(0));
+    const continual::Prediction answer =
+        learnt.model->predict(learnt.preprocessing.apply(rows.slice(0, begin, end)), told);
+    const auto [confidence, label] = answer.probabilities.max(1);
+    for (std::int64_t i = 0; i < end - begin; ++i) {
+      const std::string& name =
+          learnt.label_names[static_cast<std::size_t>(label[i].item<std::int64_t>())];
+      const double sure = confidence[i].item<double>();
+      const auto from = answer.generations[i].item<std::int64_t>();
+      out << begin + i << ',' << csv_text(name) << ',' << format_metric(sure) << ','
+          << (from < 0 ? "" : std::to_string(from)) << '\n';
+      if (common.json) {
+        predictions.push_back(boost::json::object{
+            {"row", begin + i},
+            {"label", name},
+            {"confidence", sure},
+            {"generation", from < 0 ? boost::json::value(nullptr) : boost::json::value(from)}});
+      }
+    }
+  }
+  if (!out.flush()) throw Error((file.empty() ? "standard output" : file) + " cannot be written");
+  output.finish({{"rows", rows.size(0)}, {"predictions", std::move(predictions)}});
+  return kExitOk;
+}
+
+}  // namespace
+
+const Command kPredictCommand{"predict", CommandGroup::learn_and_use,
+                              "label rows of a file with what was learnt", run_predict};
+
+}  // namespace perennial::cli

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Running and reporting.
+#include "run_support.h"
+
+#include <ATen/Parallel.h>
+
+#include <cstdio>
+#include <ostream>
+#include <thread>
+
+#include "interrupt.h"
+#include "progress.h"
+
+namespace perennial::cli {
+
+void RunFlags::add_to(Flags& flags) {
+  flags
+      .add_bytes("budget", budget_bytes,
+                 "memory for the pool's pages; 0 = as much as it needs. Changes no number",
+                 Range{0, 1e15})
+      .add("threads", threads, "threads; 0 = one a core", Range{0, 1024})
+      .add_switch("exact", exact,
+                  "refuse to resume on another thread count or processor, where bits may differ");
+}
+
+void RunFlags::apply() const {
+  const auto cores = static_cast<std::int64_t>(std::thread::hardware_concurrency());
+  at::set_num_threads(static_cast<int>(threads > 0 ? threads : std::max<std::int64_t>(1, cores)));
+}
+
+continual::RunResult run_with_progress(const continual::RunConfig& config,
+                                       const continual::Stream& stream, storage::PageStore* store,
+                                       const std::string& run_folder, const RunFlags& flags,
+                                       const std::string& label, bool quiet) {
+  ProgressDisplay display(quiet);
+  continual::RunSettings settings;
+  settings.run_folder = run_folder;
+  settings.budget_bytes = flags.budget_bytes;
+  settings.exact = flags.exact;
+  settings.stop_requested = [] { return InterruptGuard::interrupted(); };
+  settings.on_progress = [&](const continual::Progress& progress) {
+    char loss[32];
+    std::snprintf(loss, sizeof(loss), "loss %.3f", progress.loss);
+    display.update({label + ", " + progress.phase + " " + std::to_string(progress.experience + 1) +
+                        " of " + std::to_string(progress.experiences),
+                    progress.examples_done, progress.examples_total, "examples", loss});
+  };
+  continual::Trainer trainer(config, stream, store, settings);
+  const InterruptGuard guard;
+  return trainer.run();
+}
+
+std::string format_metric(const std::optional<double>& value) {
+  if (!value) return "-";
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.4f", *value);
+  return text;
+}
+
+void print_result(std::ostream& out, const continual::RunResult& result) {
+  const std::int64_t n = result.matrix.experiences();
+  std::vector<Table::Column> columns = {{"after", Align::left}};
+  for (std::int64_t j = 1; j <= n; ++j) columns.push_back({"test " + std::to_string(j)});
+  Table table(columns);
+  for (std::int64_t i = 0; i <= n; ++i) {
+    if (!result.matrix.has_row(i)) continue;
+    std::vector<std::string> cells = {i == 0 ? "no training" : "experience " + std::to_string(i)};
+    for (std::int64_t j = 0; j < n; ++j) {
+      char cell[16];
+      std::snprintf(cell, sizeof(cell), "%.2f", 100 * result.matrix.at(i, j));
+      cells.push_back(cell);
+    }
+    table.add_row(std::move(cells));
+  }
+  out << "accuracy on each test set, in percent:\n";
+  table.print(out);
+  out << "acc " << format_metric(continual::acc(result.matrix)) << "   bwt.gem "
+      << format_metric(continual::bwt_gem(result.matrix)) << "   fwt.gem "
+      << format_metric(continual::fwt_gem(result.matrix)) << "   forgetting.chaudhry "
+      << format_metric(continual::forgetting_chaudhry(result.matrix));
+  if (result.gate_accuracy) out << "   gate accuracy " << format_metric(result.gate_accuracy);
+  out << '\n';
+}
+
+}  // namespace perennial::cli

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the commands that learn share: their flags, running with progress, and printing results.
+#pragma once
+
+#include <cstdint>
+#include <iosfwd>
+#include <string>
+
+#include "flags.h"
+#include "output.h"
+#include "perennial/continual/trainer.h"
+
+namespace perennial::cli {
+
+// How a command runs, none of which decides a number.
+struct RunFlags {
+  std::int64_t budget_bytes = 0;
+  std::int64_t threads = 0;
+  bool exact = false;
+
+  void add_to(Flags& flags);
+  // Sets the thread count of this process.
+  void apply() const;
+};
+
+// Runs `config` on the store (null: keep nothing), with a progress line named `label` on standard
+// error. The first Ctrl-C commits and stops.
+continual::RunResult run_with_progress(const continual::RunConfig& config,
+                                       const continual::Stream& stream, storage::PageStore* store,
+                                       const std::string& run_folder, const RunFlags& flags,
+                                       const std::string& label, bool quiet);
+
+// The accuracy matrix as a table in percent, and the metrics below it.
+void print_result(std::ostream& out, const continual::RunResult& result);
+
+// "0.853", or "-" for a metric that does not exist.
+std::string format_metric(const std::optional<double>& value);
+
+}  // namespace perennial::cli

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Accuracy of a model on the test sets of a stream.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "perennial/continual/model.h"
+#include "perennial/continual/stream.h"
+
+namespace perennial::continual {
+
+struct Evaluation {
+  std::vector<double> accuracy;  // (T), fractions
+  // Share of all test inputs that went to the generation of their own experience; empty without a
+  // gate.
+  std::optional<double> gate_accuracy;
+};
+
+// Evaluates all T test sets. With `oracle` the model is told the generation of each: its
+// experience's, or the newest while that does not exist. The result does not depend on how the test
+// sets are cut into batches (models with dense layers: to rounding). `progress` is called with the
+// examples done since its last call. Cost: one forward per test example.
+Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
+                    const std::function<void(std::int64_t examples)>& progress = {});
+
+}  // namespace perennial::continual

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// One pass over every test set.
+#include "perennial/continual/evaluate.h"
+
+#include <algorithm>
+
+namespace perennial::continual {
+
+namespace {
+
+// Test examples a prediction call takes: bounds the memory of an evaluation.
+constexpr std::int64_t kTestBatch = 1000;
+
+}  // namespace
+
+Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
+                    const std::function<void(std::int64_t)>& progress) {
+  Evaluation evaluation;
+  std::int64_t own = 0, all = 0;
+  for (std::int64_t e = 0; e < stream.experiences(); ++e) {
+    std::optional<std::uint32_t> generation;
+    if (oracle) {
+      const std::size_t newest = model.peer()->pool().generations().size() - 1;
+      generation = static_cast<std::uint32_t>(std::min(static_cast<std::size_t>(e), newest));
+    }
+    const std::int64_t size = stream.test_size(e);
+    std::int64_t right = 0;
+    for (std::int64_t begin = 0; begin < size; begin += kTestBatch) {
+      const Batch batch = stream.test_batch(e, begin, std::min(begin + kTestBatch, size));
+      const Prediction prediction = model.predict(batch.x, generation);
+      right += prediction.probabilities.argmax(1).eq(batch.y).sum().item<std::int64_t>();
+      own += prediction.generations.eq(e).sum().item<std::int64_t>();
+      if (progress) progress(batch.y.size(0));
+    }
+    all += size;
+    evaluation.accuracy.push_back(static_cast<double>(right) / static_cast<double>(size));
+  }
+  if (model.gate() != nullptr) {
+    evaluation.gate_accuracy = static_cast<double>(own) / static_cast<double>(all);
+  }
+  return evaluation;
+}
+
+}  // namespace perennial::continual

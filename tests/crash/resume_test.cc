@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs of the program are killed with SIGKILL at many points and continued; accuracy matrix and
+// state digest must equal those of a run that nobody disturbed (design invariants 6 and 7).
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+namespace json = boost::json;
+using namespace std::chrono_literals;
+
+// The demo's configuration, shortened: fewer examples, so that a run takes seconds.
+std::vector<std::string> command(const std::string& strategy, const fs::path& store) {
+  std::vector<std::string> args = {PERENNIAL_PROGRAM, "train",   "--store",        store.string(),
+                                   "--json",          "--quiet", "--limit",        "1024",
+                                   "--test-limit",    "400",     "--commit-every", "3",
+                                   "--strategy",      strategy};
+  if (strategy == "naive") args.insert(args.end(), {"--rows", "160"});
+  return args;
+}
+
+class Process {
+ public:
+  Process(const std::vector<std::string>& args, const fs::path& output) {
+    std::vector<char*> argv;
+    for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
+    argv.push_back(nullptr);
+    pid_ = fork();
+    if (pid_ == 0) {
+      const int out = open(output.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600);
+      const int err = open((output.string() + ".err").c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600);
+      dup2(out, STDOUT_FILENO);
+      dup2(err, STDERR_FILENO);
+      execv(argv[0], argv.data());
+      _exit(127);
+    }
+  }
+  ~Process() {
+    if (!waited_) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
+  }
+  bool running() {
+    if (!waited_ && waitpid(pid_, &status_, WNOHANG) == pid_) waited_ = true;
+    return !waited_;
+  }
+  // True if the signal ended it, false if it had ended by itself.
+  bool kill_hard() {
+    if (!running()) return false;
+    kill(pid_, SIGKILL);
+    waitpid(pid_, &status_, 0);
+    waited_ = true;
+    return WIFSIGNALED(status_);
+  }
+  int wait() {
+    if (!waited_) waitpid(pid_, &status_, 0);
+    waited_ = true;
+    return WIFEXITED(status_) ? WEXITSTATUS(status_) : -1;
+  }
+
+ private:
+  pid_t pid_ = -1;
+  int status_ = 0;
+  bool waited_ = false;
+};
+
+std::string read(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// Events of one name in the run's record so far.
+int count_events(const fs::path& events, const std::string& name) {
+  const std::string text = read(events), key = "{\"event\":\"" + name + "\"";
+  int count = 0;
+  for (std::size_t at = text.find(key); at != std::string::npos; at = text.find(key, at + 1))
+    ++count;
+  return count;
+}
+
+struct Outcome {
+  std::string matrix;
+  std::string digest;
+  std::string gate_accuracy;
+  bool operator==(const Outcome&) const = default;
+};
+
+Outcome outcome(const fs::path& output) {
+  std::string text = read(output);
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  const json::object object = json::parse(text.substr(text.rfind('\n') + 1)).as_object();
+  EXPECT_TRUE(object.at("finished").as_bool());
+  return {json::serialize(object.at("matrix")), std::string(object.at("state_digest").as_string()),
+          json::serialize(object.at("gate_accuracy"))};
+}
+
+class Folder {
+ public:
+  Folder() {
+    std::string name = (fs::temp_directory_path() / "perennial-resume-XXXXXX").string();
+    path = mkdtemp(name.data());
+  }
+  ~Folder() { fs::remove_all(path); }
+  fs::path path;
+};
+
+class ResumeTest : public testing::TestWithParam<std::string> {};
+
+TEST_P(ResumeTest, KilledRunsEndAsIfNeverInterrupted) {
+  const std::string strategy = GetParam();
+  const Folder folder;
+  const fs::path output = folder.path / "output";
+  Process undisturbed(command(strategy, folder.path / "undisturbed"), output);
+  ASSERT_EQ(undisturbed.wait(), 0) << read(output.string() + ".err");
+  const Outcome expected = outcome(output);
+
+  // Killed a moment after an event was recorded: after "freeze" the test sets are evaluated, after
+  // "evaluate" comes the commit, after "commit" the next steps, or growth.
+  std::vector<std::string> aims = {"evaluate", "commit"};
+  if (strategy == "grow_freeze") aims.insert(aims.end(), {"grow", "freeze"});
+  std::mt19937 random(strategy == "naive" ? 11 : 12);
+  std::map<std::string, int> killed;
+  constexpr int kRuns = 10;
+  for (int run = 0; run < kRuns; ++run) {
+    SCOPED_TRACE("run " + std::to_string(run));
+    const fs::path store = folder.path / ("killed" + std::to_string(run));
+    const fs::path events = store / "runs" / strategy / "events.jsonl";
+    for (int kills = 0; kills < 2; ++kills) {
+      const std::string aim = aims[static_cast<std::size_t>(2 * run + kills) % aims.size()];
+      const int before = count_events(events, aim);
+      const int more = std::uniform_int_distribution<int>(1, 2)(random);
+      const auto delay =
+          std::chrono::microseconds(std::uniform_int_distribution<int>(0, 30000)(random));
+      Process process(command(strategy, store), output);
+      while (process.running() && count_events(events, aim) < before + more) {
+        std::this_thread::sleep_for(1ms);
+      }
+      std::this_thread::sleep_for(delay);
+      if (process.kill_hard()) ++killed[aim];
+    }
+    Process last(command(strategy, store), output);
+    ASSERT_EQ(last.wait(), 0) << read(output.string() + ".err");
+    EXPECT_EQ(outcome(output), expected);
+    // What was repeated is in the record once.
+    EXPECT_EQ(
+        count_events(events, "evaluate"),
+        count_events(folder.path / "undisturbed" / "runs" / strategy / "events.jsonl", "evaluate"));
+    fs::remove_all(store);
+  }
+  int all = 0;
+  for (const auto& [aim, count] : killed) {
+    all += count;
+    RecordProperty("killed_after_" + aim, count);
+    std::printf("killed after %s: %d\n", aim.c_str(), count);
+  }
+  EXPECT_GE(all, kRuns) << "too few runs were killed to say anything";
+  for (const std::string& aim : aims) EXPECT_GT(killed[aim], 0) << aim;
+}
+
+INSTANTIATE_TEST_SUITE_P(Strategies, ResumeTest, testing::Values("naive", "grow_freeze"),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
