@@ -59,6 +59,12 @@ void check_examples(std::int64_t available, std::int64_t limit, const char* flag
   }
 }
 
+std::vector<std::uint32_t> identity(std::int64_t n) {
+  std::vector<std::uint32_t> order(static_cast<std::size_t>(n));
+  std::iota(order.begin(), order.end(), 0U);
+  return order;
+}
+
 void make_contiguous(Dataset& data) {
   data.x = data.x.contiguous();
   data.y = data.y.contiguous();
@@ -75,7 +81,9 @@ EnumNames<StreamKind> enum_names(StreamKind) {
 std::string_view describe(StreamKind kind) {
   switch (kind) {
     case StreamKind::permuted:
-      return "all examples in every experience, the pixels in another order each time";
+      return "all examples in every experience: first as they are, then with the pixels in another "
+             "order "
+             "each time";
     case StreamKind::split:
       return "the classes in turn, as many in every experience; labels keep their numbers";
     case StreamKind::single:
@@ -162,8 +170,9 @@ void Stream::build_parts() {
     test_.emplace_back().append(
         {select(test, e, options_.test_limit, LaneUse::test_subset, all_test), e});
     if (options_.stream == StreamKind::permuted) {
-      permutations_.push_back(
-          shuffled(options_.stream_seed, random_lane(LaneUse::permutation, e), features()));
+      permutations_.push_back(e == 0 ? identity(features())
+                                     : shuffled(options_.stream_seed,
+                                                random_lane(LaneUse::permutation, e), features()));
     }
   }
 }

@@ -87,6 +87,10 @@ TEST(Stream, PermutedGivesEachExperienceItsOwnOrderOfPixels) {
     std::string sorted = order;
     std::sort(sorted.begin(), sorted.end());
     EXPECT_EQ(sorted, "012345678");
+    // The first experience is the data as they are, so that raw inputs can be predicted.
+    if (e == 0) {
+      EXPECT_EQ(order, sorted);
+    }
     orders.insert(order);
   }
   EXPECT_EQ(orders.size(), 5U);

@@ -77,10 +77,9 @@ int run_demo(const std::vector<std::string>& args) {
   const auto store = open_store(folder, storage::OpenMode::either);
   const Output output(common.json, common.quiet);
   std::ostream& out = output.text();
-  out << "Learning 5 pixel permutations of Fashion-MNIST, one pass each: no replay, and no task "
-         "ids "
-         "at test.\nEach opens a generation of 32 x 32 experts, which is frozen and kept as a "
-         "snapshot in "
+  out << "Learning Fashion-MNIST, then 4 pixel permutations of it, one pass each: no replay, and no "
+         "task ids at test.\nEach opens a generation of 32 x 32 experts, which is frozen and kept "
+         "as a snapshot in "
       << folder << ".\n\n";
 
   const continual::RunResult grown = run_with_progress(

@@ -31,7 +31,8 @@ struct StreamOptions {
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
     visitor("stream", self.stream,
-            "permuted (pixel permutations), split (classes in turn) or single (one experience)");
+            "permuted (the data, then pixel permutations of it), split (classes in turn) or single "
+            "(one experience)");
     visitor("dataset", self.dataset,
             "fashion-mnist, or a folder with the four IDX files of a data set like MNIST");
     visitor("experiences", self.experiences, "length of the stream; single has one",
@@ -54,8 +55,8 @@ struct Batch {
 // T experiences over one data set, numbered from 0. Examples are shared and permutations are
 // applied to batches, so the memory is that of the data set plus 4 bytes an example of a subset.
 // Immutable; thread-safe. Copies share everything.
-//  - permuted: experience e applies its own pixel permutation, drawn from stream_seed (the first
-//  too);
+//  - permuted: experience 0 is the data as they are, every later one applies a pixel permutation of
+//    its own, drawn from stream_seed;
 //  - split: classes in ascending order, classes / experiences of them each (must divide evenly);
 //    labels keep their numbers (class-incremental);
 //  - single: the whole data set once; experiences is taken as 1.

@@ -42,7 +42,8 @@ class SparseOptimizer {
   SparseOptimizer(Pool& pool, const SparseOptimizerOptions& options);
 
   // Applies the gathered gradients and clears them. Gradients are summed per expert as the update
-  // goes, never materialised together. Cost: O(experts touched). May do I/O.
+  // goes, never materialised together. Cost: O(experts touched). May do I/O; when that fails some
+  // experts are updated and others not: go back to the last commit, do not repeat the step.
   void step();
   // Applies gradients that the caller read with Pool::compact_gradient() and perhaps changed; the
   // same bits as step() when it did not. Clears the gathered ones. Throws Error for experts that
