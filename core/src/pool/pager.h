@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <vector>
@@ -24,6 +25,20 @@ enum class PageState : std::uint8_t {
   resident,  // in a frame, equal to what the recipe or the store gives
   dirty,     // in a frame, changed since the last commit
 };
+
+constexpr bool in_frame(PageState state) {
+  return state == PageState::resident || state == PageState::dirty;
+}
+
+// Both kinds, in the order of their ids.
+inline constexpr std::array kPageKinds = {storage::PageKind::weights, storage::PageKind::state};
+// No frame: the end of a list, or no answer.
+inline constexpr std::uint32_t kNoFrame = std::numeric_limits<std::uint32_t>::max();
+
+// A failure with the page it struck in front.
+inline storage::Status about(const storage::PageId& id, const storage::Status& status) {
+  return {status.code(), to_string(id) + ": " + status.message()};
+}
 
 // Frames of one size, cut from extents of huge-page memory that are given back at the end only.
 class FrameSlab {
@@ -128,7 +143,7 @@ class Pager {
   struct Frame {
     std::uint32_t generation = 0;
     std::uint32_t page = 0;
-    std::uint32_t newer = 0, older = 0;  // LRU list; kNone ends it
+    std::uint32_t newer = 0, older = 0;  // LRU list; kNoFrame ends it
   };
   struct Kind {
     std::unique_ptr<FrameSlab> slab;
