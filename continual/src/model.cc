@@ -155,7 +155,9 @@ class PeerModel : public Model {
     if (generation) {
       chosen = at::full({x.size(0)}, static_cast<std::int64_t>(*generation), at::kLong);
     } else if (gate_ == nullptr || newest == 0) {
-      chosen = at::full({x.size(0)}, newest, at::kLong);
+      // Experts that were grown but have not trained yet do not answer.
+      const std::int64_t trained = peer_->pool().newest_trained().value_or(0);
+      chosen = at::full({x.size(0)}, trained, at::kLong);
     } else {
       chosen = gate_->choose(x);
     }

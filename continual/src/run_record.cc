@@ -13,6 +13,21 @@ namespace perennial::continual {
 namespace json = boost::json;
 namespace fs = std::filesystem;
 
+namespace {
+
+// Bytes up to the end of the last whole line.
+std::uint64_t whole_lines(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::uint64_t at = 0, end = 0;
+  for (char c; in.get(c);) {
+    ++at;
+    if (c == '\n') end = at;
+  }
+  return end;
+}
+
+}  // namespace
+
 RunRecord::RunRecord(fs::path folder) : folder_(std::move(folder)) {}
 
 void RunRecord::open(std::uint64_t keep_bytes) {
@@ -22,6 +37,7 @@ void RunRecord::open(std::uint64_t keep_bytes) {
   const std::uint64_t size = fs::exists(file) ? fs::file_size(file) : 0;
   // A crash may have lost lines that a commit counts; what is left then stays as it is.
   bytes_ = std::min(size, keep_bytes);
+  if (size < keep_bytes) bytes_ = whole_lines(file);
   if (size > bytes_) fs::resize_file(file, bytes_);
   events_.open(file, std::ios::app | std::ios::binary);
   if (!events_) throw Error(file.string() + " cannot be opened for writing");
@@ -65,6 +81,10 @@ void RunRecord::write_metrics(const AccuracyMatrix& matrix) {
 
 void RunRecord::write_summary(const json::object& summary) {
   if (!folder_.empty()) replace("summary.json", json::serialize(summary) + "\n");
+}
+
+bool RunRecord::has_summary() const {
+  return folder_.empty() || fs::exists(folder_ / "summary.json");
 }
 
 void RunRecord::replace(const char* name, std::string_view text) {

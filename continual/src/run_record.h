@@ -28,6 +28,7 @@ class RunRecord {
   // Replaces metrics.csv: metric,after_experience,experience,value, one line a number.
   void write_metrics(const AccuracyMatrix& matrix);
   void write_summary(const boost::json::object& summary);
+  bool has_summary() const;
 
  private:
   void replace(const char* name, std::string_view text);

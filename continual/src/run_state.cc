@@ -54,6 +54,7 @@ void RunState::add_to_commit(storage::CommitRequest& request) const {
   const json::object record{{"version", 1},
                             {"config", config.to_json()},
                             {"labels", json::value_from(label_names)},
+                            {"data", data_digest.hex()},
                             {"features", preprocessing.features},
                             {"experience", position.experience},
                             {"epoch", position.epoch},
@@ -70,6 +71,9 @@ void RunState::add_to_commit(storage::CommitRequest& request) const {
 
 storage::Result<RunState> load_run_state(const storage::PageStore& store) {
   storage::Result<storage::Bytes> bytes = store.read_dense(kRun);
+  if (bytes.status().code() == storage::StatusCode::not_found) {
+    return storage::Status(storage::StatusCode::not_found, "the store holds no run");
+  }
   if (!bytes.ok()) return bytes.status();
   try {
     const json::object record = json::parse(text_from(*bytes)).as_object();
@@ -80,6 +84,7 @@ storage::Result<RunState> load_run_state(const storage::PageStore& store) {
     RunState state;
     state.config = RunConfig::from_json(record.at("config").as_object());
     state.label_names = json::value_to<std::vector<std::string>>(record.at("labels"));
+    state.data_digest = digest_from_hex(record.at("data").as_string());
     state.position = {record.at("experience").as_int64(), record.at("epoch").as_int64(),
                       record.at("step").as_int64()};
     state.steps = record.at("steps").as_int64();
@@ -96,6 +101,8 @@ storage::Result<RunState> load_run_state(const storage::PageStore& store) {
     state.preprocessing = {record.at("features").as_int64(), value[0], value[1]};
     if (!std::isnan(value[2])) state.gate_accuracy = value[2];
     return state;
+  } catch (const InvalidOptions& error) {
+    throw DataError(std::string("the store's record of its run is malformed: ") + error.what());
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {

@@ -26,6 +26,7 @@ struct RunState {
   RunConfig config;
   Preprocessing preprocessing;
   std::vector<std::string> label_names;
+  storage::Digest data_digest;  // of the data set
   Position position;
   std::int64_t steps = 0;  // of the whole run
   bool finished = false;

@@ -59,6 +59,23 @@ void check_examples(std::int64_t available, std::int64_t limit, const char* flag
   }
 }
 
+storage::Digest digest_of(const TrainTest& data) {
+  storage::Hasher hasher;
+  const auto add = [&](const torch::Tensor& tensor) {
+    hasher.update(static_cast<std::uint64_t>(tensor.size(0)));
+    hasher.update(
+        std::span(static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()));
+  };
+  for (const Dataset* part : {&data.train, &data.test}) {
+    hasher.update(static_cast<std::uint64_t>(part->features()));
+    hasher.update(torch::toString(part->x.scalar_type()));
+    add(part->x);
+    add(part->y);
+    for (const std::string& name : part->label_names) hasher.update(name);
+  }
+  return hasher.finish();
+}
+
 std::vector<std::uint32_t> identity(std::int64_t n) {
   std::vector<std::uint32_t> order(static_cast<std::size_t>(n));
   std::iota(order.begin(), order.end(), 0U);
@@ -126,6 +143,7 @@ Stream::Stream(const StreamOptions& options, TrainTest data)
   make_contiguous(data.train);
   make_contiguous(data.test);
   data_ = std::make_shared<const TrainTest>(std::move(data));
+  data_digest_ = digest_of(*data_);
   build_parts();
 
   // Of the first experience's own examples only: later data is not known yet when it is learnt.

@@ -43,6 +43,14 @@ json::object machine() {
   return {{"threads", at::get_num_threads()}, {"cpu", at::get_cpu_capability()}};
 }
 
+[[noreturn]] void throw_other_data() {
+  throw DataError("the data set is not the one the store's run was started on");
+}
+
+void require_same_data(const RunState& stored, const Stream& stream) {
+  if (stored.data_digest != stream.data_digest()) throw_other_data();
+}
+
 // The note of the newest commit, from the head towards its parents, that has `key`.
 json::object note_with(const storage::PageStore& store, std::string_view key) {
   std::map<std::uint64_t, storage::CommitInfo> commits;
@@ -107,44 +115,65 @@ struct Trainer::Impl {
     state.config = config;
     state.preprocessing = stream.preprocessing();
     state.label_names = stream.label_names();
+    state.data_digest = stream.data_digest();
     state.matrix = AccuracyMatrix(stream.experiences());
-    if (store != nullptr && store->head().ok()) {
+    refuse_single_examples();
+    const storage::StatusCode head =
+        store == nullptr ? storage::StatusCode::not_found : store->head().status().code();
+    if (head == storage::StatusCode::ok) {
       resume();
+    } else if (head != storage::StatusCode::not_found) {
+      throw StorageError(store->head().status());
     } else {
       model = make_model(config, stream.features(), stream.classes(), store, settings.budget_bytes);
     }
-    if (model->peer() != nullptr)
+    if (model->peer() != nullptr) {
       sparse.emplace(model->peer()->pool(), sparse_options(config.train));
-    if (model->peer() != nullptr) model->peer()->require_budget();
+      model->peer()->require_budget();
+    }
     for (std::int64_t e = 0; e < training.experiences(); ++e) {
       progress.examples_total += training.train_size(e) * config.train.epochs;
     }
     progress.experiences = training.experiences();
   }
 
+  // Batch norm has no statistics of one example; the last batch of a pass may be so small.
+  void refuse_single_examples() const {
+    const RunConfig& config = state.config;
+    if (config.model.model != ModelKind::peer || config.model.peer.query_norm != QueryNorm::batch) {
+      return;
+    }
+    for (std::int64_t e = 0; e < training.experiences(); ++e) {
+      if (training.train_size(e) % config.train.batch != 1) continue;
+      throw InvalidOptions("the " + std::to_string(training.train_size(e)) +
+                           " training examples of experience " + std::to_string(e + 1) +
+                           " end in a batch of one, and query_norm batch needs two; use another "
+                           "batch than " +
+                           std::to_string(config.train.batch) + ", or a limit");
+    }
+  }
+
   void resume() {
     storage::Result<RunState> stored = load_run_state(*store);
-    if (!stored.ok()) {
-      throw InvalidOptions("the store holds commits but no run to resume: " +
-                           stored.status().message());
-    }
+    if (!stored.ok()) throw StorageError(stored.status());
     const std::vector<std::string> differing = differences(stored->config, state.config);
     if (!differing.empty()) {
       std::string message = "the store's run has another configuration; ";
       for (const std::string& field : differing) message += field + "; ";
       throw InvalidOptions(message + "resume it with its own, or use another store");
     }
-    if (stored->label_names != state.label_names ||
-        stored->preprocessing.mean != state.preprocessing.mean ||
-        stored->preprocessing.deviation != state.preprocessing.deviation) {
-      throw DataError("the data set is not the one the store's run was started on");
-    }
+    require_same_data(*stored, stream);
     const json::object here = machine();
     const json::object there = note_with(*store, "machine");
     if (settings.exact && !there.empty() && there.at("machine") != json::value(here)) {
       throw InvalidOptions("the run was made with " + json::serialize(there.at("machine")) +
                            ", this process has " + json::serialize(here) +
                            ": it would not continue bit for bit");
+    }
+    if (settings.on_warning && !there.empty() && there.at("machine") != json::value(here)) {
+      settings.on_warning("the run was made with " + json::serialize(there.at("machine")) +
+                          ", this process has " + json::serialize(here) +
+                          ": it may not continue bit for bit");
     }
     state = std::move(*stored);
     model = load_model(state.config, stream.features(), stream.classes(), *store,
@@ -167,6 +196,16 @@ struct Trainer::Impl {
             [this](std::string_view name, json::object fields) { record.event(name, fields); }};
   }
 
+  // After a restore to an earlier experience its successors' names are taken: "experience-3-2"
+  // then.
+  std::string free_name(const std::string& wanted) const {
+    std::string name = wanted;
+    for (int n = 2; !name.empty() && store->resolve(name).ok(); ++n) {
+      name = wanted + "-" + std::to_string(n);
+    }
+    return name;
+  }
+
   void commit(const std::string& action, const std::string& snapshot) {
     if (store == nullptr) return;
     report("committing");
@@ -174,7 +213,7 @@ struct Trainer::Impl {
     model->add_to_commit(request);
     dense.add_to_commit(request);
     state.add_to_commit(request);
-    request.snapshot = snapshot;
+    request.snapshot = free_name(snapshot);
     json::object note{{"action", action},
                       {"experience", state.position.experience},
                       {"steps", state.steps},
@@ -188,7 +227,7 @@ struct Trainer::Impl {
     state_digest = info.state_digest.hex();
     record.event("commit", {{"commit", info.commit},
                             {"action", action},
-                            {"snapshot", snapshot},
+                            {"snapshot", request.snapshot},
                             {"pages_written", info.pages_written},
                             {"bytes_written", info.bytes_written},
                             {"state_digest", state_digest}});
@@ -316,8 +355,8 @@ RunResult Trainer::run() {
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!was_finished) {
     impl_->record.event(result.finished ? "end" : "stopped", {{"seconds", result.seconds}});
-    impl_->record.write_summary(result.to_json());
   }
+  if (!was_finished || !impl_->record.has_summary()) impl_->record.write_summary(result.to_json());
   return result;
 }
 
@@ -329,12 +368,16 @@ storage::Result<RunConfig> stored_config(const storage::PageStore& store) {
   return std::move(state->config);
 }
 
+void require_same_data(const LearntModel& learnt, const Stream& stream) {
+  if (learnt.data_digest != stream.data_digest()) throw_other_data();
+}
+
 LearntModel load_learnt(storage::PageStore& store, std::int64_t budget_bytes) {
   RunState state = value_or_throw(load_run_state(store));
   auto model = load_model(state.config, state.preprocessing.features,
                           static_cast<std::int64_t>(state.label_names.size()), store, budget_bytes);
   return {std::move(state.config), state.preprocessing, std::move(state.label_names),
-          std::move(model), state.finished};
+          state.data_digest,       std::move(model),    state.finished};
 }
 
 storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const std::string& action,

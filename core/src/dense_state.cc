@@ -6,6 +6,7 @@
 
 #include <array>
 #include <boost/endian/conversion.hpp>
+#include <charconv>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -65,6 +66,18 @@ storage::Bytes bytes_from(std::string_view text) {
 
 std::string text_from(const storage::Bytes& bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+storage::Digest digest_from_hex(std::string_view hex) {
+  storage::Digest digest;
+  if (hex.size() != 2 * digest.bytes.size()) throw DataError("a stored digest is malformed");
+  for (std::size_t i = 0; i < digest.bytes.size(); ++i) {
+    const char* const end = hex.data() + 2 * i + 2;
+    if (std::from_chars(end - 2, end, digest.bytes[i], 16).ptr != end) {
+      throw DataError("a stored digest is malformed");
+    }
+  }
+  return digest;
 }
 
 storage::Bytes bytes_from(const at::Tensor& tensor) {

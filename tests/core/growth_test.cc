@@ -48,11 +48,14 @@ TEST_P(Growth, RenumbersNothing) {
   SparseOptimizer adam(peer.pool(), {});
   train(peer, adam, 3, 1);
   const at::Tensor x = inputs(7, 64);
-  const PeerImpl::Retrieval before = peer.retrieve(x, 0);
+  PeerImpl::Retrieval before = peer.retrieve(x, 0);
   const ExpertValues values = peer.pool().experts_at(ids_of(peer.pool().generation(0)));
 
   peer.grow_columns(5);
   EXPECT_TRUE(same_bits(peer.retrieve(x, 0).ids, before.ids)) << "after grow_columns";
+  EXPECT_THROW(peer.freeze(), Error) << "masked columns would be locked away";
+  peer.unmask();
+  before = peer.retrieve(x, 0);
   peer.freeze();
   const Generation& second = peer.grow(6, 16);
   EXPECT_EQ(second.first_row, 8);

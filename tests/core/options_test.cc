@@ -25,7 +25,7 @@ PeerOptions unusual_options() {
   options.activation = kernels::Activation::identity;
   options.glu = true;
   options.query_norm = QueryNorm::none;
-  options.norm_eps = 1.0 / 3;
+  options.norm_eps = 1.0 / 300;
   options.norm_momentum = 0.30000000000000004;
   options.key_scale = 5e-6;
   options.distribution = Distribution::uniform;

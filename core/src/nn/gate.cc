@@ -93,6 +93,7 @@ void AnalyticGate::observe(const at::Tensor& x, std::int64_t generation) {
   }
   statistics.a.addmm_(f.t(), f);
   statistics.b.add_(f.sum(0));
+  statistics.observed = true;
   statistics.changed = true;
   weights_ = at::Tensor();
 }
@@ -131,11 +132,12 @@ at::Tensor AnalyticGate::choose(const at::Tensor& x) {
   at::Tensor chosen = at::empty({x.size(0)}, at::kLong);
   const float* row = all.const_data_ptr<float>();
   for (std::int64_t i = 0; i < x.size(0); ++i, row += generations()) {
-    std::int64_t best = 0;
-    for (std::int64_t g = 1; g < generations(); ++g) {
-      if (row[g] > row[best]) best = g;
+    std::int64_t best = -1;
+    for (std::int64_t g = 0; g < generations(); ++g) {
+      if (!statistics_[static_cast<std::size_t>(g)].observed) continue;
+      if (best < 0 || row[g] > row[best]) best = g;
     }
-    chosen.mutable_data_ptr<std::int64_t>()[i] = best;
+    chosen.mutable_data_ptr<std::int64_t>()[i] = std::max<std::int64_t>(best, 0);
   }
   return chosen;
 }
@@ -174,6 +176,7 @@ AnalyticGate AnalyticGate::load(const storage::PageStore& store) {
       };
       read("a", statistics.a);
       read("b", statistics.b);
+      statistics.observed = statistics.b.any().item<bool>();
       statistics.changed = false;
     }
     return gate;

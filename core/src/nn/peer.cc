@@ -245,6 +245,10 @@ storage::Digest PeerImpl::router_digest(std::uint32_t generation) const {
 storage::Digest PeerImpl::freeze() {
   const std::optional<std::uint32_t> open = pool_->open_generation();
   if (!open) throw Error("no generation is open: there is nothing to freeze");
+  if (routers_.back()->row_blocks.back().cols != pool_->generation(*open).cols) {
+    throw Error("generation " + std::to_string(*open) +
+                " has masked columns, which freezing would lock away; call unmask() first");
+  }
   if (options_.routing == Routing::isolated) {
     routers_.back()->fold_and_freeze();
   } else {

@@ -52,7 +52,7 @@ class Router : public torch::nn::Module {
   // Every tensor, by a name that is unique in the layer; in the order of names.
   std::vector<std::pair<std::string, torch::Tensor>> tensors() const;
   std::vector<std::pair<std::string, torch::Tensor>> trainable() const;
-  // Row keys of one generation (shared), or all tensors (isolated): what routes to a shard.
+  // "router_00000/": what the names of its tensors begin with.
   std::string prefix() const;
 
   torch::Tensor query;                      // (H d_key, d_in)

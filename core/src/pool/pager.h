@@ -97,7 +97,7 @@ class Pager {
   std::int64_t state_floats() const { return state_floats_; }
 
   // Optimizer state of `floats` an expert (0: none). Refused while state pages of another size
-  // exist. Also checks that the budget holds `slots` pages of each kind.
+  // exist. Fewer weight frames fit the budget then; see require_slots.
   void attach_state(std::int64_t floats);
   // Throws InvalidOptions when fewer than `slots` pages of each kind fit the budget.
   void require_slots(std::int64_t slots) const;
@@ -126,6 +126,7 @@ class Pager {
     storage::Digest digest;
   };
   std::vector<WrittenPage> written_pages(std::uint32_t generation);
+  bool any_written(std::uint32_t generation) const;
 
   void add_to_commit(storage::CommitRequest& request);
   void committed();

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a commit takes from the pager, and freezing.
+#include <algorithm>
+
 #include "pool/pager.h"
 
 namespace perennial {
@@ -47,6 +49,13 @@ std::vector<Pager::WrittenPage> Pager::written_pages(std::uint32_t generation) {
                                : value_or_throw(store_->page_digest(id))});
   }
   return written;
+}
+
+bool Pager::any_written(std::uint32_t generation) const {
+  const std::vector<Page>& pages = tables_.at(generation).pages[index(PageKind::weights)];
+  return std::any_of(pages.begin(), pages.end(), [](const Page& page) {
+    return page.stored || page.state == PageState::dirty || page.state == PageState::spilled;
+  });
 }
 
 void Pager::add_to_commit(storage::CommitRequest& request) {

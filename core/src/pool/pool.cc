@@ -10,7 +10,6 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
-#include <charconv>
 #include <cstring>
 #include <limits>
 
@@ -41,18 +40,6 @@ json::object to_json(const Generation& generation) {
           {"digest", generation.frozen ? generation.digest.hex() : ""},
           {"router_digest", generation.frozen ? generation.router_digest.hex() : ""},
           {"recipe", perennial::to_json(generation.recipe)}};
-}
-
-storage::Digest digest_from_hex(std::string_view hex) {
-  storage::Digest digest;
-  if (hex.size() != 2 * digest.bytes.size()) throw DataError("a digest of the pool is malformed");
-  for (std::size_t i = 0; i < digest.bytes.size(); ++i) {
-    const char* const end = hex.data() + 2 * i + 2;
-    if (std::from_chars(end - 2, end, digest.bytes[i], 16).ptr != end) {
-      throw DataError("a digest of the pool is malformed");
-    }
-  }
-  return digest;
 }
 
 Generation generation_from_json(std::uint32_t index, const json::object& object) {
@@ -146,6 +133,13 @@ const Generation& Pool::generation(std::uint32_t index) const {
 std::optional<std::uint32_t> Pool::open_generation() const {
   if (generations_.empty() || generations_.back().frozen) return std::nullopt;
   return generations_.back().index;
+}
+
+std::optional<std::uint32_t> Pool::newest_trained() const {
+  for (std::size_t g = generations_.size(); g-- > 0;) {
+    if (pager_->any_written(static_cast<std::uint32_t>(g))) return static_cast<std::uint32_t>(g);
+  }
+  return std::nullopt;
 }
 
 std::uint64_t Pool::experts() const {

@@ -12,6 +12,7 @@
 
 #include "perennial/continual/dataset.h"
 #include "perennial/core/options.h"
+#include "perennial/storage/digest.h"
 
 namespace perennial::continual {
 
@@ -80,6 +81,8 @@ class Stream {
   const std::vector<std::string>& label_names() const;
   // Fit on the training pixels of experience 0.
   const Preprocessing& preprocessing() const { return preprocessing_; }
+  // XXH3-128 of the whole data set, its labels and its dimensions, wherever it was read from.
+  const storage::Digest& data_digest() const { return data_digest_; }
 
   std::int64_t train_size(std::int64_t experience) const;
   std::int64_t test_size(std::int64_t experience) const;
@@ -128,6 +131,7 @@ class Stream {
   StreamOptions options_;
   std::shared_ptr<const TrainTest> data_;
   Preprocessing preprocessing_;
+  storage::Digest data_digest_;
   std::vector<std::vector<std::uint32_t>> permutations_;  // (D) each; empty unless permuted
   std::vector<Part> train_;
   std::vector<Part> test_;

@@ -35,6 +35,8 @@ struct RunSettings {
   bool exact = false;                // refuse to resume where bits may differ (threads, processor)
   std::function<void(const Progress&)> on_progress;
   std::function<bool()> stop_requested;  // polled after each step
+  // One line that a user should see, as of bits that may differ on another machine.
+  std::function<void(const std::string&)> on_warning;
 };
 
 struct RunResult {
@@ -42,9 +44,9 @@ struct RunResult {
   AccuracyMatrix matrix{1};
   std::optional<double> gate_accuracy;  // share of test inputs given to their own generation
   std::int64_t steps = 0;
-  double seconds = 0;        // of this process
-  std::string state_digest;  // of the last commit; empty without a store
-  std::optional<PagerCounters> pager;   // of this process, where there is a pool
+  double seconds = 0;                  // of this process
+  std::string state_digest;            // of the last commit; empty without a store
+  std::optional<PagerCounters> pager;  // of this process, where there is a pool
 
   // The object of summary.json and of --json: acc, bwt.gem, ... at the top level.
   boost::json::object to_json() const;
@@ -82,11 +84,14 @@ struct LearntModel {
   RunConfig config;
   Preprocessing preprocessing;
   std::vector<std::string> label_names;
+  storage::Digest data_digest;  // of the data set it was learnt from
   std::unique_ptr<Model> model;
   bool finished = false;  // the run's stream has ended
 };
 // Throws StorageError, DataError.
 LearntModel load_learnt(storage::PageStore& store, std::int64_t budget_bytes);
+// Throws DataError unless the stream's data set is the one that the store learnt from.
+void require_same_data(const LearntModel& learnt, const Stream& stream);
 // Commits what was changed in the model by hand (grow, freeze), with `action` in the note.
 storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const std::string& action,
                                  const std::string& snapshot);

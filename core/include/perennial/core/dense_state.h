@@ -15,6 +15,9 @@ namespace perennial {
 storage::Bytes bytes_from(std::string_view text);
 std::string text_from(const storage::Bytes& bytes);
 
+// The digest that 32 hexadecimal digits spell; throws DataError otherwise.
+storage::Digest digest_from_hex(std::string_view hex);
+
 // Format: magic "PTEN", version (u32 = 1), dtype code (u32: 0 float32, 1 float64, 2 int64, 3
 // uint8), dimensions (u32), each size (u64), then the elements in row-major order; all
 // little-endian. CPU tensors of these dtypes only; an Error otherwise.

@@ -34,7 +34,8 @@ struct AnalyticGateOptions {
 // f(x) = relu(R x + r), R: (M, d_in) ~ N(0, 1/d_in), r: (M) ~ N(0, 1), frozen, from the seed. For
 // each generation g the statistics A_g = sum f f' (M, M) and B_g = sum f (M) in double; the
 // weights W = (sum_g A_g + ridge I)^-1 [B_0 ... B_G-1], summed in generation order, solved by
-// Cholesky. The answer is argmax_g f.W_g, ties to the older generation. No replay, no task labels
+// Cholesky. The answer is argmax_g f.W_g over the generations that were observed, ties to the older
+// one (the oldest when none was). No replay, no task labels
 // at test. Analytic continual learning by recursive least squares: Zhuang et al. 2022 (ACIL).
 //
 // An input's scores do not depend on the batch around it. Statistics depend, in rounding, on the
@@ -64,8 +65,9 @@ class AnalyticGate {
 
  private:
   struct Statistics {
-    at::Tensor a;  // (M, M) float64
-    at::Tensor b;  // (M) float64
+    at::Tensor a;           // (M, M) float64
+    at::Tensor b;           // (M) float64
+    bool observed = false;  // has seen an input: one that has not is never chosen
     bool changed = true;
   };
   at::Tensor random_features(const at::Tensor& x) const;  // (B, M)

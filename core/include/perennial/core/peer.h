@@ -80,7 +80,7 @@ struct PeerOptions {
     visitor("activation", self.activation, "activation of an expert");
     visitor("glu", self.glu, "gated experts act(u.x)(w.x)v");
     visitor("query_norm", self.query_norm, "norm of the query");
-    visitor("norm_eps", self.norm_eps, "epsilon of the norm", Range{1e-12, 1});
+    visitor("norm_eps", self.norm_eps, "epsilon of the norm", Range{1e-12, 1e-2});
     visitor("norm_momentum", self.norm_momentum,
             "weight of a batch in batch norm's running statistics", Range{0, 1});
     visitor("key_scale", self.key_scale, "standard deviation of new sub-keys", Range{1e-6, 1e3});
@@ -135,8 +135,8 @@ class PeerImpl : public torch::nn::Module {
   // generation.
   void unmask();
   bool has_masked() const;
-  // Closes the open generation: folds its batch norm (isolated routing), drops optimizer state,
-  // and returns the digest of its shard.
+  // Closes the open generation, an Error while columns of it are masked: folds its batch norm
+  // (isolated routing), drops optimizer state, and returns the digest of its shard.
   storage::Digest freeze();
   // True if each frozen shard's pages and router are what they were when it froze.
   bool frozen_intact();

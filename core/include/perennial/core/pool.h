@@ -132,6 +132,8 @@ class Pool {
   const Generation& generation(std::uint32_t index) const;
   // The generation that trains, if any.
   std::optional<std::uint32_t> open_generation() const;
+  // The newest generation that has ever trained (a page of it was written), if any.
+  std::optional<std::uint32_t> newest_trained() const;
   std::uint64_t experts() const;
   std::uint64_t pages() const;  // pages of weights that the generations span
 
