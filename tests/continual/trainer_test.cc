@@ -43,6 +43,8 @@ struct Case {
   std::function<void(RunConfig&)> change;
 };
 
+void PrintTo(const Case& test_case, std::ostream* out) { *out << test_case.name; }
+
 RunConfig small_config(const Case& test_case) {
   RunConfig config;
   config.stream.experiences = 3;
