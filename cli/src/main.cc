@@ -82,7 +82,7 @@ int fail(int code, const std::string& message, const std::string& hint = {}) {
   return code;
 }
 
-int fail_storage(const StorageError& error) {
+int fail_storage(const StorageError& error, const std::string& command) {
   using storage::StatusCode;
   switch (error.code()) {
     case StatusCode::invalid_argument:
@@ -91,7 +91,9 @@ int fail_storage(const StorageError& error) {
       return fail(kExitData, error.what());
     case StatusCode::corruption:
       return fail(kExitData, error.what(),
-                  "'perennial verify --store DIR' names everything that is broken");
+                  command == "verify"
+                      ? ""
+                      : "'perennial verify --store DIR' names everything that is broken");
     case StatusCode::version_mismatch:
       return fail(kExitData, error.what(), "a newer perennial wrote it; update this one");
     case StatusCode::busy:
@@ -126,7 +128,7 @@ int guarded_main(const std::vector<std::string>& args) {
   } catch (const DataError& error) {
     return fail(kExitData, error.what());
   } catch (const StorageError& error) {
-    return fail_storage(error);
+    return fail_storage(error, has_command ? args[0] : "");
   } catch (const std::bad_alloc&) {
     return fail(kExitFailed, "out of memory");
   } catch (const std::exception& error) {

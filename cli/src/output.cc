@@ -29,8 +29,8 @@ std::string print_to_string(const char* format, Args... args) {
 
 std::ostream& Output::text() const {
   static std::ostream nowhere(nullptr);
-  if (quiet_) return nowhere;
-  return json_ ? std::cerr : std::cout;
+  if (!json_) return std::cout;
+  return quiet_ ? nowhere : std::cerr;
 }
 
 void Output::finish(const boost::json::object& result) const {

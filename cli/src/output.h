@@ -12,13 +12,13 @@
 namespace perennial::cli {
 
 // Where a command's words go. With --json standard output carries the result alone, and text goes
-// to standard error; with --quiet as well, nowhere.
+// to standard error, or with --quiet as well nowhere. --quiet alone silences progress only.
 class Output {
  public:
   Output(bool json, bool quiet) : json_(json), quiet_(quiet) {}
 
   bool json() const { return json_; }
-  // For people: standard output, or standard error with --json (nothing with --json --quiet).
+  // For people: standard output, standard error with --json, nowhere with --json --quiet.
   std::ostream& text() const;
   // The result: with --json one line on standard output. Call once, last. Throws Error when
   // standard output cannot take it (a full disk, a closed pipe).

@@ -5,10 +5,12 @@
 #include <ATen/Parallel.h>
 
 #include <cstdio>
+#include <iostream>
 #include <ostream>
 #include <thread>
 
 #include "interrupt.h"
+#include "perennial/storage/memory_store.h"
 #include "progress.h"
 
 namespace perennial::cli {
@@ -31,23 +33,46 @@ void RunFlags::apply() const {
 continual::RunResult run_with_progress(const continual::RunConfig& config,
                                        const continual::Stream& stream, storage::PageStore* store,
                                        const std::string& run_folder, const RunFlags& flags,
-                                       const std::string& label, bool quiet) {
+                                       const std::string& label, bool quiet,
+                                       const std::function<void()>& on_accepted) {
   ProgressDisplay display(quiet);
+  std::string loss;  // of the last step, once there was one
   continual::RunSettings settings;
   settings.run_folder = run_folder;
   settings.budget_bytes = flags.budget_bytes;
   settings.exact = flags.exact;
   settings.stop_requested = [] { return InterruptGuard::interrupted(); };
+  settings.on_warning = [&](const std::string& warning) {
+    display.clear();
+    std::cerr << "warning: " << warning << std::endl;
+  };
   settings.on_progress = [&](const continual::Progress& progress) {
-    char loss[32];
-    std::snprintf(loss, sizeof(loss), "loss %.3f", progress.loss);
+    if (progress.phase == "training") {
+      char text[32];
+      std::snprintf(text, sizeof(text), "loss %.3f", progress.loss);
+      loss = text;
+    }
     display.update({label + ", " + progress.phase + " " + std::to_string(progress.experience + 1) +
                         " of " + std::to_string(progress.experiences),
                     progress.examples_done, progress.examples_total, "examples", loss});
   };
   continual::Trainer trainer(config, stream, store, settings);
+  if (on_accepted) on_accepted();
   const InterruptGuard guard;
   return trainer.run();
+}
+
+void check_run(const continual::RunConfig& config, const continual::Stream& stream,
+               const RunFlags& flags) {
+  const auto store = storage::make_memory_store();
+  continual::RunSettings settings;
+  settings.budget_bytes = flags.budget_bytes;
+  const continual::Trainer trainer(config, stream, store.get(), settings);
+}
+
+bool routes_alone(const continual::ModelOptions& model) {
+  return model.model == continual::ModelKind::peer && model.width == 0 &&
+         model.peer.routing == Routing::isolated;
 }
 
 std::string format_metric(const std::optional<double>& value) {

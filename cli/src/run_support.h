@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <iosfwd>
 #include <string>
 
@@ -24,16 +25,25 @@ struct RunFlags {
 };
 
 // Runs `config` on the store (null: keep nothing), with a progress line named `label` on standard
-// error. The first Ctrl-C commits and stops.
+// error. The first Ctrl-C commits and stops. What cannot be done is refused before `on_accepted` is
+// called, and that before any work.
 continual::RunResult run_with_progress(const continual::RunConfig& config,
                                        const continual::Stream& stream, storage::PageStore* store,
                                        const std::string& run_folder, const RunFlags& flags,
-                                       const std::string& label, bool quiet);
+                                       const std::string& label, bool quiet,
+                                       const std::function<void()>& on_accepted = {});
+
+// Refuses, as a run on a new store would, what cannot be done; touches no store.
+void check_run(const continual::RunConfig& config, const continual::Stream& stream,
+               const RunFlags& flags);
 
 // The accuracy matrix as a table in percent, and the metrics below it.
 void print_result(std::ostream& out, const continual::RunResult& result);
 
-// "0.853", or "-" for a metric that does not exist.
+// True if the model's generations are answers of their own, which a caller can choose between.
+bool routes_alone(const continual::ModelOptions& model);
+
+// "0.8530", or "-" for a metric that does not exist.
 std::string format_metric(const std::optional<double>& value);
 
 }  // namespace perennial::cli

@@ -74,7 +74,7 @@ TEST(Output, GivesStandardOutputToTheResultAlone) {
       output.finish({{"answer", 42}, {"text", "two\nlines"}});
       const std::string out = testing::internal::GetCapturedStdout();
       const std::string err = testing::internal::GetCapturedStderr();
-      EXPECT_EQ(out, json ? "{\"answer\":42,\"text\":\"two\\nlines\"}\n" : quiet ? "" : "words\n");
+      EXPECT_EQ(out, json ? "{\"answer\":42,\"text\":\"two\\nlines\"}\n" : "words\n");
       EXPECT_EQ(err, json && !quiet ? "words\n" : "");
     }
   }

@@ -8,11 +8,11 @@ namespace perennial::cli {
 
 std::span<const Command* const> all_commands() {
   static constexpr std::array kCommands = {
-      &kDemoCommand,     &kTrainCommand, &kEvalCommand, &kPredictCommand,  // learn and use
-      &kGrowCommand,     &kFreezeCommand, &kInspectCommand,                // the pool
-      &kSnapshotCommand, &kLogCommand,   &kRestoreCommand,                 // its history
-      &kVerifyCommand,                                                     // its safety
-      &kStreamsCommand,  &kStrategiesCommand,                              // what there is
+      &kDemoCommand,     &kTrainCommand,      &kEvalCommand,    &kPredictCommand,  // learn and use
+      &kGrowCommand,     &kFreezeCommand,     &kInspectCommand,                    // the pool
+      &kSnapshotCommand, &kLogCommand,        &kRestoreCommand,                    // its history
+      &kVerifyCommand,                                                             // its safety
+      &kStreamsCommand,  &kStrategiesCommand,                                      // what there is
   };
   return kCommands;
 }

@@ -77,15 +77,20 @@ int run_demo(const std::vector<std::string>& args) {
   const auto store = open_store(folder, storage::OpenMode::either);
   const Output output(common.json, common.quiet);
   std::ostream& out = output.text();
-  out << "Learning Fashion-MNIST, then 4 pixel permutations of it, one pass each: no replay, and no "
-         "task ids at test.\nEach opens a generation of 32 x 32 experts, which is frozen and kept "
-         "as a snapshot in "
-      << folder << ".\n\n";
+  const auto introduce = [&] {
+    out << "Learning Fashion-MNIST, then 4 pixel permutations of it, one pass each: no replay, and "
+           "no task ids at test.\nEach opens a generation of 32 x 32 experts, which is frozen and "
+           "kept as a snapshot in "
+        << folder << ".\n"
+        << std::endl;
+  };
 
-  const continual::RunResult grown = run_with_progress(
-      config, stream, store.get(), folder + "/runs/grow_freeze", run, "grow_freeze", common.quiet);
+  const continual::RunResult grown =
+      run_with_progress(config, stream, store.get(), folder + "/runs/grow_freeze", run,
+                        "grow_freeze", common.quiet, introduce);
   if (!grown.finished) {
-    out << "stopped and committed; go on with: perennial demo --store " << folder << '\n';
+    out << "stopped and committed; go on with: perennial demo --store " << folder
+        << (limit > 0 ? " --limit " + std::to_string(limit) : "") << '\n';
     boost::json::object json = grown.to_json();
     json["store"] = folder;
     output.finish(json);

@@ -16,12 +16,13 @@ namespace perennial::cli {
 namespace {
 
 int run_eval(const std::vector<std::string>& args) {
-  std::string folder;
+  std::string folder, dataset;
   bool oracle = false;
   RunFlags run;
   CommonOptions common;
   Flags flags("eval", kEvalCommand.summary, "perennial eval --store perennial-demo");
   flags.require("store", folder, "DIR", "the store's folder")
+      .add_text("dataset", dataset, "DIR", "where the data set is now; as stored without it")
       .add_switch("oracle", oracle, "tell the model which generation learnt each test set");
   common.add_to(flags);
   run.add_to(flags);
@@ -30,10 +31,15 @@ int run_eval(const std::vector<std::string>& args) {
 
   const auto store = open_store(folder);
   const continual::LearntModel learnt = continual::load_learnt(*store, run.budget_bytes);
-  if (oracle && learnt.model->gate() == nullptr) {
-    throw InvalidOptions("--oracle needs a store whose generations a gate chooses from");
+  if (oracle && !routes_alone(learnt.config.model)) {
+    throw InvalidOptions("--oracle needs a store whose generations route for themselves");
   }
-  const continual::Stream stream(learnt.config.stream);
+  // A run with the oracle gate was evaluated with it too.
+  oracle = oracle || learnt.config.gate() == GateKind::oracle;
+  continual::StreamOptions options = learnt.config.stream;
+  if (!dataset.empty()) options.dataset = dataset;
+  const continual::Stream stream(options);
+  continual::require_same_data(learnt, stream);
   std::int64_t total = 0, done = 0;
   for (std::int64_t e = 0; e < stream.experiences(); ++e) total += stream.test_size(e);
   ProgressDisplay display(common.quiet);

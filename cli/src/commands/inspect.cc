@@ -53,7 +53,7 @@ int run_inspect(const std::vector<std::string>& args) {
         << format_count(static_cast<std::int64_t>(pool.pages())) << " of weights, "
         << pool.options().tile() << " experts and " << format_bytes(page_bytes) << " each; "
         << format_count(static_cast<std::int64_t>(head.pages_listed))
-        << " written, with optimizer state\nfrozen shards "
+        << " in the store, those of optimizer state among them\nfrozen shards "
         << (intact ? "match their digests" : "DO NOT MATCH THEIR DIGESTS: run perennial verify")
         << "\n\n";
     Table table({{"generation"},

@@ -2,7 +2,8 @@
 // perennial predict: use what was learnt on rows of a file.
 #include <algorithm>
 #include <fstream>
-#include <ostream>
+#include <iostream>
+#include <utility>
 
 #include "commands/commands.h"
 #include "flags.h"
@@ -45,10 +46,14 @@ int run_predict(const std::vector<std::string>& args) {
   const continual::LearntModel learnt = continual::load_learnt(*store, run.budget_bytes);
   std::optional<std::uint32_t> told;
   if (generation >= 0) {
-    if (learnt.model->gate() == nullptr) {
-      throw InvalidOptions("--generation needs a store whose generations a gate chooses from");
+    if (!routes_alone(learnt.config.model)) {
+      throw InvalidOptions("--generation needs a store whose generations route for themselves");
     }
-    (void)learnt.model->peer()->pool().generation(static_cast<std::uint32_t>(generation));
+    const std::size_t generations = learnt.model->peer()->pool().generations().size();
+    if (std::cmp_greater_equal(generation, generations)) {
+      throw InvalidOptions("--generation is " + std::to_string(generation) +
+                           "; the store has 0 to " + std::to_string(generations - 1));
+    }
     told = static_cast<std::uint32_t>(generation);
   }
   const torch::Tensor rows = continual::read_rows(input);
@@ -64,8 +69,9 @@ int run_predict(const std::vector<std::string>& args) {
     to_file.open(file, std::ios::trunc);
     if (!to_file) throw Error(file + " cannot be written");
   }
-  std::ostream& out = file.empty() ? output.text() : to_file;
-  out << "row,label,confidence,generation\n";
+  std::ostream& out = file.empty() ? std::cout : to_file;
+  const bool csv = !file.empty() || !common.json;  // with --json the object is the result
+  if (csv) out << "row,label,confidence,generation\n";
   boost::json::array predictions;
   for (std::int64_t begin = 0; begin < rows.size(0); begin += kRows) {
     const std::int64_t end = std::min(begin + kRows, rows.size(0));
@@ -77,8 +83,10 @@ int run_predict(const std::vector<std::string>& args) {
           learnt.label_names[static_cast<std::size_t>(label[i].item<std::int64_t>())];
       const double sure = confidence[i].item<double>();
       const auto from = answer.generations[i].item<std::int64_t>();
-      out << begin + i << ',' << csv_text(name) << ',' << format_metric(sure) << ','
-          << (from < 0 ? "" : std::to_string(from)) << '\n';
+      if (csv) {
+        out << begin + i << ',' << csv_text(name) << ',' << format_metric(sure) << ','
+            << (from < 0 ? "" : std::to_string(from)) << '\n';
+      }
       if (common.json) {
         predictions.push_back(boost::json::object{
             {"row", begin + i},

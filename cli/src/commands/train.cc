@@ -52,9 +52,12 @@ int run_train(const std::vector<std::string>& args) {
     }
   }
   command.run.apply();
-  // The data is read, and its errors found, before a new store is made.
+  // What is wrong with the data or the options is found before a new store is made.
   const continual::Stream stream(command.config.stream);
-  if (store == nullptr) store = open_store(command.folder, storage::OpenMode::either);
+  if (store == nullptr) {
+    check_run(command.config, stream, command.run);
+    store = open_store(command.folder, storage::OpenMode::either);
+  }
 
   const std::string run_folder =
       (folder / "runs" / std::string(enum_name(command.config.train.strategy))).string();
