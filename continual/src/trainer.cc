@@ -170,7 +170,8 @@ struct Trainer::Impl {
                            ", this process has " + json::serialize(here) +
                            ": it would not continue bit for bit");
     }
-    if (settings.on_warning && !there.empty() && there.at("machine") != json::value(here)) {
+    if (settings.on_warning && !stored->finished && !there.empty() &&
+        there.at("machine") != json::value(here)) {
       settings.on_warning("the run was made with " + json::serialize(there.at("machine")) +
                           ", this process has " + json::serialize(here) +
                           ": it may not continue bit for bit");

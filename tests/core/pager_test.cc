@@ -131,7 +131,8 @@ TEST(PagingBudget, OnePageTooSmallIsRefusedWithTheFigures) {
   const PeerOptions options = paged_options(Routing::isolated);
   const std::int64_t weights_only = kSlots * kWeightsPage;
   EXPECT_THAT(
-      message_of<InvalidOptions>([&] { PeerImpl(options, store.get(), weights_only - 1); }),
+      message_of<InvalidOptions>(
+          [&] { PeerImpl(options, store.get(), weights_only - 1).require_budget(); }),
       AllOf(HasSubstr(std::to_string(weights_only - 1)), HasSubstr("6 pages"),
             HasSubstr(std::to_string(kWeightsPage)), HasSubstr(std::to_string(weights_only))));
   const std::int64_t with_state = smallest_budget(SparseAlgorithm::adam);

@@ -2,6 +2,7 @@
 // perennial demo: the main job, five permutations of Fashion-MNIST, with naive training for
 // contrast.
 #include <chrono>
+#include <filesystem>
 #include <ostream>
 
 #include "commands/commands.h"
@@ -74,6 +75,8 @@ int run_demo(const std::vector<std::string>& args) {
 
   const continual::RunConfig config = demo_config(limit);
   const continual::Stream stream(config.stream);
+  // What is wrong with the options is found before a new store is made.
+  if (!std::filesystem::exists(folder)) check_run(config, stream, run);
   const auto store = open_store(folder, storage::OpenMode::either);
   const Output output(common.json, common.quiet);
   std::ostream& out = output.text();

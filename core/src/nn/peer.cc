@@ -122,7 +122,6 @@ PeerImpl::PeerImpl(const PeerOptions& options, storage::PageStore* store, std::i
     : torch::nn::Module("peer"), options_(options) {
   options_.validate();
   pool_ = std::make_shared<Pool>(kPoolId, pool_options(options_), store, budget_bytes);
-  require_budget();
 }
 
 PeerImpl::~PeerImpl() = default;

@@ -36,7 +36,7 @@ EnumNames<QueryNorm> enum_names(QueryNorm);
 enum class SubKeys : std::uint8_t { per_head, common };
 EnumNames<SubKeys> enum_names(SubKeys);
 
-// Every field but budget_bytes is part of the stored format.
+// Every field is part of the stored format.
 struct PeerOptions {
   std::int64_t d_in = 0;
   std::int64_t d_out = 0;
@@ -148,6 +148,7 @@ class PeerImpl : public torch::nn::Module {
   // with the open generation's sub-keys. Names are stable: they name the moments in a commit.
   std::vector<std::pair<std::string, torch::Tensor>> trainable();
 
+  // Call it when the optimizer is attached; too small a budget is also refused when it is used.
   // Throws InvalidOptions, with the figures, when the memory budget cannot hold the pages that one
   // token may retrieve, with the optimizer state attached now.
   void require_budget() const;
