@@ -192,6 +192,8 @@ TEST(Pool, RefusesWhatCannotWork) {
   pool.freeze({});
   EXPECT_THAT(message_of<InvalidOptions>([&] { pool.grow(4294967292u, 1, recipe()); }),
               HasSubstr("2^32"));
+  EXPECT_THAT(message_of<InvalidOptions>([&] { pool.grow(1u << 31, 4294967295u, recipe()); }),
+              AllOf(HasSubstr("2147483648 rows x 4294967295 cols"), HasSubstr("pages")));
 
   PoolOptions huge = pool_options();
   huge.d_in = huge.d_out = 262144;

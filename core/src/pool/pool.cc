@@ -72,6 +72,17 @@ std::int64_t PoolOptions::tile() const {
                     limit / largest_record_bytes(*this));
 }
 
+std::uint64_t PoolOptions::pages(std::uint32_t rows, std::uint32_t columns) const {
+  const auto width = static_cast<std::uint64_t>(tile());
+  const std::uint64_t pages = rows * ((columns + width - 1) / width);
+  if (pages > std::uint64_t{1} << 31) {
+    throw InvalidOptions("a generation of " + std::to_string(rows) + " rows x " +
+                         std::to_string(columns) + " cols has " + std::to_string(pages) +
+                         " pages; at most 2147483648 can be numbered");
+  }
+  return pages;
+}
+
 Pool::Pool(std::uint32_t id, const PoolOptions& options, storage::PageStore* store,
            std::int64_t budget_bytes)
     : id_(id), options_(options), store_(store) {
@@ -149,9 +160,8 @@ std::uint64_t Pool::experts() const {
 }
 
 std::uint64_t Pool::pages() const {
-  const auto tile = static_cast<std::uint64_t>(options_.tile());
   std::uint64_t pages = 0;
-  for (const Generation& g : generations_) pages += g.rows * ((g.cols + tile - 1) / tile);
+  for (const Generation& g : generations_) pages += options_.pages(g.rows, g.cols);
   return pages;
 }
 
@@ -181,6 +191,7 @@ const Generation& Pool::grow(std::uint32_t rows, std::uint32_t cols, const Recip
   if (first + rows > std::numeric_limits<std::uint32_t>::max()) {
     throw InvalidOptions("row ids end at 2^32: " + std::to_string(rows) + " more rows do not fit");
   }
+  (void)options_.pages(rows, cols);
   Generation generation;
   generation.index = static_cast<std::uint32_t>(generations_.size());
   generation.first_row = static_cast<std::uint32_t>(first);
@@ -203,6 +214,7 @@ void Pool::grow_columns(std::uint32_t cols) {
     throw InvalidOptions("cannot append " + std::to_string(cols) + " columns to " +
                          std::to_string(generation.cols));
   }
+  (void)options_.pages(generation.rows, generation.cols + cols);
   generation.cols += cols;
   pager_->widen_generation(generation);
 }

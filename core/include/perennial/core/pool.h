@@ -71,6 +71,9 @@ struct PoolOptions {
   // Experts a page: max(1, min(cols, page_bytes / expert bytes)). Throws InvalidOptions when a page
   // of weights, or of optimizer state, would exceed storage::kMaxPageBytes.
   std::int64_t tile() const;
+  // Pages of a generation of rows x cols. Throws InvalidOptions beyond 2^31: the pager numbers the
+  // pages of a generation in 32 bits.
+  std::uint64_t pages(std::uint32_t rows, std::uint32_t cols) const;
   kernels::ExpertLayout layout() const { return {d_in, d_out, glu}; }
 
   template <class Self, class Visitor>
