@@ -169,13 +169,16 @@ class LearningTest : public testing::Test {
     return finished.object();
   }
 
-  // A short run; rows 16 x 16, so that it is quick.
-  Args train(const std::string& store, const std::string& strategy = "grow_freeze") const {
-    return {"train",  "--store",        path(store), "--dataset",     path("data"), "--strategy",
-            strategy, "--batch",        "50",        "--rows",        "16",         "--cols",
-            "16",     "--lr",           "0.01",      "--experiences", "2",          "--threads",
-            "1",      "--features",     "200",       "--v-scale",     "0.5",        "--epochs",
-            "2",      "--commit-every", "5"};
+  // A short run; 16 x 16 experts, so that it is quick. Only flags that the run looks at are given.
+  Args train(const std::string& store, const std::string& strategy = "grow_freeze",
+             const std::string& model = "peer", const std::string& gate = "automatic") const {
+    Args args = {"train",  "--store",   path(store), "--dataset", path("data"), "--strategy",
+                 strategy, "--batch",   "50",        "--lr",      "0.01",       "--experiences",
+                 "2",      "--threads", "1",         "--epochs",  "2",          "--commit-every",
+                 "5",      "--model",   model,       "--gate",    gate};
+    if (model == "peer") args = args + Args{"--rows", "16", "--cols", "16", "--v-scale", "0.5"};
+    if (strategy == "grow_freeze" && gate == "automatic") args = args + Args{"--features", "200"};
+    return args;
   }
 
   // Wrong usage or data: one line on standard error and at most a hint, no output.
@@ -287,7 +290,7 @@ TEST_F(LearningTest, NaiveAndJointLearnWithEitherModel) {
     for (const std::string model : {"mlp", "peer"}) {
       SCOPED_TRACE(strategy + " " + model);
       const std::string store = strategy + "-" + model;
-      const json::object result = succeed(train(store, strategy) + Args{"--model", model});
+      const json::object result = succeed(train(store, strategy, model));
       expect_matrix(result, 2, strategy == "joint");
       EXPECT_GT(result.at("acc").as_double(), 0.5);
       EXPECT_EQ(result.at("gate_accuracy"), nullptr);
@@ -297,14 +300,14 @@ TEST_F(LearningTest, NaiveAndJointLearnWithEitherModel) {
       const json::object evaluated = succeed({"eval", "--store", path(store)});
       EXPECT_EQ(evaluated.at("accuracy"), result.at("matrix").as_array().back());
       if (strategy == "joint") continue;
-      const json::object twin = succeed(train(store + "-twin", strategy) + Args{"--model", model});
+      const json::object twin = succeed(train(store + "-twin", strategy, model));
       EXPECT_EQ(twin.at("state_digest"), result.at("state_digest"));
     }
   }
 }
 
 TEST_F(LearningTest, TheOracleGateIsEvaluatedAsItWasTrained) {
-  const json::object result = succeed(train("store") + Args{"--gate", "oracle"});
+  const json::object result = succeed(train("store", "grow_freeze", "peer", "oracle"));
   EXPECT_GT(result.at("acc").as_double(), 0.8);
   const json::object evaluated = succeed({"eval", "--store", path("store")});
   EXPECT_EQ(evaluated.at("accuracy"), result.at("matrix").as_array().back());
@@ -529,6 +532,10 @@ TEST_F(LearningTest, RefusesWrongDataAndCombinationsWithoutMakingAStore) {
     EXPECT_FALSE(fs::exists(folder_ / "store"));
   };
   refuse({"--model", "mlp"}, 2, {"grow_freeze", "mlp"});
+  // Flags that this run would not look at.
+  refuse({"--model", "mlp", "--strategy", "naive", "--heads", "8"}, 2, {"--heads", "peer"});
+  refuse({"--hidden", "8"}, 2, {"--hidden", "mlp"});
+  refuse({"--strategy", "naive", "--gate-seed", "3"}, 2, {"--gate-seed", "gate none"});
   refuse({"--width", "32"}, 2, {"isolated", "width 0, not 32"});
   refuse({"--strategy", "naive", "--gate", "analytic"}, 2, {"gate analytic"});
   refuse({"--routing", "shared", "--gate", "oracle"}, 2, {"gate oracle"});

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // perennial train: learn a stream into a store, or go on where an earlier run stopped.
+#include <algorithm>
 #include <filesystem>
+#include <optional>
 #include <ostream>
 
 #include "commands/commands.h"
@@ -19,8 +21,8 @@ struct TrainCommand {
   RunFlags run;
   CommonOptions common;
 
-  // Parses over what `config` holds; false when help was asked for.
-  bool parse(const std::vector<std::string>& args) {
+  // Sets the fields that are given over what `config` holds; empty when help was asked for.
+  std::optional<Flags> parse(const std::vector<std::string>& args) {
     Flags flags(
         "train", kTrainCommand.summary,
         "perennial train --store digits --dataset mnist/ --stream permuted --experiences 5");
@@ -28,29 +30,72 @@ struct TrainCommand {
     common.add_to(flags);
     run.add_to(flags);
     flags.add(config.stream).add(config.train).add(config.model);
-    return flags.parse(args);
+    if (!flags.parse(args)) return std::nullopt;
+    return flags;
+  }
+
+  // A flag that was given and that this run would not look at is a mistake.
+  void refuse_idle(const Flags& flags) const {
+    const auto refuse = [&](const std::vector<std::string>& names, const std::string& needs) {
+      for (const std::string& name : names) {
+        if (flags.given(name)) throw InvalidOptions("--" + dashed(name) + " needs " + needs);
+      }
+    };
+    if (config.model.model == continual::ModelKind::peer) {
+      refuse({"hidden", "depth"}, "--model mlp; the model is peer");
+    } else {
+      std::vector<std::string> names = {"width", "expert_lr", "budget"};
+      PeerOptions options;
+      auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
+        // The seed is that of either model's initial values; the widths are no flags.
+        if (name != "seed" && name != "d_in" && name != "d_out") names.emplace_back(name);
+      };
+      PeerOptions::visit(options, collect);
+      refuse(names, "--model peer; the model is mlp");
+    }
+    if (config.gate() != GateKind::analytic) {
+      refuse({"features", "ridge", "gate_seed"},
+             "the analytic gate; this run has gate " + std::string(enum_name(config.gate())));
+    }
+  }
+
+ private:
+  static std::string dashed(std::string name) {
+    std::replace(name.begin(), name.end(), '_', '-');
+    return name;
   }
 };
 
-int run_train(const std::vector<std::string>& args) {
+// Checks what the flags say of themselves and finds the store's folder; false when help was asked
+// for.
+bool store_of(const std::vector<std::string>& args, std::string& folder) {
   TrainCommand command;
-  if (!command.parse(args)) return kExitOk;
-  command.config.validate();
+  if (!command.parse(args)) return false;
+  folder = command.folder;
+  return true;
+}
+
+// The configuration of the run in `store`, if it holds one.
+std::optional<continual::RunConfig> config_in(const storage::PageStore& store) {
+  auto stored = continual::stored_config(store);
+  if (stored.ok()) return *stored;
+  if (stored.status().code() == storage::StatusCode::not_found) return std::nullopt;
+  throw StorageError(stored.status());
+}
+
+int run_train(const std::vector<std::string>& args) {
+  std::string folder_name;
+  if (!store_of(args, folder_name)) return kExitOk;
+  TrainCommand command;
   std::unique_ptr<storage::PageStore> store;
-  const std::filesystem::path folder = command.folder;
+  const std::filesystem::path folder = folder_name;
   if (std::filesystem::exists(folder) && !std::filesystem::is_empty(folder)) {
-    store = open_store(command.folder);
+    store = open_store(folder_name);
     // What is not given again is the stored run's, so that "train --store DIR" resumes.
-    const auto stored = continual::stored_config(*store);
-    if (stored.ok()) {
-      command = TrainCommand{};
-      command.config = *stored;
-      command.parse(args);
-      command.config.validate();
-    } else if (stored.status().code() != storage::StatusCode::not_found) {
-      throw StorageError(stored.status());
-    }
+    if (auto stored = config_in(*store)) command.config = *std::move(stored);
   }
+  command.refuse_idle(*command.parse(args));
+  command.config.validate();
   command.run.apply();
   // What is wrong with the data or the options is found before a new store is made.
   const continual::Stream stream(command.config.stream);
