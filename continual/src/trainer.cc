@@ -43,12 +43,9 @@ json::object machine() {
   return {{"threads", at::get_num_threads()}, {"cpu", at::get_cpu_capability()}};
 }
 
-[[noreturn]] void throw_other_data() {
+void require_data(const storage::Digest& learnt_from, const Stream& stream) {
+  if (learnt_from == stream.data_digest()) return;
   throw DataError("the data set is not the one the store's run was started on");
-}
-
-void require_same_data(const RunState& stored, const Stream& stream) {
-  if (stored.data_digest != stream.data_digest()) throw_other_data();
 }
 
 // The note of the newest commit, from the head towards its parents, that has `key`.
@@ -162,7 +159,7 @@ struct Trainer::Impl {
       for (const std::string& field : differing) message += field + "; ";
       throw InvalidOptions(message + "resume it with its own, or use another store");
     }
-    require_same_data(*stored, stream);
+    require_data(stored->data_digest, stream);
     const json::object here = machine();
     const json::object there = note_with(*store, "machine");
     if (settings.exact && !there.empty() && there.at("machine") != json::value(here)) {
@@ -370,7 +367,7 @@ storage::Result<RunConfig> stored_config(const storage::PageStore& store) {
 }
 
 void require_same_data(const LearntModel& learnt, const Stream& stream) {
-  if (learnt.data_digest != stream.data_digest()) throw_other_data();
+  require_data(learnt.data_digest, stream);
 }
 
 LearntModel load_learnt(storage::PageStore& store, std::int64_t budget_bytes) {
@@ -386,12 +383,13 @@ storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const 
   storage::CommitRequest request;
   model.add_to_commit(request);
   // Moments of parameters that no longer train.
+  const auto trainable = model.trainable();
   for (const std::string& name : store.dense_names()) {
-    const auto trainable = model.trainable();
+    if (!name.starts_with("optimizer/")) continue;
     const bool kept = std::any_of(trainable.begin(), trainable.end(), [&](const auto& item) {
       return name.starts_with("optimizer/" + item.first + "/");
     });
-    if (name.starts_with("optimizer/") && !kept) request.removed_dense.push_back(name);
+    if (!kept) request.removed_dense.push_back(name);
   }
   request.snapshot = snapshot;
   request.note = json::serialize(json::object{{"action", action}, {"machine", machine()}});

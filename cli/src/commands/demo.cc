@@ -91,11 +91,11 @@ int run_demo(const std::vector<std::string>& args) {
   const continual::RunResult grown =
       run_with_progress(config, stream, store.get(), folder + "/runs/grow_freeze", run,
                         "grow_freeze", common.quiet, introduce);
+  boost::json::object json = grown.to_json();
+  json["store"] = folder;
   if (!grown.finished) {
     out << "stopped and committed; go on with: perennial demo --store " << folder
         << (limit > 0 ? " --limit " + std::to_string(limit) : "") << '\n';
-    boost::json::object json = grown.to_json();
-    json["store"] = folder;
     output.finish(json);
     return kExitOk;
   }
@@ -112,8 +112,6 @@ int run_demo(const std::vector<std::string>& args) {
       run_with_progress(contrast, stream, nullptr, "", in_memory, "naive", common.quiet);
   if (!naive.finished) {
     out << "stopped during the naive run; what grow_freeze learnt is in " << folder << '\n';
-    boost::json::object json = grown.to_json();
-    json["store"] = folder;
     output.finish(json);
     return kExitOk;
   }
@@ -129,10 +127,8 @@ int run_demo(const std::vector<std::string>& args) {
       << "\n  perennial predict --store " << folder
       << " --input IMAGES\n  perennial verify --store " << folder << '\n';
 
-  boost::json::object json = grown.to_json();
   json["naive"] = naive.to_json();
   json["seconds"] = seconds;
-  json["store"] = folder;
   json["store_bytes"] = store_bytes;
   json["snapshots"] = snapshots_json(*store);
   output.finish(json);
