@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Backend: what VersionedStore needs of a place that keeps commits: ordered keys, added one whole
-// commit at a time.
+// commit at a time, in files that can be rewritten with fewer keys.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,21 +16,34 @@
 
 namespace perennial::storage {
 
+// A file of one commit or of several neighbouring ones; files never overlap.
+struct BackendFile {
+  std::string path;
+  std::uint64_t first_commit = 0;
+  std::uint64_t last_commit = 0;
+  std::uint64_t bytes = 0;
+};
+
+// Thread-safety: get(), files(), file_of(), last_commit(), verify_files(), size_bytes() and leases()
+// from any thread at any time; begin() to reopen() from one thread; rewrite() from one other. A
+// closed database, and one being reopened, makes the readers wait or fail with the reason.
 class Backend {
  public:
   using Visit = std::function<Status(std::span<const std::byte>)>;
+  // True for the keys that stay. Called on the thread that rewrites.
+  using Keep = std::function<bool(const std::string& key)>;
 
   virtual ~Backend() = default;
 
   // Calls `visit` with the value of a key and returns its result; not_found, corruption, io_error.
-  // May be called from several threads at once while no other member runs.
   virtual Status get(const std::string& key, const Visit& visit) const = 0;
 
-  // The newest commit, 0 if there is none; commits 1 .. last are all there.
+  // The newest commit there has ever been, 0 if there is none: its file is always there.
   virtual std::uint64_t last_commit() const = 0;
-  // The file that holds a commit, as messages name it, and its size.
-  virtual std::string file_of(std::uint64_t commit) const = 0;
-  virtual std::uint64_t file_bytes(std::uint64_t commit) const = 0;
+  // All files, ascending by commit.
+  virtual std::vector<BackendFile> files() const = 0;
+  // The file that holds what is left of a commit; empty path and 0 bytes when there is none.
+  virtual BackendFile file_of(std::uint64_t commit) const = 0;
 
   // Starts commit last + 1, of about `bytes`. no_space before anything is written.
   virtual Status begin(std::uint64_t commit, std::uint64_t bytes) = 0;
@@ -48,9 +62,28 @@ class Backend {
   virtual Status reopen() = 0;
   virtual std::uint64_t reopens() const = 0;
 
-  // Reads every byte of every file and adds what is broken.
-  virtual void verify_files(std::vector<Damage>& damage) const = 0;
+  // Replaces neighbouring files, given by their exact commit ranges, by one that holds the keys
+  // that `keep` keeps, or by none. Never the file of the newest commit (invalid_argument). Keys are
+  // unchanged, so that reads go on. Durable when it returns; a failure leaves either state, whole.
+  // `bytes_per_second` 0 = unlimited. Adds the bytes it wrote to `written`.
+  virtual Status rewrite(const std::vector<BackendFile>& files, const Keep& keep,
+                         std::uint64_t bytes_per_second, std::uint64_t& written) = 0;
+  // The same for files of which no key stays; reads none of them.
+  virtual Status remove(const std::vector<BackendFile>& files) = 0;
 
+  // Other processes that read a view of this store.
+  struct Lease {
+    std::string reader;  // as messages name it: view, pid, command
+    std::uint64_t commit = 0;
+  };
+  virtual std::vector<Lease> leases() const = 0;
+
+  // Reads every byte of every file and adds what is broken. `tick(bytes)` is called as bytes are
+  // read and may sleep; false ends.
+  virtual void verify_files(std::vector<Damage>& damage,
+                            const std::function<bool(std::uint64_t)>& tick) const = 0;
+
+  virtual std::string location() const = 0;
   virtual std::filesystem::path scratch_folder() const = 0;
   virtual Result<std::uint64_t> size_bytes() const = 0;
 };

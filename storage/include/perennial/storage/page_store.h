@@ -4,28 +4,29 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <functional>
+#include <future>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "perennial/storage/digest.h"
-#include "perennial/storage/page.h"
-#include "perennial/storage/status.h"
+#include "perennial/storage/page_reader.h"
 
 namespace perennial::storage {
 
-using Bytes = std::vector<std::byte>;
-
-// One page of a commit. `payload` is called once, while the commit's file is built, and must return
-// shape.payload_bytes() bytes that stay valid until the next call for any page.
+// One page of a commit. `payload` is called once, on the thread that builds the commit's file, and
+// must return shape.payload_bytes() bytes that stay valid until the next call for any page.
 struct PageWrite {
   PageId id;
   PageShape shape;
   std::function<Result<std::span<const std::byte>>()> payload;
+  // Which experts differ from the page's current version: bit i for expert i, where shape.experts
+  // is at most 64; 0 = not known. Allows the store to write only those (see docs/storage_format.md,
+  // "Deltas"); what is read back is the same.
+  std::uint64_t changed = 0;
 };
 
 // A whole state, as a difference to the current one.
@@ -46,99 +47,115 @@ struct CommitRequest {
   // Free text (JSON by convention) kept with the record and left out of the state digest: clocks,
   // machine, metrics for `log`.
   std::string note;
+  // From this commit on; none: as before (a new store starts with Retention{}).
+  std::optional<Retention> retention;
+  // A copy takes over the identity of what it is a copy of; only into an empty store.
+  std::optional<StoreIdentity> identity;
 };
 
-struct CommitInfo {
-  std::uint64_t commit = 0;  // 1, 2, ...: ascending, never reused
-  std::uint64_t parent = 0;  // the state this one was made from; 0 for the first
+struct RestoreRequest {
+  std::uint64_t commit = 0;
   std::string snapshot;
   std::string note;
-  std::int64_t unix_ms = 0;
-  Digest state_digest;  // of the whole state after this commit
-  std::uint64_t pages_written = 0;
-  std::uint64_t pages_removed = 0;
-  std::uint64_t pages_listed = 0;   // pages of the whole state
-  std::uint64_t bytes_written = 0;  // payload of pages and new chunks
-  std::uint64_t file_bytes = 0;     // what the commit added to the disk (0 in memory)
-  std::uint64_t live_bytes = 0;     // of bytes_written, what the current state still uses
+  bool drop_later = false;  // roll back: also drop every commit after `commit` (snapshots too)
 };
 
 // One thing `verify` found.
 struct Damage {
   std::string file;  // path, where one is known
-  std::string what;  // page, chunk or record, and what is wrong with it
+  std::string what;  // page, chunk or record with its commit, and what is wrong with it
+  std::optional<PageId> page;
+  std::uint64_t commit = 0;  // that holds the damaged bytes; 0: not known
+};
+
+struct VerifyOptions {
+  std::uint64_t bytes_per_second = 0;  // 0 = as fast as the disk
+  // Called now and then with the bytes read so far and in all; false ends with what was found.
+  std::function<bool(std::uint64_t done, std::uint64_t total)> on_progress;
 };
 
 struct VerifyReport {
-  std::uint64_t pages = 0;
+  std::uint64_t pages = 0;  // page versions
   std::uint64_t chunks = 0;
   std::uint64_t records = 0;
   std::uint64_t bytes = 0;
-  std::vector<Damage> damage;  // empty: everything is intact
+  bool finished = true;        // false: ended by on_progress
+  std::vector<Damage> damage;  // empty: everything that was read is intact
+};
+
+struct ReclaimOptions {
+  // A file is rewritten when more than this share of it is dead.
+  double max_dead = 0.5;
+  // Runs of at least `fold_files` neighbouring files below `fold_bytes` each become one; 0 = never.
+  std::uint32_t fold_files = 16;
+  std::uint64_t fold_bytes = std::uint64_t{4} << 20;
+  std::uint64_t bytes_per_second = 0;  // of rewriting; 0 = as fast as the disk
+  std::function<bool()> stop;          // polled between files; true ends early
+};
+
+struct ReclaimReport {
+  std::uint64_t files_removed = 0;
+  std::uint64_t files_rewritten = 0;  // into fewer or smaller ones
+  std::uint64_t bytes_rewritten = 0;
+  std::uint64_t bytes_before = 0;  // of all commit files
+  std::uint64_t bytes_after = 0;
+  std::vector<std::string> readers;  // views that still hold files that were removed
 };
 
 struct StoreCounters {
   std::uint64_t pages_read = 0;
   std::uint64_t bytes_read = 0;
   std::uint64_t pages_written = 0;
+  std::uint64_t delta_pages = 0;  // of pages_written, those stored as deltas
   std::uint64_t bytes_written = 0;
   std::uint64_t commits = 0;
   std::uint64_t reopens = 0;  // closes and reopens after a failed ingest
 };
 
-// The current state of a store, and its history. Reads see the last commit only.
+// The current state of a store, and its history. As a PageReader it reads the last commit.
 //
 // The **state digest** is XXH3-128 over the pages in id order (id, shape, payload digest), row by
 // row, and the dense entries in name order (name, size, content): no commit numbers, no clocks, so
 // two runs that should be equal have equal digests, whatever the implementation and the history.
 //
-// Thread-safety: read_page may be called from several threads at once while no other member runs;
-// everything else from one thread at a time.
-class PageStore {
+// Thread-safety: what changes the history (commit, commit_async, restore, drop) is for one thread
+// at a time; reclaim and verify may run beside it and beside readers on a thread of their own, one
+// of each at a time.
+class PageStore : public PageReader {
  public:
-  virtual ~PageStore() = default;
-
-  // True if the current state lists the page. O(log pages), no I/O.
-  virtual bool contains(const PageId& id) const = 0;
-  // Shape of a listed page; not_found otherwise. No I/O.
-  virtual Result<PageShape> page_shape(const PageId& id) const = 0;
-  // Copies a page's payload into `payload` after checking header and digest. not_found: not listed.
-  // invalid_argument: `payload` has another size. corruption: names the page and its file.
-  virtual Status read_page(const PageId& id, std::span<std::byte> payload) const = 0;
-  // The listed pages in id order. O(pages).
-  virtual std::vector<PageId> pages() const = 0;
-  // Digest of a listed page's payload; no I/O.
-  virtual Result<Digest> page_digest(const PageId& id) const = 0;
-
-  // A dense entry, whole; not_found, corruption.
-  virtual Result<Bytes> read_dense(const std::string& name) const = 0;
-  virtual std::vector<std::string> dense_names() const = 0;
-
   // Makes the current state plus `request` durable and current, all or nothing. When it returns ok,
   // the commit survives a power cut. On failure the current state is the one before, except after
   // a failure of the ingest itself: then the store was closed, reopened and looked at, and the
   // result says what is true (ok if the commit is there). invalid_argument leaves the disk
-  // untouched.
+  // untouched; no_space and io_error may be tried again. Waits for a commit in flight.
   virtual Result<CommitInfo> commit(const CommitRequest& request) = 0;
-  // A new commit whose state is that of `commit`; costs one record. `snapshot` as in CommitRequest.
-  virtual Result<CommitInfo> restore(std::uint64_t commit, const std::string& snapshot,
-                                     const std::string& note) = 0;
+  // The same on the store's own thread; the call itself only checks the request. Payload functions
+  // are called there. Reads see the state before until the future is ready. A second one waits for
+  // the first. The store's destructor waits for it too.
+  virtual std::future<Result<CommitInfo>> commit_async(CommitRequest request) = 0;
+  // A new commit whose state is that of an older one; costs one record.
+  virtual Result<CommitInfo> restore(const RestoreRequest& request) = 0;
+  // Drops commits and their snapshot names in one new commit of unchanged state. invalid_argument:
+  // the current commit. not_found. busy: somebody reads one of them (named). The space comes back
+  // with reclaim().
+  virtual Result<CommitInfo> drop(const std::vector<std::uint64_t>& commits,
+                                  const std::string& note) = 0;
+  virtual Retention retention() const = 0;
 
-  // The last commit; not_found in an empty store.
-  virtual Result<CommitInfo> head() const = 0;
-  // All commits, oldest first; reads every record. A record that cannot be read leaves its commit
-  // number, and the error as the note.
-  virtual std::vector<CommitInfo> log() const = 0;
-  // The commit of a snapshot name, or of a decimal commit number; not_found.
-  virtual Result<std::uint64_t> resolve(const std::string& name) const = 0;
+  // The state of an older commit, for reading beside everything else. It keeps that commit from
+  // being dropped while it lives; the store must outlive it. not_found.
+  virtual Result<std::unique_ptr<PageReader>> at(std::uint64_t commit) const = 0;
+
+  // Gives space back that only dropped commits used: removes files that are wholly dead, rewrites
+  // those that are mostly dead, folds runs of small ones. Neither reads nor commits wait for it. A
+  // kill or power cut at any instant loses nothing.
+  virtual Result<ReclaimReport> reclaim(const ReclaimOptions& options) = 0;
 
   // Reads every byte of every commit and names what is broken. Cost: reads the whole store twice,
   // once by file and once by page.
-  virtual Result<VerifyReport> verify() = 0;
+  virtual Result<VerifyReport> verify(const VerifyOptions& options = {}) = 0;
 
   virtual StoreCounters counters() const = 0;
-  // A folder where temporary files of the same file system may be made (spill files).
-  virtual std::filesystem::path scratch_folder() const = 0;
   // Bytes on disk (or in memory) of the whole store.
   virtual Result<std::uint64_t> size_bytes() const = 0;
 };
