@@ -24,9 +24,9 @@ struct BackendFile {
   std::uint64_t bytes = 0;
 };
 
-// Thread-safety: get(), files(), file_of(), last_commit(), verify_files(), size_bytes() and leases()
-// from any thread at any time; begin() to reopen() from one thread; rewrite() from one other. A
-// closed database, and one being reopened, makes the readers wait or fail with the reason.
+// Thread-safety: get(), files(), file_of(), last_commit(), verify_files(), size_bytes() and
+// leases() from any thread at any time; begin() to reopen() from one thread; rewrite() from one
+// other. A closed database, and one being reopened, makes the readers wait or fail with the reason.
 class Backend {
  public:
   using Visit = std::function<Status(std::span<const std::byte>)>;

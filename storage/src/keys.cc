@@ -2,6 +2,8 @@
 // Encoding of the store's keys.
 #include "keys.h"
 
+#include <cstring>
+
 namespace perennial::storage {
 namespace {
 
@@ -34,6 +36,30 @@ std::string page_key(std::uint64_t commit, const PageId& id) {
 }
 
 std::string record_key(std::uint64_t commit) { return prefix(commit, kRecordTag); }
+
+std::optional<ParsedKey> parse_key(std::string_view key) {
+  const std::optional<std::uint64_t> commit = commit_of_key(key);
+  if (!commit) return std::nullopt;
+  ParsedKey parsed{*commit, key[9], {}, {}};
+  const std::string_view rest = key.substr(10);
+  const auto big = [&](std::size_t at) {
+    std::uint32_t value = 0;
+    for (std::size_t i = at; i < at + 4; ++i) {
+      value = value << 8 | static_cast<unsigned char>(rest[i]);
+    }
+    return value;
+  };
+  if (parsed.tag == kRecordTag && rest.empty()) return parsed;
+  if (parsed.tag == kChunkTag && rest.size() == parsed.chunk.bytes.size()) {
+    std::memcpy(parsed.chunk.bytes.data(), rest.data(), rest.size());
+    return parsed;
+  }
+  if (parsed.tag == kPageTag && rest.size() == 13) {
+    parsed.page = {static_cast<PageKind>(rest[0]), big(1), big(5), big(9)};
+    return parsed;
+  }
+  return std::nullopt;
+}
 
 std::optional<std::uint64_t> commit_of_key(std::string_view key) {
   if (key.size() < 10 || key[0] != kEpochPrefix) return std::nullopt;

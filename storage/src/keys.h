@@ -26,4 +26,13 @@ std::string record_key(std::uint64_t commit);
 // The commit a key belongs to; nullopt if it is no key of a store.
 std::optional<std::uint64_t> commit_of_key(std::string_view key);
 
+struct ParsedKey {
+  std::uint64_t commit = 0;
+  char tag = 0;
+  PageId page;   // of a page
+  Digest chunk;  // of a chunk
+};
+// nullopt if it is no key of this format.
+std::optional<ParsedKey> parse_key(std::string_view key);
+
 }  // namespace perennial::storage

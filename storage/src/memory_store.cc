@@ -2,29 +2,47 @@
 // The in-memory store: the same keys and values as on disk, in a map.
 #include "perennial/storage/memory_store.h"
 
+#include <algorithm>
 #include <map>
+#include <shared_mutex>
 #include <string>
 
 #include "backend.h"
+#include "keys.h"
 #include "text.h"
 #include "versioned_store.h"
 
 namespace perennial::storage {
 namespace {
 
+// A "file" is a range of commits.
 class MemoryBackend final : public Backend {
  public:
   Status get(const std::string& key, const Visit& visit) const override {
+    const std::shared_lock lock(mutex_);
     const auto found = values_.find(key);
     if (found == values_.end()) return {StatusCode::not_found, "no such key"};
     return visit(found->second);
   }
-  std::uint64_t last_commit() const override { return last_; }
-  std::string file_of(std::uint64_t) const override { return "memory"; }
-  std::uint64_t file_bytes(std::uint64_t) const override { return 0; }
+  std::uint64_t last_commit() const override {
+    const std::shared_lock lock(mutex_);
+    return files_.empty() ? 0 : files_.back().last_commit;
+  }
+  std::vector<BackendFile> files() const override {
+    const std::shared_lock lock(mutex_);
+    return files_;
+  }
+  BackendFile file_of(std::uint64_t commit) const override {
+    const std::shared_lock lock(mutex_);
+    const auto file = std::ranges::find_if(files_, [&](const BackendFile& f) {
+      return f.first_commit <= commit && commit <= f.last_commit;
+    });
+    return file == files_.end() ? BackendFile() : *file;
+  }
 
-  Status begin(std::uint64_t, std::uint64_t) override {
+  Status begin(std::uint64_t commit, std::uint64_t) override {
     staged_.clear();
+    building_ = commit;
     return {};
   }
   Status put(const std::string& key, std::span<const std::byte> head,
@@ -37,10 +55,12 @@ class MemoryBackend final : public Backend {
     return {};
   }
   Status publish() override {
-    for (const auto& [key, value] : staged_) bytes_ += key.size() + value.size();
+    const std::unique_lock lock(mutex_);
+    BackendFile file{"memory", building_, building_, 0};
+    for (const auto& [key, value] : staged_) file.bytes += key.size() + value.size();
     values_.merge(staged_);
     staged_.clear();
-    ++last_;
+    files_.push_back(file);
     return {};
   }
   void abandon() override { staged_.clear(); }
@@ -48,24 +68,77 @@ class MemoryBackend final : public Backend {
   bool closed() const override { return false; }
   Status reopen() override { return {}; }
   std::uint64_t reopens() const override { return 0; }
-  void verify_files(std::vector<Damage>&) const override {}
+
+  Status rewrite(const std::vector<BackendFile>& files, const Keep& keep, std::uint64_t,
+                 std::uint64_t& written) override {
+    const std::unique_lock lock(mutex_);
+    const auto [begin, end] = range_of(files);
+    BackendFile merged{"memory", files.front().first_commit, files.back().last_commit, 0};
+    for (auto at = begin; at != end;) {
+      if (!keep(at->first)) {
+        at = values_.erase(at);
+        continue;
+      }
+      merged.bytes += at->first.size() + at->second.size();
+      ++at;
+    }
+    written += merged.bytes;
+    replace(files, merged);
+    return {};
+  }
+  Status remove(const std::vector<BackendFile>& files) override {
+    const std::unique_lock lock(mutex_);
+    for (const BackendFile& file : files) {
+      const auto [begin, end] = range_of({file});
+      values_.erase(begin, end);
+      replace({file}, {});
+    }
+    return {};
+  }
+
+  std::vector<Lease> leases() const override { return {}; }
+  void verify_files(std::vector<Damage>&,
+                    const std::function<bool(std::uint64_t)>&) const override {}
+  std::string location() const override { return "memory"; }
   std::filesystem::path scratch_folder() const override {
     return std::filesystem::temp_directory_path();
   }
-  Result<std::uint64_t> size_bytes() const override { return bytes_; }
+  Result<std::uint64_t> size_bytes() const override {
+    std::uint64_t bytes = 0;
+    for (const BackendFile& file : files()) bytes += file.bytes;
+    return bytes;
+  }
 
  private:
-  std::map<std::string, Bytes> values_;
-  std::map<std::string, Bytes> staged_;
-  std::uint64_t last_ = 0;
-  std::uint64_t bytes_ = 0;
+  using Values = std::map<std::string, Bytes>;
+  std::pair<Values::iterator, Values::iterator> range_of(const std::vector<BackendFile>& files) {
+    return {values_.lower_bound(chunk_key(files.front().first_commit, Digest())),
+            values_.upper_bound(record_key(files.back().last_commit))};
+  }
+  // The first of `files` becomes `merged`, or goes when that is empty.
+  void replace(const std::vector<BackendFile>& files, const BackendFile& merged) {
+    std::erase_if(files_, [&](const BackendFile& f) {
+      return files.front().first_commit <= f.first_commit &&
+             f.last_commit <= files.back().last_commit;
+    });
+    if (merged.bytes == 0) return;
+    const auto place =
+        std::ranges::lower_bound(files_, merged.first_commit, {}, &BackendFile::first_commit);
+    files_.insert(place, merged);
+  }
+
+  mutable std::shared_mutex mutex_;
+  Values values_;
+  std::vector<BackendFile> files_;
+  Values staged_;
+  std::uint64_t building_ = 0;
 };
 
 }  // namespace
 
 std::unique_ptr<PageStore> make_memory_store() {
-  constexpr std::uint32_t kFullTableEvery = 64;
-  return std::make_unique<VersionedStore>(std::make_unique<MemoryBackend>(), kFullTableEvery);
+  return std::make_unique<VersionedStore>(std::make_unique<MemoryBackend>(),
+                                          VersionedStoreOptions{.reclaim_in_background = true});
 }
 
 }  // namespace perennial::storage

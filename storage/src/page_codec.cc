@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "byte_codec.h"
@@ -13,37 +14,18 @@
 namespace perennial::storage {
 namespace {
 
-constexpr std::string_view kMagic = "PRNLPAGE";
+constexpr std::string_view kMagic = "PRNP";
+
+// Of a header: the low half of XXH3-64 over all but its last 4 bytes.
+std::uint32_t check_of(std::span<const std::byte> header) {
+  return static_cast<std::uint32_t>(XXH3_64bits(header.data(), header.size()));
+}
 
 }  // namespace
 
 std::string to_string(const PageId& id) {
   return text_of(id.kind == PageKind::weights ? "weights" : "state", " page pool ", id.pool,
                  " row ", id.row, " tile ", id.tile);
-}
-
-PageHeader encode_page_header(const PageId& id, const PageShape& shape, std::uint64_t commit,
-                              std::span<const std::byte> payload) {
-  ByteWriter out;
-  out.reserve(kPageHeaderBytes);
-  out.raw(std::as_bytes(std::span(kMagic)));
-  out.u32(kPageFormatVersion);
-  out.u8(static_cast<std::uint8_t>(shape.dtype));
-  out.u8(static_cast<std::uint8_t>(id.kind));
-  out.u8(0);
-  out.u8(0);
-  out.u32(shape.experts);
-  out.u32(shape.record_floats);
-  out.u32(id.pool);
-  out.u32(id.row);
-  out.u32(id.tile);
-  out.u32(static_cast<std::uint32_t>(payload.size()));
-  out.u64(commit);
-  out.u64(XXH3_64bits(payload.data(), payload.size()));
-  out.u64(XXH3_64bits(out.bytes().data(), out.bytes().size()));
-  PageHeader header;
-  std::copy(out.bytes().begin(), out.bytes().end(), header.begin());
-  return header;
 }
 
 Status check_shape(const PageShape& shape) {
@@ -59,8 +41,60 @@ Status check_shape(const PageShape& shape) {
   return {};
 }
 
-Status check_page_value(std::span<const std::byte> value, const PageId& id, const PageShape& shape,
-                        std::uint64_t commit, const Digest& digest) {
+bool is_delta_of(std::uint64_t changed, const PageShape& shape) {
+  return changed != 0 && shape.experts <= 64 &&
+         (shape.experts == 64 || changed >> shape.experts == 0);
+}
+
+bool delta_pays(std::uint64_t changed, const PageShape& shape) {
+  return is_delta_of(changed, shape) &&
+         3 * static_cast<std::uint32_t>(std::popcount(changed)) <= shape.experts;
+}
+
+std::size_t stored_bytes(const PageEntry& entry) {
+  if (!entry.is_delta()) return entry.shape.payload_bytes();
+  return entry.shape.payload_bytes() / entry.shape.experts *
+         static_cast<std::size_t>(std::popcount(entry.changed));
+}
+
+PageHeader encode_page_header(const PageId& id, const PageEntry& entry, const Digest& body) {
+  ByteWriter out;
+  out.reserve(kPageHeaderBytes);
+  out.raw(std::as_bytes(std::span(kMagic)));
+  out.u8(kPageFormatVersion);
+  out.u8(static_cast<std::uint8_t>(entry.shape.dtype));
+  out.u8(static_cast<std::uint8_t>(id.kind));
+  out.u8(0);
+  out.u32(entry.shape.experts);
+  out.u32(entry.shape.record_floats);
+  out.u32(id.pool);
+  out.u32(id.row);
+  out.u32(id.tile);
+  out.raw(std::as_bytes(std::span(body.bytes)).first(8));
+  out.u64(entry.commit);
+  out.u64(entry.base);
+  out.u64(entry.changed);
+  out.u32(check_of(out.bytes()));
+  PageHeader header;
+  std::copy(out.bytes().begin(), out.bytes().end(), header.begin());
+  return header;
+}
+
+Bytes encode_delta(const PageEntry& entry, std::span<const std::byte> payload) {
+  const std::size_t record = payload.size() / entry.shape.experts;
+  Bytes body;
+  body.reserve(stored_bytes(entry));
+  for (std::uint32_t i = 0; i < entry.shape.experts; ++i) {
+    if ((entry.changed >> i & 1) == 0) continue;
+    const auto bytes = payload.subspan(i * record, record);
+    body.insert(body.end(), bytes.begin(), bytes.end());
+  }
+  return body;
+}
+
+Result<std::span<const std::byte>> check_page_value(std::span<const std::byte> value,
+                                                    const PageId& id, const PageEntry& entry,
+                                                    Digest& digest) {
   if (value.size() < kPageHeaderBytes) {
     return error(StatusCode::corruption, "expected a header of ", kPageHeaderBytes,
                  " bytes, found ", value.size(), " bytes");
@@ -69,32 +103,40 @@ Status check_page_value(std::span<const std::byte> value, const PageId& id, cons
   if (std::memcmp(header.data(), kMagic.data(), kMagic.size()) != 0) {
     return error(StatusCode::corruption, "the header has no page magic");
   }
-  ByteReader reader(header.subspan(kMagic.size()));
-  const std::uint32_t version = reader.u32();
-  ByteReader hash_reader(header.last(8));
-  const std::uint64_t header_hash = hash_reader.u64();
-  if (header_hash != XXH3_64bits(header.data(), kPageHeaderBytes - 8)) {
+  ByteReader check(header.last(4));
+  if (check.u32() != check_of(header.first(kPageHeaderBytes - 4))) {
     return error(StatusCode::corruption, "the header's digest does not match");
   }
-  if (version != kPageFormatVersion) {
+  if (const auto version = std::to_integer<std::uint32_t>(header[kMagic.size()]);
+      version != kPageFormatVersion) {
     return error(StatusCode::version_mismatch, "page format ", version, ", this program reads ",
                  kPageFormatVersion);
   }
-  const auto payload = value.subspan(kPageHeaderBytes);
-  if (payload.size() != shape.payload_bytes()) {
-    return error(StatusCode::corruption, "expected ", shape.payload_bytes(), " bytes, found ",
-                 payload.size());
+  const auto body = value.subspan(kPageHeaderBytes);
+  if (body.size() != stored_bytes(entry)) {
+    return error(StatusCode::corruption, "expected ", stored_bytes(entry), " bytes, found ",
+                 body.size());
   }
-  const Digest found = digest_of(payload);
-  if (found != digest) {
-    return error(StatusCode::corruption, "expected payload digest ", digest.hex(), ", found ",
-                 found.hex());
-  }
-  const PageHeader expected = encode_page_header(id, shape, commit, payload);
+  digest = digest_of(body);
+  const PageHeader expected = encode_page_header(id, entry, digest);
   if (!std::ranges::equal(expected, header)) {
+    constexpr std::size_t kBody = 28;  // the digest's place in the header
+    if (std::memcmp(expected.data() + kBody, header.data() + kBody, 8) != 0) {
+      return error(StatusCode::corruption, "the bytes do not have the header's digest");
+    }
     return error(StatusCode::corruption, "the header is of another page, shape or commit");
   }
-  return {};
+  return body;
+}
+
+void apply_delta(const PageEntry& entry, std::span<const std::byte> body,
+                 std::span<std::byte> payload) {
+  const std::size_t record = payload.size() / entry.shape.experts;
+  for (std::uint32_t i = 0; i < entry.shape.experts; ++i) {
+    if ((entry.changed >> i & 1) == 0) continue;
+    std::ranges::copy(body.first(record), payload.subspan(i * record, record).begin());
+    body = body.subspan(record);
+  }
 }
 
 }  // namespace perennial::storage

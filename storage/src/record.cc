@@ -2,6 +2,8 @@
 // Encoding and decoding of commit records.
 #include "record.h"
 
+#include <set>
+
 #include "byte_codec.h"
 #include "page_codec.h"
 #include "text.h"
@@ -11,7 +13,7 @@ namespace {
 
 constexpr std::string_view kMagic = "PRNLRECD";
 constexpr std::size_t kIdBytes = 16;
-constexpr std::size_t kListedBytes = kIdBytes + 8 + 16;  // id, shape, digest
+constexpr std::size_t kListedBytes = kIdBytes + 8 + 16 + 16;  // id, shape, digest, base, changed
 constexpr std::size_t kChunkRefBytes = 16 + 8;
 constexpr std::size_t kDigestBytes = 16;
 
@@ -51,6 +53,8 @@ void put_listed(ByteWriter& out, const ListedPage& page) {
   out.u32(page.entry.shape.experts);
   out.u32(page.entry.shape.record_floats);
   out.digest(page.entry.digest);
+  out.u64(page.entry.base);
+  out.u64(page.entry.changed);
 }
 
 bool get_listed(ByteReader& in, ListedPage& page) {
@@ -60,7 +64,11 @@ bool get_listed(ByteReader& in, ListedPage& page) {
   page.entry.shape.experts = in.u32();
   page.entry.shape.record_floats = in.u32();
   page.entry.digest = in.digest();
-  return id.ok && in.ok() && check_shape(page.entry.shape).ok();
+  page.entry.base = in.u64();
+  page.entry.changed = in.u64();
+  if (!id.ok || !in.ok() || !check_shape(page.entry.shape).ok()) return false;
+  return page.entry.is_delta() ? is_delta_of(page.entry.changed, page.entry.shape)
+                               : page.entry.changed == 0;
 }
 
 // Appends `count` pages, strictly ascending; their commit follows each one if `with_commit`.
@@ -73,6 +81,7 @@ bool get_pages(ByteReader& in, std::uint64_t commit, bool with_commit,
     if (!get_listed(in, page)) return false;
     page.entry.commit = with_commit ? in.u64() : commit;
     if (page.entry.commit == 0 || page.entry.commit > commit) return false;
+    if (page.entry.base >= page.entry.commit) return false;
     if (!pages.empty() && !(pages.back().id < page.id)) return false;
     pages.push_back(page);
   }
@@ -102,6 +111,33 @@ bool get_dense(ByteReader& in, std::uint64_t commit, DenseTable& dense) {
   return in.ok();
 }
 
+bool get_catalog(ByteReader& in, std::uint64_t commit, Catalog& catalog) {
+  const std::uint64_t count = in.count(8 + 8 + 4);
+  std::set<std::string> names;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const std::uint64_t listed = in.u64();
+    CatalogEntry entry;
+    entry.unix_ms = static_cast<std::int64_t>(in.u64());
+    entry.snapshot = in.text();
+    if (!in.ok() || listed == 0 || listed > commit) return false;
+    if (!catalog.empty() && listed <= catalog.rbegin()->first) return false;
+    if (!entry.snapshot.empty() && !names.insert(entry.snapshot).second) return false;
+    catalog.emplace_hint(catalog.end(), listed, std::move(entry));
+  }
+  return in.ok() && catalog.contains(commit);
+}
+
+bool get_dropped(ByteReader& in, std::uint64_t commit, std::vector<std::uint64_t>& dropped) {
+  const std::uint64_t count = in.count(8);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const std::uint64_t listed = in.u64();
+    if (listed == 0 || listed >= commit) return false;
+    if (!dropped.empty() && listed <= dropped.back()) return false;
+    dropped.push_back(listed);
+  }
+  return in.ok();
+}
+
 }  // namespace
 
 Bytes encode_record(const Record& record) {
@@ -119,6 +155,10 @@ Bytes encode_record(const Record& record) {
   out.u64(record.info.bytes_written);
   out.text(record.info.snapshot);
   out.text(record.info.note);
+  out.digest(record.identity.origin);
+  out.u32(record.retention.keep_last);
+  out.u32(record.retention.hourly);
+  out.u32(record.retention.daily);
   out.u64(record.pages.size());
   for (const ListedPage& page : record.pages) put_listed(out, page);
   out.u64(record.removed.size());
@@ -133,16 +173,19 @@ Bytes encode_record(const Record& record) {
       out.u64(chunk.commit);
     }
   }
+  out.u64(record.dropped.size());
+  for (const std::uint64_t commit : record.dropped) out.u64(commit);
   if (record.full) {
     out.u64(record.table.size());
     for (const ListedPage& page : record.table) {
       put_listed(out, page);
       out.u64(page.entry.commit);
     }
-    out.u64(record.snapshots.size());
-    for (const auto& [name, commit] : record.snapshots) {
-      out.text(name);
+    out.u64(record.catalog.size());
+    for (const auto& [commit, entry] : record.catalog) {
       out.u64(commit);
+      out.u64(static_cast<std::uint64_t>(entry.unix_ms));
+      out.text(entry.snapshot);
     }
   }
   out.digest(digest_of(out.bytes()));
@@ -184,6 +227,10 @@ Result<Record> decode_record(std::span<const std::byte> bytes, std::uint64_t exp
   info.bytes_written = in.u64();
   info.snapshot = in.text();
   info.note = in.text();
+  record.identity.origin = in.digest();
+  record.retention.keep_last = in.u32();
+  record.retention.hourly = in.u32();
+  record.retention.daily = in.u32();
   if (!in.ok() || flags > 1 || info.commit == 0 || info.parent >= info.commit) return malformed;
   if (!record.full && info.parent + 1 != info.commit) return malformed;
   if (!get_pages(in, info.commit, false, record.pages)) return malformed;
@@ -194,16 +241,10 @@ Result<Record> decode_record(std::span<const std::byte> bytes, std::uint64_t exp
     record.removed.push_back(id.id);
   }
   if (!in.ok() || !get_dense(in, info.commit, record.dense)) return malformed;
+  if (!get_dropped(in, info.commit, record.dropped)) return malformed;
   if (record.full) {
     if (!get_pages(in, info.commit, true, record.table)) return malformed;
-    const std::uint64_t names = in.count(4 + 8);
-    for (std::uint64_t i = 0; i < names; ++i) {
-      const std::string name = in.text();
-      const std::uint64_t commit = in.u64();
-      if (!in.ok() || commit == 0 || commit > info.commit) return malformed;
-      if (!record.snapshots.empty() && !(record.snapshots.rbegin()->first < name)) return malformed;
-      record.snapshots.emplace_hint(record.snapshots.end(), name, commit);
-    }
+    if (!get_catalog(in, info.commit, record.catalog)) return malformed;
   }
   if (!in.ok() || in.remaining() != 0) return malformed;
   info.pages_written = record.pages.size();

@@ -3,16 +3,17 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "catalog.h"
 #include "perennial/storage/page_store.h"
 #include "state_table.h"
 
 namespace perennial::storage {
 
-inline constexpr std::uint32_t kRecordFormatVersion = 1;
+inline constexpr std::uint32_t kRecordFormatVersion = 2;
 
 struct ListedPage {
   PageId id;
@@ -20,14 +21,17 @@ struct ListedPage {
 };
 
 struct Record {
-  CommitInfo info;                // file_bytes and live_bytes are not stored
+  CommitInfo info;  // file_bytes and live_bytes are not stored
+  StoreIdentity identity;
+  Retention retention;
   std::vector<ListedPage> pages;  // new and changed pages, whose bytes this commit holds
   std::vector<PageId> removed;
-  DenseTable dense;  // always whole
-  // With a full table, the pages and the snapshot names (this one's included) of the whole state.
+  DenseTable dense;                    // always whole
+  std::vector<std::uint64_t> dropped;  // commits that leave the catalog with this one, ascending
+  // With a full table, the pages and the commits (this one included) of the whole store.
   bool full = false;
   std::vector<ListedPage> table;
-  std::map<std::string, std::uint64_t> snapshots;
+  Catalog catalog;
 };
 
 Bytes encode_record(const Record& record);

@@ -3,7 +3,6 @@
 #include "state_table.h"
 
 #include <algorithm>
-#include <ranges>
 
 namespace perennial::storage {
 namespace {
@@ -13,79 +12,36 @@ PageId row_of(PageId id) {
   return id;
 }
 
-template <class Tiles>
-auto lower_bound(Tiles& tiles, std::uint32_t tile) {
-  return std::ranges::lower_bound(tiles, tile, {}, [](const auto& item) { return item.first; });
+template <class Items, class Key>
+auto lower_bound(Items& items, const Key& key) {
+  return std::ranges::lower_bound(items, key, {}, [](const auto& item) { return item.first; });
+}
+
+template <class Items, class Key>
+auto find_in(Items& items, const Key& key) {
+  const auto place = lower_bound(items, key);
+  return place != items.end() && place->first == key ? place : items.end();
 }
 
 }  // namespace
 
 const PageEntry* StateTable::find(const PageId& id) const {
-  const auto row = rows_.find(row_of(id));
+  const auto row = find_in(rows_, row_of(id));
   if (row == rows_.end()) return nullptr;
-  const auto place = lower_bound(row->second.tiles, id.tile);
-  if (place == row->second.tiles.end() || place->first != id.tile) return nullptr;
-  return &place->second;
+  const auto& tiles = row->second->tiles;
+  const auto tile = find_in(tiles, id.tile);
+  return tile == tiles.end() ? nullptr : &tile->second;
 }
 
-void StateTable::set(const PageId& id, const PageEntry& entry, Undo* undo) {
-  Row& row = rows_[row_of(id)];
-  row.stale = true;
-  const auto place = lower_bound(row.tiles, id.tile);
-  if (place != row.tiles.end() && place->first == id.tile) {
-    if (undo != nullptr) undo->emplace_back(id, place->second);
-    place->second = entry;
-    return;
-  }
-  if (undo != nullptr) undo->emplace_back(id, std::nullopt);
-  row.tiles.emplace(place, id.tile, entry);
-  ++size_;
-}
-
-bool StateTable::erase(const PageId& id, Undo* undo) {
-  const auto row = rows_.find(row_of(id));
-  if (row == rows_.end()) return false;
-  const auto place = lower_bound(row->second.tiles, id.tile);
-  if (place == row->second.tiles.end() || place->first != id.tile) return false;
-  if (undo != nullptr) undo->emplace_back(id, place->second);
-  row->second.tiles.erase(place);
-  row->second.stale = true;
-  if (row->second.tiles.empty()) rows_.erase(row);
-  --size_;
-  return true;
-}
-
-void StateTable::revert(const Undo& undo) {
-  for (const auto& [id, before] : std::views::reverse(undo)) {
-    if (before) {
-      set(id, *before);
-    } else {
-      erase(id);
-    }
-  }
-}
-
-Digest StateTable::digest() {
+Digest StateTable::digest() const {
   Hasher state;
   state.update(std::uint64_t{rows_.size()});
-  for (auto& [id, row] : rows_) {
-    if (row.stale) {
-      Hasher tiles;
-      for (const auto& [tile, entry] : row.tiles) {
-        tiles.update(std::uint64_t{tile})
-            .update(static_cast<std::uint64_t>(entry.shape.dtype))
-            .update(std::uint64_t{entry.shape.experts})
-            .update(std::uint64_t{entry.shape.record_floats})
-            .update(entry.digest);
-      }
-      row.digest = tiles.finish();
-      row.stale = false;
-    }
+  for (const auto& [id, row] : rows_) {
     state.update(static_cast<std::uint64_t>(id.kind))
         .update(std::uint64_t{id.pool})
         .update(std::uint64_t{id.row})
-        .update(std::uint64_t{row.tiles.size()})
-        .update(row.digest);
+        .update(std::uint64_t{row->tiles.size()})
+        .update(row->digest);
   }
   state.update(std::uint64_t{dense_.size()});
   for (const auto& [name, entry] : dense_) {
@@ -93,6 +49,60 @@ Digest StateTable::digest() {
     for (const ChunkRef& chunk : entry.chunks) state.update(chunk.digest);
   }
   return state.finish();
+}
+
+StateTable::Row& StateTable::Builder::touch(const PageId& row) {
+  const auto [place, is_new] = touched_.try_emplace(row);
+  if (is_new) {
+    const auto before = find_in(base_.rows_, row);
+    if (before != base_.rows_.end()) place->second.tiles = before->second->tiles;
+  }
+  return place->second;
+}
+
+void StateTable::Builder::set(const PageId& id, const PageEntry& entry) {
+  auto& tiles = touch(row_of(id)).tiles;
+  const auto place = lower_bound(tiles, id.tile);
+  if (place != tiles.end() && place->first == id.tile) {
+    place->second = entry;
+  } else {
+    tiles.emplace(place, id.tile, entry);
+    ++base_.size_;
+  }
+}
+
+bool StateTable::Builder::erase(const PageId& id) {
+  auto& tiles = touch(row_of(id)).tiles;
+  const auto place = find_in(tiles, id.tile);
+  if (place == tiles.end()) return false;
+  tiles.erase(place);
+  --base_.size_;
+  return true;
+}
+
+StateTable StateTable::Builder::build() {
+  decltype(base_.rows_) rows;
+  rows.reserve(base_.rows_.size() + touched_.size());
+  auto before = base_.rows_.begin();
+  for (auto& [id, row] : touched_) {
+    for (; before != base_.rows_.end() && before->first < id; ++before) rows.push_back(*before);
+    if (before != base_.rows_.end() && before->first == id) ++before;
+    if (row.tiles.empty()) continue;
+    Hasher hasher;
+    for (const auto& [tile, entry] : row.tiles) {
+      hasher.update(std::uint64_t{tile})
+          .update(static_cast<std::uint64_t>(entry.shape.dtype))
+          .update(std::uint64_t{entry.shape.experts})
+          .update(std::uint64_t{entry.shape.record_floats})
+          .update(entry.digest);
+    }
+    row.digest = hasher.finish();
+    rows.emplace_back(id, std::make_shared<const Row>(std::move(row)));
+  }
+  rows.insert(rows.end(), before, base_.rows_.end());
+  base_.rows_ = std::move(rows);
+  touched_.clear();
+  return std::move(base_);
 }
 
 }  // namespace perennial::storage

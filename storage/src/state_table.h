@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The state of a store in memory: which commit holds each page and each chunk of dense state.
+// The tables of a state: which commit holds each page and each chunk of dense state.
 #pragma once
 
 #include <cstdint>
 #include <map>
-#include <optional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +21,11 @@ struct PageEntry {
   PageShape shape;
   Digest digest;             // XXH3-128 of the payload
   std::uint64_t commit = 0;  // the commit that holds the bytes
+  // A delta: the commit that holds the whole version it is based on (0: this is one), and which
+  // experts it replaces.
+  std::uint64_t base = 0;
+  std::uint64_t changed = 0;
+  bool is_delta() const { return base != 0; }
 };
 
 struct ChunkRef {
@@ -39,46 +44,54 @@ struct DenseEntry {
 
 using DenseTable = std::map<std::string, DenseEntry>;
 
-// Pages are kept row by row. Each row remembers its digest, so the state digest after a commit
-// costs the rows touched plus one small hash a row. Not thread-safe while it is changed.
+// Immutable once built, so that readers need no lock; rows are shared between the states of
+// neighbouring commits.
 class StateTable {
  public:
-  // What it takes to take a change back: the entries as they were, oldest change first.
-  using Undo = std::vector<std::pair<PageId, std::optional<PageEntry>>>;
+  class Builder;
 
   const PageEntry* find(const PageId& id) const;
   std::size_t size() const { return size_; }
-
-  // Both append to `undo` if it is given. erase: false if the page was not listed.
-  void set(const PageId& id, const PageEntry& entry, Undo* undo = nullptr);
-  bool erase(const PageId& id, Undo* undo = nullptr);
-  void revert(const Undo& undo);
+  const DenseTable& dense() const { return dense_; }
 
   // visit(id, entry) in id order.
   template <class Visit>
   void for_each(Visit&& visit) const {
     for (const auto& [key, row] : rows_) {
-      for (const auto& [tile, entry] : row.tiles) {
+      for (const auto& [tile, entry] : row->tiles) {
         visit(PageId{key.kind, key.pool, key.row, tile}, entry);
       }
     }
   }
 
-  DenseTable& dense() { return dense_; }
-  const DenseTable& dense() const { return dense_; }
-
-  // The state digest of PageStore.
-  Digest digest();
+  // The state digest of PageStore. O(rows + dense chunks).
+  Digest digest() const;
 
  private:
   struct Row {
     std::vector<std::pair<std::uint32_t, PageEntry>> tiles;  // ascending
     Digest digest;
-    bool stale = true;
   };
-  std::map<PageId, Row> rows_;  // keyed by the id of tile 0
+  // Ascending; keyed by the id of tile 0.
+  std::vector<std::pair<PageId, std::shared_ptr<const Row>>> rows_;
   std::size_t size_ = 0;
   DenseTable dense_;
+};
+
+// Makes the next table out of one. Cost: O(rows) and the pages of the rows touched.
+class StateTable::Builder {
+ public:
+  explicit Builder(const StateTable& base = {}) : base_(base) {}
+  void set(const PageId& id, const PageEntry& entry);
+  // False if the page was not listed.
+  bool erase(const PageId& id);
+  void set_dense(DenseTable dense) { base_.dense_ = std::move(dense); }
+  StateTable build();
+
+ private:
+  Row& touch(const PageId& row);
+  StateTable base_;
+  std::map<PageId, Row> touched_;
 };
 
 }  // namespace perennial::storage

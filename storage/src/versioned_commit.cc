@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// VersionedStore: commit and restore.
+// VersionedStore: commit.
 #include <algorithm>
+#include <boost/asio/post.hpp>
 #include <chrono>
+#include <random>
 #include <utility>
 
+#include "guard.h"
 #include "keys.h"
 #include "page_codec.h"
 #include "text.h"
@@ -21,28 +24,17 @@ std::int64_t unix_ms_now() {
   return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
 }
 
+StoreIdentity new_identity() {
+  StoreIdentity identity;
+  std::random_device device;
+  for (std::uint8_t& byte : identity.origin.bytes) byte = static_cast<std::uint8_t>(device());
+  return identity;
+}
+
 bool is_name_character(char c) {
   return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' ||
          c == '_' || c == '-';
 }
-
-// Runs its action unless dismissed: takes a half-made commit back, also when a caller's payload
-// function throws.
-template <class Action>
-class Guard {
- public:
-  explicit Guard(Action action) : action_(std::move(action)) {}
-  ~Guard() {
-    if (armed_) action_();
-  }
-  Guard(const Guard&) = delete;
-  Guard& operator=(const Guard&) = delete;
-  void dismiss() { armed_ = false; }
-
- private:
-  Action action_;
-  bool armed_ = true;
-};
 
 }  // namespace
 
@@ -60,9 +52,9 @@ Status VersionedStore::check_snapshot(const std::string& name, const std::string
     return error(StatusCode::invalid_argument, "snapshot name '", name,
                  "' would read as a commit number");
   }
-  if (const auto found = snapshots_.find(name); found != snapshots_.end()) {
+  if (const std::uint64_t found = find_snapshot(state()->catalog, name); found != 0) {
     return error(StatusCode::invalid_argument, "snapshot '", name, "' exists already (commit ",
-                 found->second, ")");
+                 found, ")");
   }
   return {};
 }
@@ -103,16 +95,22 @@ Status VersionedStore::check_request(const CommitRequest& request) const {
                    "' is both written and removed");
     }
   }
+  if (request.identity && state()->info.commit != 0) {
+    return error(StatusCode::invalid_argument,
+                 "only an empty store can take over an identity; this one has commit ",
+                 state()->info.commit);
+  }
   return check_snapshot(request.snapshot, request.note);
 }
 
 VersionedStore::DensePlan VersionedStore::plan_dense(const CommitRequest& request) const {
   std::map<Digest, std::uint64_t> known;  // chunks of the current state
-  for (const auto& [name, entry] : state_.dense()) {
+  const StatePtr before = state();
+  for (const auto& [name, entry] : before->table.dense()) {
     for (const ChunkRef& chunk : entry.chunks) known.emplace(chunk.digest, chunk.commit);
   }
   DensePlan plan;
-  plan.table = state_.dense();
+  plan.table = before->table.dense();
   for (const std::string& name : request.removed_dense) plan.table.erase(name);
   for (const auto& [name, bytes] : request.dense) {
     DenseEntry entry;
@@ -120,7 +118,7 @@ VersionedStore::DensePlan VersionedStore::plan_dense(const CommitRequest& reques
     for (std::size_t at = 0; at < bytes.size(); at += kChunkBytes) {
       const auto chunk = std::span(bytes).subspan(at, std::min(kChunkBytes, bytes.size() - at));
       const Digest digest = digest_of(chunk);
-      const auto [place, is_new] = known.emplace(digest, head_.commit + 1);
+      const auto [place, is_new] = known.emplace(digest, before->info.commit + 1);
       if (is_new) {
         plan.new_chunks.emplace(digest, chunk);
         plan.new_bytes += chunk.size();
@@ -139,7 +137,10 @@ std::uint64_t VersionedStore::estimate(const CommitRequest& request, const Dense
   for (const PageWrite& page : request.pages) bytes += page.shape.payload_bytes() + 256;
   bytes += 32 * request.removed_pages.size();
   for (const auto& [name, entry] : plan.table) bytes += 512 + 32 * entry.chunks.size();
-  if (full) bytes += 64 * (state_.size() + request.pages.size()) + 256 * snapshots_.size();
+  if (full) {
+    const StatePtr before = state();
+    bytes += 64 * (before->table.size() + request.pages.size()) + 64 * before->catalog.size();
+  }
   return bytes;
 }
 
@@ -152,8 +153,9 @@ Status VersionedStore::write_chunks(const DensePlan& plan, std::uint64_t commit)
   return {};
 }
 
+// Whole, or as a delta where the caller says which experts changed and that pays.
 Status VersionedStore::write_pages(const CommitRequest& request, Record& record) {
-  const std::uint64_t commit = record.info.commit;
+  const StatePtr before = state();
   record.pages.reserve(request.pages.size());
   for (const PageWrite& page : request.pages) {
     Result<std::span<const std::byte>> payload = page.payload();
@@ -163,129 +165,149 @@ Status VersionedStore::write_pages(const CommitRequest& request, Record& record)
                    page.shape.payload_bytes(), " bytes, the payload function gave ",
                    payload->size());
     }
-    const PageHeader header = encode_page_header(page.id, page.shape, commit, *payload);
-    if (Status status = backend_->put(page_key(commit, page.id), header, *payload); !status.ok()) {
+    PageEntry entry{page.shape, digest_of(*payload), record.info.commit, 0, 0};
+    std::span<const std::byte> body = *payload;
+    Digest body_digest = entry.digest;
+    Bytes delta;
+    if (const PageEntry* old = before->table.find(page.id);
+        old != nullptr && page.changed != 0 && old->shape == page.shape &&
+        delta_pays(page.changed | old->changed, page.shape)) {
+      entry.base = old->is_delta() ? old->base : old->commit;
+      entry.changed = page.changed | old->changed;
+      delta = encode_delta(entry, *payload);
+      body = delta;
+      body_digest = digest_of(delta);
+    }
+    const PageHeader header = encode_page_header(page.id, entry, body_digest);
+    if (Status status = backend_->put(page_key(entry.commit, page.id), header, body);
+        !status.ok()) {
       return status;
     }
-    record.pages.push_back({page.id, {page.shape, digest_of(*payload), commit}});
-    record.info.bytes_written += payload->size();
+    record.info.bytes_written += body.size();
+    record.pages.push_back({page.id, entry});
   }
   return {};
 }
 
-void VersionedStore::add_full_table(Record& record) const {
+Record VersionedStore::next_record(const std::string& snapshot, const std::string& note) const {
+  const StatePtr before = state();
+  Record record;
+  record.info.commit = before->info.commit + 1;
+  record.info.parent = before->info.commit;
+  record.info.snapshot = snapshot;
+  record.info.note = note;
+  record.info.unix_ms = unix_ms_now();
+  record.identity = before->info.commit == 0 ? new_identity() : before->identity;
+  record.retention = before->retention;
+  record.dense = before->table.dense();
+  return record;
+}
+
+void VersionedStore::apply_retention(Record& record) const {
+  Catalog catalog = state()->catalog;
+  for (const std::uint64_t commit : record.dropped) catalog.erase(commit);
+  catalog[record.info.commit] = {record.info.unix_ms, record.info.snapshot};
+  const std::vector<std::uint64_t> gone = not_retained(catalog, record.retention, pinned());
+  record.dropped.insert(record.dropped.end(), gone.begin(), gone.end());
+  std::ranges::sort(record.dropped);
+}
+
+bool VersionedStore::wants_full_table(const Record& record) const {
+  const std::uint64_t last = state()->full_commit;
+  return last == 0 || record.info.commit - last >= options_.full_table_every;
+}
+
+void VersionedStore::add_full_table(const State& state, Record& record) {
   record.full = true;
-  record.table.reserve(state_.size());
-  state_.for_each([&](const PageId& id, const PageEntry& entry) {
+  record.table.reserve(state.table.size());
+  state.table.for_each([&](const PageId& id, const PageEntry& entry) {
     record.table.push_back({id, entry});
   });
-  record.snapshots = snapshots_;
-  if (!record.info.snapshot.empty()) {
-    record.snapshots.emplace(record.info.snapshot, record.info.commit);
-  }
+  record.catalog = state.catalog;
 }
 
-Status VersionedStore::write_record(const Record& record) {
+Result<CommitInfo> VersionedStore::finish(Record record, State next) {
+  next.info.pages_listed = record.info.pages_listed = next.table.size();
+  next.info.state_digest = record.info.state_digest = next.table.digest();
+  next.info.pages_written = record.pages.size();
+  next.info.pages_removed = record.removed.size();
   const Bytes bytes = encode_record(record);
-  return backend_->put(record_key(record.info.commit), {}, bytes);
+  if (Status status = backend_->put(record_key(record.info.commit), {}, bytes); !status.ok()) {
+    return status;
+  }
+  if (Status status = backend_->publish(); !status.ok()) return status;
+  next.info.file_bytes = backend_->file_of(record.info.commit).bytes;
+  next.info.live_bytes = next.info.bytes_written;
+  if (record.full) next.full_commit = record.info.commit;
+  const CommitInfo info = next.info;
+  set_state(std::make_shared<const State>(std::move(next)));
+  {
+    const std::lock_guard lock(counters_mutex_);
+    written_.commits += 1;
+    written_.pages_written += info.pages_written;
+    written_.bytes_written += info.bytes_written;
+    for (const ListedPage& page : record.pages) written_.delta_pages += page.entry.is_delta();
+  }
+  reclaim_soon();
+  return info;
 }
 
-void VersionedStore::adopt(const Record& record) {
-  head_ = record.info;
-  head_.pages_written = record.pages.size();
-  head_.pages_removed = record.removed.size();
-  head_.file_bytes = backend_->file_bytes(head_.commit);
-  head_.live_bytes = head_.bytes_written;
-  if (record.full) last_full_ = head_.commit;
-  if (!head_.snapshot.empty()) snapshots_.emplace(head_.snapshot, head_.commit);
-  written_.commits += 1;
-  written_.pages_written += head_.pages_written;
-  written_.bytes_written += head_.bytes_written;
-}
-
-Result<CommitInfo> VersionedStore::commit(const CommitRequest& request) {
-  if (Status status = ensure_open(); !status.ok()) return status;
-  if (Status status = check_request(request); !status.ok()) return status;
+Result<CommitInfo> VersionedStore::build_and_publish(const CommitRequest& request) {
   DensePlan plan = plan_dense(request);
-  Record record;
-  record.info.commit = head_.commit + 1;
-  record.info.parent = head_.commit;
-  record.info.snapshot = request.snapshot;
-  record.info.note = request.note;
-  record.info.unix_ms = unix_ms_now();
+  Record record = next_record(request.snapshot, request.note);
   record.info.bytes_written = plan.new_bytes;
-  const bool full = last_full_ == 0 || record.info.commit - last_full_ >= full_table_every_;
-
+  if (request.identity) record.identity = *request.identity;
+  if (request.retention) record.retention = *request.retention;
+  apply_retention(record);
+  const bool full = wants_full_table(record);
   if (Status status = backend_->begin(record.info.commit, estimate(request, plan, full));
       !status.ok()) {
     return status;
   }
-  StateTable::Undo undo;
-  DenseTable dense_before;
-  bool applied = false;
-  Guard take_back([&] {
-    backend_->abandon();
-    state_.revert(undo);
-    if (applied) state_.dense() = std::move(dense_before);
-  });
+  Guard abandon([&] { backend_->abandon(); });
   if (Status status = write_chunks(plan, record.info.commit); !status.ok()) return status;
   if (Status status = write_pages(request, record); !status.ok()) return status;
-
+  const StatePtr before = state();
   for (const PageId& id : request.removed_pages) {
-    if (state_.erase(id, &undo)) record.removed.push_back(id);
+    if (before->table.find(id) != nullptr) record.removed.push_back(id);
   }
-  for (const ListedPage& page : record.pages) state_.set(page.id, page.entry, &undo);
   record.dense = std::move(plan.table);
-  dense_before = std::exchange(state_.dense(), record.dense);
-  applied = true;
-  record.info.pages_listed = state_.size();
-  record.info.state_digest = state_.digest();
-  if (full) add_full_table(record);
-  if (Status status = write_record(record); !status.ok()) return status;
-  if (Status status = backend_->publish(); !status.ok()) return status;
-  take_back.dismiss();
-  adopt(record);
-  return head_;
+  State next = next_state(*before, record);
+  if (full) add_full_table(next, record);
+  Result<CommitInfo> info = finish(std::move(record), std::move(next));
+  if (info.ok()) abandon.dismiss();
+  return info;
 }
 
-Result<CommitInfo> VersionedStore::restore(std::uint64_t commit, const std::string& snapshot,
-                                           const std::string& note) {
-  if (Status status = ensure_open(); !status.ok()) return status;
-  if (commit == 0 || commit > head_.commit) {
-    return error(StatusCode::not_found, "no commit ", commit, "; the last one is ", head_.commit);
-  }
-  if (Status status = check_snapshot(snapshot, note); !status.ok()) return status;
-  Result<Loaded> loaded = load_commit(commit);
-  if (!loaded.ok()) return loaded.status();
-  Record record;
-  record.info.commit = head_.commit + 1;
-  record.info.parent = commit;
-  record.info.snapshot = snapshot;
-  record.info.note = note;
-  record.info.unix_ms = unix_ms_now();
-  record.info.pages_listed = loaded->state.size();
-  record.info.state_digest = loaded->info.state_digest;
-  record.dense = loaded->state.dense();
+Result<CommitInfo> VersionedStore::commit(const CommitRequest& request) {
+  if (Status status = ready(); !status.ok()) return status;
+  if (Status status = check_request(request); !status.ok()) return status;
+  return build_and_publish(request);
+}
 
-  std::swap(state_, loaded->state);
-  Guard take_back([&] {
-    backend_->abandon();
-    std::swap(state_, loaded->state);
-  });
-  add_full_table(record);
-  CommitRequest nothing;
-  nothing.note = note;
-  DensePlan plan;
-  plan.table = record.dense;
-  if (Status status = backend_->begin(record.info.commit, estimate(nothing, plan, true));
-      !status.ok()) {
-    return status;
+std::future<Result<CommitInfo>> VersionedStore::commit_async(CommitRequest request) {
+  auto promise = std::make_shared<std::promise<Result<CommitInfo>>>();
+  std::future<Result<CommitInfo>> future = promise->get_future();
+  Status status = ready();
+  if (status.ok()) status = check_request(request);
+  if (!status.ok()) {
+    promise->set_value(std::move(status));
+    return future;
   }
-  if (Status status = write_record(record); !status.ok()) return status;
-  if (Status status = backend_->publish(); !status.ok()) return status;
-  take_back.dismiss();
-  adopt(record);
-  return head_;
+  auto flight = std::make_shared<std::promise<void>>();
+  flight_ = flight->get_future().share();
+  boost::asio::post(commit_thread_, [this, promise, flight,
+                                     owned = std::make_shared<CommitRequest>(std::move(request))] {
+    try {
+      Result<CommitInfo> result = build_and_publish(*owned);
+      flight->set_value();
+      promise->set_value(std::move(result));
+    } catch (...) {
+      flight->set_value();
+      promise->set_exception(std::current_exception());
+    }
+  });
+  return future;
 }
 
 }  // namespace perennial::storage

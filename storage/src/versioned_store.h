@@ -4,23 +4,33 @@
 #pragma once
 
 #include <atomic>
+#include <boost/asio/thread_pool.hpp>
 #include <cstdint>
+#include <future>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "backend.h"
 #include "perennial/storage/page_store.h"
-#include "record.h"
-#include "state_table.h"
+#include "state.h"
 
 namespace perennial::storage {
 
+class LiveSet;
+
+struct VersionedStoreOptions {
+  std::uint32_t full_table_every = 64;
+  bool reclaim_in_background = false;
+};
+
 class VersionedStore final : public PageStore {
  public:
-  VersionedStore(std::unique_ptr<Backend> backend, std::uint32_t full_table_every);
+  VersionedStore(std::unique_ptr<Backend> backend, const VersionedStoreOptions& options);
+  ~VersionedStore() override;
 
   // Reads the state of the backend's last commit. On failure the store must not be used.
   Status load();
@@ -32,15 +42,24 @@ class VersionedStore final : public PageStore {
   Result<Digest> page_digest(const PageId& id) const override;
   Result<Bytes> read_dense(const std::string& name) const override;
   std::vector<std::string> dense_names() const override;
-  Result<CommitInfo> commit(const CommitRequest& request) override;
-  Result<CommitInfo> restore(std::uint64_t commit, const std::string& snapshot,
-                             const std::string& note) override;
+  Result<Digest> dense_digest(const std::string& name) const override;
   Result<CommitInfo> head() const override;
   std::vector<CommitInfo> log() const override;
   Result<std::uint64_t> resolve(const std::string& name) const override;
-  Result<VerifyReport> verify() override;
-  StoreCounters counters() const override;
+  StoreIdentity identity() const override;
+  std::string location() const override;
   std::filesystem::path scratch_folder() const override;
+
+  Result<CommitInfo> commit(const CommitRequest& request) override;
+  std::future<Result<CommitInfo>> commit_async(CommitRequest request) override;
+  Result<CommitInfo> restore(const RestoreRequest& request) override;
+  Result<CommitInfo> drop(const std::vector<std::uint64_t>& commits,
+                          const std::string& note) override;
+  Retention retention() const override;
+  Result<std::unique_ptr<PageReader>> at(std::uint64_t commit) const override;
+  Result<ReclaimReport> reclaim(const ReclaimOptions& options) override;
+  Result<VerifyReport> verify(const VerifyOptions& options) override;
+  StoreCounters counters() const override;
   Result<std::uint64_t> size_bytes() const override;
 
  private:
@@ -50,38 +69,69 @@ class VersionedStore final : public PageStore {
     std::map<Digest, std::span<const std::byte>> new_chunks;
     std::uint64_t new_bytes = 0;
   };
-  struct Loaded {
-    StateTable state;
-    std::map<std::string, std::uint64_t> snapshots;
-    CommitInfo info;
-    std::uint64_t full_commit = 0;  // the commit whose full table it was built from
-  };
 
+  StatePtr state() const;
+  void set_state(StatePtr state);
+  // Waits for a commit in flight, then opens again what a failure closed.
+  Status ready();
   Status ensure_open();
-  Result<Record> read_record(std::uint64_t commit) const;
-  Result<Loaded> load_commit(std::uint64_t commit) const;
+  void wait_for_flight();
   Status check_request(const CommitRequest& request) const;
   Status check_snapshot(const std::string& name, const std::string& note) const;
+  // ok if the commits may be dropped.
+  Status check_drop(const std::set<std::uint64_t>& commits) const;
+  std::set<std::uint64_t> pinned() const;
+
+  Result<CommitInfo> build_and_publish(const CommitRequest& request);
   DensePlan plan_dense(const CommitRequest& request) const;
   std::uint64_t estimate(const CommitRequest& request, const DensePlan& plan, bool full) const;
   Status write_chunks(const DensePlan& plan, std::uint64_t commit);
   Status write_pages(const CommitRequest& request, Record& record);
-  // Fills the table and the snapshots of a full record from the state.
-  void add_full_table(Record& record) const;
-  Status write_record(const Record& record);
-  void adopt(const Record& record);
-  std::string where(std::uint64_t commit) const;
-  void verify_commit(std::uint64_t commit, VerifyReport& report) const;
+  // A record that follows the current state and changes nothing.
+  Record next_record(const std::string& snapshot, const std::string& note) const;
+  // Adds what the retention rule lets go to record.dropped.
+  void apply_retention(Record& record) const;
+  bool wants_full_table(const Record& record) const;
+  // Fills the table and the catalog of a full record from the state that it makes.
+  static void add_full_table(const State& state, Record& record);
+  // Writes the record last, publishes, and makes its state the current one.
+  Result<CommitInfo> finish(Record record, State next);
+  Result<CommitInfo> publish_record(Record record, State next);
+  void reclaim_soon();
+  void look_again_later();
+
+  Result<ReclaimReport> reclaim_now(const ReclaimOptions& options);
+  void verify_live(const LiveSet& live, VerifyReport& report,
+                   const std::function<bool(std::uint64_t)>& tick) const;
 
   std::unique_ptr<Backend> backend_;
-  std::uint32_t full_table_every_;
-  StateTable state_;
-  std::map<std::string, std::uint64_t> snapshots_;
-  CommitInfo head_;  // commit 0: empty store
-  std::uint64_t last_full_ = 0;
+  VersionedStoreOptions options_;
+
+  mutable std::mutex state_mutex_;  // guards the pointer
+  StatePtr state_ = std::make_shared<const State>();
+
+  // Commits that at() readers keep from being dropped. Shared with them.
+  struct Pins {
+    std::mutex mutex;
+    std::multiset<std::uint64_t> commits;
+  };
+  std::shared_ptr<Pins> pins_ = std::make_shared<Pins>();
+
   mutable std::atomic<std::uint64_t> pages_read_{0};
   mutable std::atomic<std::uint64_t> bytes_read_{0};
+  mutable std::mutex counters_mutex_;
   StoreCounters written_;
+
+  std::mutex maintenance_;  // verify reads what reclaim removes
+  // Beyond either, the store's files are worth a look by the background reclaiming.
+  std::atomic<std::uint64_t> look_above_bytes_{0};
+  std::atomic<std::size_t> look_above_files_{0};
+  std::atomic<bool> reclaim_queued_{false};
+  std::atomic<bool> closing_{false};
+  std::shared_future<void> flight_;  // the commit in flight
+  // Last, so that they end first.
+  boost::asio::thread_pool commit_thread_{1};
+  boost::asio::thread_pool reclaim_thread_{1};
 };
 
 }  // namespace perennial::storage

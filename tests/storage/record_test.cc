@@ -30,17 +30,24 @@ Record sample(bool full) {
   record.info.state_digest = digest_of(bytes_of(1, 10));
   record.info.pages_listed = 2;
   record.info.bytes_written = 512;
-  record.pages = {{weights(1, 2), {shape_of(4, 16), digest_of(bytes_of(2, 10)), 300}},
-                  {{PageKind::state, 3, 1, 2}, {shape_of(4, 33), digest_of(bytes_of(3, 10)), 300}}};
+  record.identity.origin = digest_of(bytes_of(6, 10));
+  record.retention = {.keep_last = 5, .hourly = 24, .daily = 7};
+  record.pages = {
+      {weights(1, 2), {shape_of(4, 16), digest_of(bytes_of(2, 10)), 300, 250, 0b0101}},
+      {{PageKind::state, 3, 1, 2}, {shape_of(4, 33), digest_of(bytes_of(3, 10)), 300, 0, 0}}};
   record.removed = {weights(9, 9)};
   record.dense["empty"] = {};
   record.dense["router"] = {kChunkBytes + 5,
                             {{digest_of(bytes_of(4, 10)), 12}, {digest_of(bytes_of(5, 10)), 300}}};
+  record.dropped = {3, 299};
   record.full = full;
   if (full) {
     record.table = record.pages;
     record.table[0].entry.commit = 5;
-    record.snapshots = {{"best", 300}, {"first", 1}};
+    record.table[0].entry.base = 2;
+    record.catalog = {{1, {1'600'000'000'000, "first"}},
+                      {7, {1'650'000'000'000, ""}},
+                      {300, {1'700'000'000'123, "best"}}};
   }
   return record;
 }
@@ -74,44 +81,81 @@ TEST(Keys, SortChunksThenPagesThenTheRecordThenTheNextCommit) {
 }
 
 TEST(PageHeader, HasTheBytesOfTheFormat) {
-  const Bytes payload(16);
-  const PageHeader header =
-      encode_page_header({PageKind::state, 2, 3, 4}, shape_of(2, 2), 5, payload);
+  const PageEntry entry{shape_of(2, 2), {}, 5, 4, 2};
+  Digest body;
+  body.bytes.fill(0xab);
+  const PageHeader header = encode_page_header({PageKind::state, 2, 3, 4}, entry, body);
   const std::string text(reinterpret_cast<const char*>(header.data()), header.size());
-  EXPECT_EQ(hex(text.substr(0, 48)),
-            "50524e4c50414745"
-            "01000000"
-            "00010000"
+  EXPECT_EQ(hex(text.substr(0, 60)),
+            "50524e50"
+            "02000100"
             "02000000"
             "02000000"
             "02000000"
             "03000000"
             "04000000"
-            "10000000"
-            "0500000000000000");
-  EXPECT_EQ(hex(text.substr(48)), "688952c7656aa6d0824f5595b3778fc8");
+            "abababababababab"
+            "0500000000000000"
+            "0400000000000000"
+            "0200000000000000");
+  EXPECT_EQ(hex(text.substr(60)), "1b46c48b");
 }
 
 TEST(PageHeader, EveryFlippedByteIsFound) {
   const PageId id = weights(3, 4);
-  const PageShape shape = shape_of(2, 8);
-  const Bytes payload = bytes_of(1, shape.payload_bytes());
-  const PageHeader header = encode_page_header(id, shape, 5, payload);
-  Bytes value(header.begin(), header.end());
-  value.insert(value.end(), payload.begin(), payload.end());
-  const Digest digest = digest_of(payload);
-  ASSERT_TRUE(check_page_value(value, id, shape, 5, digest).ok());
-  for (std::size_t at = 0; at < value.size(); ++at) {
-    Bytes damaged = value;
-    damaged[at] ^= std::byte{0x10};
-    EXPECT_EQ(check_page_value(damaged, id, shape, 5, digest).code(), StatusCode::corruption) << at;
-    EXPECT_FALSE(check_page_value(std::span(value).first(at), id, shape, 5, digest).ok()) << at;
+  for (const bool is_delta : {false, true}) {
+    const Bytes payload = bytes_of(1, shape_of(4, 8).payload_bytes());
+    const PageEntry entry{shape_of(4, 8), digest_of(payload), 5, is_delta ? 3u : 0u,
+                          is_delta ? 0b0110u : 0u};
+    const Bytes body = is_delta ? encode_delta(entry, payload) : payload;
+    ASSERT_EQ(body.size(), stored_bytes(entry));
+    const PageHeader header = encode_page_header(id, entry, digest_of(body));
+    Bytes value(header.begin(), header.end());
+    value.insert(value.end(), body.begin(), body.end());
+    const auto check = [&](std::span<const std::byte> bytes, const PageId& page,
+                           const PageEntry& expected) {
+      Digest digest;
+      return check_page_value(bytes, page, expected, digest).status().code();
+    };
+    ASSERT_EQ(check(value, id, entry), StatusCode::ok);
+    for (std::size_t at = 0; at < value.size(); ++at) {
+      Bytes damaged = value;
+      damaged[at] ^= std::byte{0x10};
+      EXPECT_EQ(check(damaged, id, entry), StatusCode::corruption) << at;
+      EXPECT_NE(check(std::span(value).first(at), id, entry), StatusCode::ok) << at;
+    }
+    EXPECT_NE(check(value, weights(3, 5), entry), StatusCode::ok);
+    PageEntry other = entry;
+    other.shape = shape_of(8, 4);
+    EXPECT_NE(check(value, id, other), StatusCode::ok);
+    other = entry;
+    other.commit = 6;
+    EXPECT_NE(check(value, id, other), StatusCode::ok);
+    other = entry;
+    other.base = is_delta ? 2 : 1;
+    other.changed = is_delta ? 0b0110 : 0b1111;
+    EXPECT_NE(check(value, id, other), StatusCode::ok);
   }
-  EXPECT_FALSE(check_page_value(value, weights(3, 5), shape, 5, digest).ok());
-  EXPECT_FALSE(check_page_value(value, id, shape_of(8, 2), 5, digest).ok());
-  EXPECT_FALSE(check_page_value(value, id, shape, 6, digest).ok());
-  // Whole in itself, yet not what the page table expects.
-  EXPECT_FALSE(check_page_value(value, id, shape, 5, digest_of(bytes_of(2, 64))).ok());
+}
+
+TEST(Delta, HoldsTheChangedExpertsAndNoOthers) {
+  const Bytes before = bytes_of(1, 4 * 8);
+  const Bytes after = bytes_of(2, 4 * 8);
+  const PageEntry entry{shape_of(4, 2), {}, 5, 3, 0b1010};
+  Bytes payload = before;
+  apply_delta(entry, encode_delta(entry, after), payload);
+  for (std::size_t i = 0; i < payload.size(); ++i) {
+    EXPECT_EQ(payload[i], (i / 8) % 2 == 1 ? after[i] : before[i]) << i;
+  }
+}
+
+TEST(Delta, PaysForAThirdOfAPageOfAtMost64Experts) {
+  EXPECT_TRUE(delta_pays(0b11, shape_of(6, 4)));
+  EXPECT_FALSE(delta_pays(0b111, shape_of(6, 4)));
+  EXPECT_FALSE(delta_pays(0, shape_of(6, 4)));
+  EXPECT_FALSE(delta_pays(0b1000000, shape_of(6, 4)));  // an expert that does not exist
+  EXPECT_TRUE(delta_pays(std::uint64_t{1} << 63, shape_of(64, 4)));
+  EXPECT_FALSE(delta_pays(1, shape_of(65, 4)));
 }
 
 TEST(Record, RoundTrips) {
@@ -130,14 +174,19 @@ TEST(Record, RoundTrips) {
     EXPECT_EQ(found->pages[1].id, (PageId{PageKind::state, 3, 1, 2}));
     EXPECT_EQ(found->dense.at("router").chunks[0].commit, 12u);
     EXPECT_EQ(found->table.size(), full ? 2u : 0u);
-    EXPECT_EQ(found->snapshots.size(), full ? 2u : 0u);
+    EXPECT_EQ(found->catalog, record.catalog);
+    EXPECT_EQ(found->dropped, record.dropped);
+    EXPECT_EQ(found->retention, record.retention);
+    EXPECT_EQ(found->identity, record.identity);
+    EXPECT_EQ(found->pages[0].entry.base, 250u);
+    EXPECT_EQ(found->pages[0].entry.changed, 0b0101u);
   }
 }
 
-// Format 1, for good: a change of these bytes needs a new version and a reader of the old one.
+// Format 2, for good: a change of these bytes needs a new version and a reader of the old one.
 TEST(Record, HasTheBytesOfTheFormat) {
-  EXPECT_EQ(digest_of(encode_record(sample(false))).hex(), "f20fe5a953d09383792354bb533f70e7");
-  EXPECT_EQ(digest_of(encode_record(sample(true))).hex(), "a37b320ce50e3c60d06489ba5f064ef0");
+  EXPECT_EQ(digest_of(encode_record(sample(false))).hex(), "42c5bc50e693af619b72d9fcf395935f");
+  EXPECT_EQ(digest_of(encode_record(sample(true))).hex(), "d2510d96674503351b8a03aa9836cb7f");
 }
 
 TEST(Record, EveryFlipAndEveryCutIsFound) {
@@ -181,7 +230,7 @@ TEST(Record, HostileFieldsAreRefusedOrHarmless) {
 
 TEST(Record, ANewerFormatIsAVersionMismatch) {
   Bytes bytes = encode_record(sample(false));
-  bytes[8] = std::byte{2};
+  bytes[8] = std::byte{3};
   const std::size_t body = bytes.size() - 16;
   const Digest digest = digest_of(std::span(bytes).first(body));
   std::memcpy(bytes.data() + body, digest.bytes.data(), 16);

@@ -78,6 +78,20 @@ class Change {
     written_[id] = model_.pages[id];
     return *this;
   }
+  // Changes some experts of a page that is there, and says which.
+  Change& experts(const PageId& id, std::uint64_t changed, std::uint64_t seed) {
+    Model::Page& page = model_.pages.at(id);
+    const std::size_t record = page.payload.size() / page.shape.experts;
+    const Bytes fresh = bytes_of(seed, page.payload.size());
+    for (std::uint32_t i = 0; i < page.shape.experts; ++i) {
+      if ((changed >> i & 1) != 0) {
+        std::memcpy(page.payload.data() + i * record, fresh.data() + i * record, record);
+      }
+    }
+    written_[id] = page;
+    changed_[id] = changed;
+    return *this;
+  }
   Change& remove(const PageId& id) {
     model_.pages.erase(id);
     request.removed_pages.push_back(id);
@@ -101,10 +115,12 @@ class Change {
   const CommitRequest& get() {
     request.pages.clear();
     for (const auto& [id, page] : written_) {
-      request.pages.push_back({id, page.shape, [&page = page] {
+      request.pages.push_back({id, page.shape,
+                               [&page = page] {
                                  return Result<std::span<const std::byte>>(
                                      std::span<const std::byte>(page.payload));
-                               }});
+                               },
+                               changed_.contains(id) ? changed_.at(id) : 0});
     }
     return request;
   }
@@ -114,10 +130,11 @@ class Change {
  private:
   Model& model_;
   std::map<PageId, Model::Page> written_;
+  std::map<PageId, std::uint64_t> changed_;
 };
 
 // Empty if the store's state is exactly the model's; otherwise what differs first.
-inline std::string difference(const PageStore& store, const Model& model) {
+inline std::string difference(const PageReader& store, const Model& model) {
   std::vector<PageId> expected;
   for (const auto& [id, page] : model.pages) expected.push_back(id);
   if (store.pages() != expected) {

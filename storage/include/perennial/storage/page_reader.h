@@ -77,8 +77,8 @@ class PageReader {
 
   // The commit whose state this is; not_found in an empty store.
   virtual Result<CommitInfo> head() const = 0;
-  // The commits that can be restored, oldest first; reads every record. A record that cannot be read
-  // leaves its commit number, and the error as the note.
+  // The commits that can be restored, oldest first; reads every record. A record that cannot be
+  // read leaves its commit number, and the error as the note.
   virtual std::vector<CommitInfo> log() const = 0;
   // The commit of a snapshot name, or of a decimal commit number; not_found, also when dropped.
   virtual Result<std::uint64_t> resolve(const std::string& name) const = 0;

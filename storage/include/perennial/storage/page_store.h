@@ -86,6 +86,9 @@ struct VerifyReport {
 struct ReclaimOptions {
   // A file is rewritten when more than this share of it is dead.
   double max_dead = 0.5;
+  // Beside them the deadest files, until all files together have at most so many times the live
+  // bytes; 0 = only max_dead counts. 1.2 is a thorough cleaning.
+  double target_space = 0;
   // Runs of at least `fold_files` neighbouring files below `fold_bytes` each become one; 0 = never.
   std::uint32_t fold_files = 16;
   std::uint64_t fold_bytes = std::uint64_t{4} << 20;

@@ -30,12 +30,12 @@ struct RocksdbStoreOptions {
   bool reclaim_in_background = true;
 };
 
-// Opens the store in `folder` ({db/, stage/, views/, runs/, FORMAT, LOCK}) for writing and takes its
-// lock. The format is described byte by byte in docs/storage_format.md. busy: another process holds
-// it (named in the message). version_mismatch: a newer format. not_found: no such store.
+// Opens the store in `folder` ({db/, stage/, views/, runs/, FORMAT, LOCK}) for writing and takes
+// its lock. The format is described byte by byte in docs/storage_format.md. busy: another process
+// holds it (named in the message). version_mismatch: a newer format. not_found: no such store.
 // invalid_argument: the folder holds something else, or mode create and a store is there. io_error:
-// read-only folder, ... corruption: names the file. A folder that is not opened successfully is left
-// as it was.
+// read-only folder, ... corruption: names the file. A folder that is not opened successfully is
+// left as it was.
 Result<std::unique_ptr<PageStore>> open_rocksdb_store(const std::filesystem::path& folder,
                                                       const RocksdbStoreOptions& options = {});
 
@@ -47,9 +47,9 @@ struct ViewOptions {
 
 // Opens one state of a store for reading only, also beside a process that writes to it; takes no
 // lock. The view is a folder of hard links in views/ with a lease that ends with the process; what
-// the writer commits, drops, reclaims or reopens meanwhile does not change it. A store on a read-only
-// file system is read in place. A commit in flight may be seen a moment before it is acknowledged.
-// Errors as for open_rocksdb_store; not_found also for a snapshot that is not there.
+// the writer commits, drops, reclaims or reopens meanwhile does not change it. A store on a
+// read-only file system is read in place. A commit in flight may be seen a moment before it is
+// acknowledged. Errors as for open_rocksdb_store; not_found also for a snapshot that is not there.
 Result<std::unique_ptr<PageReader>> open_rocksdb_view(const std::filesystem::path& folder,
                                                       const ViewOptions& options = {});
 

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// VersionedStore: restore and drop.
+#include <set>
+#include <utility>
+
+#include "guard.h"
+#include "state_reader.h"
+#include "text.h"
+#include "versioned_store.h"
+
+namespace perennial::storage {
+
+// Writes a commit that holds nothing but its record.
+Result<CommitInfo> VersionedStore::publish_record(Record record, State next) {
+  CommitRequest nothing;
+  nothing.note = record.info.note;
+  DensePlan plan;
+  plan.table = record.dense;
+  if (Status status = backend_->begin(record.info.commit, estimate(nothing, plan, true));
+      !status.ok()) {
+    return status;
+  }
+  Guard abandon([&] { backend_->abandon(); });
+  Result<CommitInfo> info = finish(std::move(record), std::move(next));
+  if (info.ok()) abandon.dismiss();
+  return info;
+}
+
+Result<CommitInfo> VersionedStore::restore(const RestoreRequest& request) {
+  if (Status status = ready(); !status.ok()) return status;
+  const StatePtr before = state();
+  if (!before->catalog.contains(request.commit)) {
+    return resolve_in(*before, std::to_string(request.commit)).status();
+  }
+  if (Status status = check_snapshot(request.snapshot, request.note); !status.ok()) return status;
+  Result<StatePtr> old = load_state(*backend_, request.commit);
+  if (!old.ok()) return old.status();
+
+  Record record = next_record(request.snapshot, request.note);
+  record.info.parent = request.commit;
+  record.dense = (*old)->table.dense();
+  if (request.drop_later) {
+    std::set<std::uint64_t> later;
+    for (auto at = before->catalog.upper_bound(request.commit); at != before->catalog.end(); ++at) {
+      later.insert(at->first);
+    }
+    if (Status status = check_drop(later); !status.ok()) return status;
+    record.dropped.assign(later.begin(), later.end());
+  }
+  apply_retention(record);
+  State next = next_state(*before, record);
+  next.table = (*old)->table;
+  add_full_table(next, record);
+  return publish_record(std::move(record), std::move(next));
+}
+
+Status VersionedStore::check_drop(const std::set<std::uint64_t>& commits) const {
+  for (const Backend::Lease& lease : backend_->leases()) {
+    if (commits.contains(lease.commit)) {
+      return error(StatusCode::busy, "commit ", lease.commit, " is being read by ", lease.reader);
+    }
+  }
+  const std::lock_guard lock(pins_->mutex);
+  for (const std::uint64_t commit : commits) {
+    if (pins_->commits.contains(commit)) {
+      return error(StatusCode::busy, "commit ", commit, " is being read by this process");
+    }
+  }
+  return {};
+}
+
+Result<CommitInfo> VersionedStore::drop(const std::vector<std::uint64_t>& commits,
+                                        const std::string& note) {
+  if (Status status = ready(); !status.ok()) return status;
+  const StatePtr before = state();
+  const std::set<std::uint64_t> gone(commits.begin(), commits.end());
+  if (gone.empty()) return error(StatusCode::invalid_argument, "no commit to drop was given");
+  for (const std::uint64_t commit : gone) {
+    if (!before->catalog.contains(commit)) {
+      return resolve_in(*before, std::to_string(commit)).status();
+    }
+    if (commit == before->info.commit) {
+      return error(StatusCode::invalid_argument, "commit ", commit,
+                   " is the current one; restore another one first");
+    }
+  }
+  if (Status status = check_snapshot("", note); !status.ok()) return status;
+  if (Status status = check_drop(gone); !status.ok()) return status;
+  Record record = next_record("", note);
+  record.dropped.assign(gone.begin(), gone.end());
+  apply_retention(record);
+  State next = next_state(*before, record);
+  if (wants_full_table(record)) add_full_table(next, record);
+  return publish_record(std::move(record), std::move(next));
+}
+
+}  // namespace perennial::storage
