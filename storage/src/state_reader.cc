@@ -87,12 +87,18 @@ Status check_chunk(std::span<const std::byte> value, std::size_t size, const Dig
                ", found ", value.size(), " of digest ", digest_of(value).hex());
 }
 
-Result<Bytes> read_dense(const Backend& backend, const State& state, const std::string& name) {
+Result<const DenseEntry*> find_dense(const State& state, const std::string& name) {
   const auto found = state.table.dense().find(name);
   if (found == state.table.dense().end()) {
     return error(StatusCode::not_found, "dense entry '", name, "'");
   }
-  const DenseEntry& entry = found->second;
+  return &found->second;
+}
+
+Result<Bytes> read_dense(const Backend& backend, const State& state, const std::string& name) {
+  const Result<const DenseEntry*> found = find_dense(state, name);
+  if (!found.ok()) return found.status();
+  const DenseEntry& entry = **found;
   Bytes bytes;
   // Not entry.size at once: the chunks that are really there bound what is allocated.
   for (std::size_t i = 0; i < entry.chunks.size(); ++i) {
@@ -111,14 +117,10 @@ Result<Bytes> read_dense(const Backend& backend, const State& state, const std::
   return bytes;
 }
 
-Result<Digest> dense_digest_of(const State& state, const std::string& name) {
-  const auto found = state.table.dense().find(name);
-  if (found == state.table.dense().end()) {
-    return error(StatusCode::not_found, "dense entry '", name, "'");
-  }
+Digest digest_of(const DenseEntry& entry) {
   Hasher hasher;
-  hasher.update(found->second.size);
-  for (const ChunkRef& chunk : found->second.chunks) hasher.update(chunk.digest);
+  hasher.update(entry.size);
+  for (const ChunkRef& chunk : entry.chunks) hasher.update(chunk.digest);
   return hasher.finish();
 }
 
@@ -218,7 +220,13 @@ std::vector<std::string> StateReader::dense_names() const {
 }
 
 Result<Digest> StateReader::dense_digest(const std::string& name) const {
-  return dense_digest_of(*state_, name);
+  const Result<const DenseEntry*> entry = find_dense(*state_, name);
+  return entry.ok() ? digest_of(**entry) : Result<Digest>(entry.status());
+}
+
+Result<std::uint64_t> StateReader::dense_size(const std::string& name) const {
+  const Result<const DenseEntry*> entry = find_dense(*state_, name);
+  return entry.ok() ? (*entry)->size : Result<std::uint64_t>(entry.status());
 }
 
 Result<CommitInfo> StateReader::head() const {

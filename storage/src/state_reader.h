@@ -25,7 +25,8 @@ Status check_chunk(std::span<const std::byte> value, std::size_t size, const Dig
 std::vector<CommitInfo> log_of(const Backend& backend, const State& state, const Catalog& catalog);
 Result<std::uint64_t> resolve_in(const State& state, const std::string& name);
 std::vector<PageId> pages_of(const State& state);
-Result<Digest> dense_digest_of(const State& state, const std::string& name);
+Result<const DenseEntry*> find_dense(const State& state, const std::string& name);
+Digest digest_of(const DenseEntry& entry);
 
 // The state of one commit, in the history that `newest` lists. Calls `on_close` when it goes.
 class StateReader final : public PageReader {
@@ -44,6 +45,7 @@ class StateReader final : public PageReader {
   Result<Bytes> read_dense(const std::string& name) const override;
   std::vector<std::string> dense_names() const override;
   Result<Digest> dense_digest(const std::string& name) const override;
+  Result<std::uint64_t> dense_size(const std::string& name) const override;
   Result<CommitInfo> head() const override;
   std::vector<CommitInfo> log() const override;
   Result<std::uint64_t> resolve(const std::string& name) const override;

@@ -107,6 +107,7 @@ VersionedStore::DensePlan VersionedStore::plan_dense(const CommitRequest& reques
   std::map<Digest, std::uint64_t> known;  // chunks of the current state
   const StatePtr before = state();
   for (const auto& [name, entry] : before->table.dense()) {
+    if (request.rewrite_chunks) break;
     for (const ChunkRef& chunk : entry.chunks) known.emplace(chunk.digest, chunk.commit);
   }
   DensePlan plan;

@@ -114,7 +114,15 @@ std::vector<std::string> VersionedStore::dense_names() const {
 }
 
 Result<Digest> VersionedStore::dense_digest(const std::string& name) const {
-  return dense_digest_of(*state(), name);
+  const StatePtr state = this->state();
+  const Result<const DenseEntry*> entry = find_dense(*state, name);
+  return entry.ok() ? digest_of(**entry) : Result<Digest>(entry.status());
+}
+
+Result<std::uint64_t> VersionedStore::dense_size(const std::string& name) const {
+  const StatePtr state = this->state();
+  const Result<const DenseEntry*> entry = find_dense(*state, name);
+  return entry.ok() ? (*entry)->size : Result<std::uint64_t>(entry.status());
 }
 
 Result<CommitInfo> VersionedStore::head() const {

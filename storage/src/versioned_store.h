@@ -43,6 +43,7 @@ class VersionedStore final : public PageStore {
   Result<Bytes> read_dense(const std::string& name) const override;
   std::vector<std::string> dense_names() const override;
   Result<Digest> dense_digest(const std::string& name) const override;
+  Result<std::uint64_t> dense_size(const std::string& name) const override;
   Result<CommitInfo> head() const override;
   std::vector<CommitInfo> log() const override;
   Result<std::uint64_t> resolve(const std::string& name) const override;

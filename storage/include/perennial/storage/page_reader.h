@@ -74,6 +74,7 @@ class PageReader {
   virtual std::vector<std::string> dense_names() const = 0;
   // XXH3-128 over size and chunk digests of a dense entry: equal if the bytes are. No I/O.
   virtual Result<Digest> dense_digest(const std::string& name) const = 0;
+  virtual Result<std::uint64_t> dense_size(const std::string& name) const = 0;
 
   // The commit whose state this is; not_found in an empty store.
   virtual Result<CommitInfo> head() const = 0;

@@ -49,6 +49,8 @@ struct CommitRequest {
   std::string note;
   // From this commit on; none: as before (a new store starts with Retention{}).
   std::optional<Retention> retention;
+  // Writes dense entries anew even where the current state has the same chunks: they are damaged.
+  bool rewrite_chunks = false;
   // A copy takes over the identity of what it is a copy of; only into an empty store.
   std::optional<StoreIdentity> identity;
 };
