@@ -25,6 +25,22 @@ std::unique_ptr<storage::PageStore> open_store(const std::string& folder, storag
   return value_or_throw(storage::open_rocksdb_store(folder, {.mode = mode}));
 }
 
+std::unique_ptr<storage::PageReader> open_view(const std::string& folder,
+                                               const std::string& snapshot) {
+  return value_or_throw(storage::open_rocksdb_view(folder, {.snapshot = snapshot}));
+}
+
+std::vector<std::string> split_list(const std::string& flag, const std::string& text) {
+  std::vector<std::string> parts;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    if (end == begin) throw InvalidOptions("--" + flag + " '" + text + "' has an empty part");
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
 boost::json::object commit_json(const storage::CommitInfo& info) {
   boost::json::object object;
   object["commit"] = info.commit;

@@ -244,6 +244,11 @@ Result<std::uint64_t> StateReader::resolve(const std::string& name) const {
   return resolve_in(*newest_, name);
 }
 
+Result<VerifyReport> StateReader::verify(const VerifyOptions& options) const {
+  return verify_history(backend_, *newest_, options);
+}
+
+Result<std::uint64_t> StateReader::size_bytes() const { return backend_.size_bytes(); }
 StoreIdentity StateReader::identity() const { return state_->identity; }
 std::string StateReader::location() const { return backend_.location(); }
 std::filesystem::path StateReader::scratch_folder() const { return backend_.scratch_folder(); }

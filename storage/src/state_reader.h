@@ -28,6 +28,10 @@ std::vector<PageId> pages_of(const State& state);
 Result<const DenseEntry*> find_dense(const State& state, const std::string& name);
 Digest digest_of(const DenseEntry& entry);
 
+// Everything that the history of `newest` needs.
+Result<VerifyReport> verify_history(const Backend& backend, const State& newest,
+                                    const VerifyOptions& options);
+
 // The state of one commit, in the history that `newest` lists. Calls `on_close` when it goes.
 class StateReader final : public PageReader {
  public:
@@ -49,6 +53,8 @@ class StateReader final : public PageReader {
   Result<CommitInfo> head() const override;
   std::vector<CommitInfo> log() const override;
   Result<std::uint64_t> resolve(const std::string& name) const override;
+  Result<VerifyReport> verify(const VerifyOptions& options) const override;
+  Result<std::uint64_t> size_bytes() const override;
   StoreIdentity identity() const override;
   std::string location() const override;
   std::filesystem::path scratch_folder() const override;

@@ -146,6 +146,11 @@ Result<std::uint64_t> VersionedStore::resolve(const std::string& name) const {
   return resolve_in(*state(), name);
 }
 
+Result<VerifyReport> VersionedStore::verify(const VerifyOptions& options) const {
+  const std::lock_guard lock(maintenance_);  // what is dropped meanwhile is not removed
+  return verify_history(*backend_, *state(), options);
+}
+
 StoreIdentity VersionedStore::identity() const { return state()->identity; }
 Retention VersionedStore::retention() const { return state()->retention; }
 std::string VersionedStore::location() const { return backend_->location(); }

@@ -20,8 +20,6 @@
 
 namespace perennial::storage {
 
-class LiveSet;
-
 struct VersionedStoreOptions {
   std::uint32_t full_table_every = 64;
   bool reclaim_in_background = false;
@@ -47,6 +45,8 @@ class VersionedStore final : public PageStore {
   Result<CommitInfo> head() const override;
   std::vector<CommitInfo> log() const override;
   Result<std::uint64_t> resolve(const std::string& name) const override;
+  Result<VerifyReport> verify(const VerifyOptions& options) const override;
+  Result<std::uint64_t> size_bytes() const override;
   StoreIdentity identity() const override;
   std::string location() const override;
   std::filesystem::path scratch_folder() const override;
@@ -59,9 +59,7 @@ class VersionedStore final : public PageStore {
   Retention retention() const override;
   Result<std::unique_ptr<PageReader>> at(std::uint64_t commit) const override;
   Result<ReclaimReport> reclaim(const ReclaimOptions& options) override;
-  Result<VerifyReport> verify(const VerifyOptions& options) override;
   StoreCounters counters() const override;
-  Result<std::uint64_t> size_bytes() const override;
 
  private:
   // New chunks of a commit by digest, and the dense table after it.
@@ -102,8 +100,6 @@ class VersionedStore final : public PageStore {
   void look_again_later();
 
   Result<ReclaimReport> reclaim_now(const ReclaimOptions& options);
-  void verify_live(const LiveSet& live, VerifyReport& report,
-                   const std::function<bool(std::uint64_t)>& tick) const;
 
   std::unique_ptr<Backend> backend_;
   VersionedStoreOptions options_;
@@ -123,7 +119,7 @@ class VersionedStore final : public PageStore {
   mutable std::mutex counters_mutex_;
   StoreCounters written_;
 
-  std::mutex maintenance_;  // verify reads what reclaim removes
+  mutable std::mutex maintenance_;  // verify reads what reclaim removes
   // Beyond either, the store's files are worth a look by the background reclaiming.
   std::atomic<std::uint64_t> look_above_bytes_{0};
   std::atomic<std::size_t> look_above_files_{0};

@@ -10,9 +10,10 @@ std::span<const Command* const> all_commands() {
   static constexpr std::array kCommands = {
       &kDemoCommand,     &kTrainCommand,      &kEvalCommand,    &kPredictCommand,  // learn and use
       &kGrowCommand,     &kFreezeCommand,     &kInspectCommand,                    // the pool
-      &kSnapshotCommand, &kLogCommand,        &kRestoreCommand,                    // its history
-      &kVerifyCommand,                                                             // its safety
-      &kStreamsCommand,  &kStrategiesCommand,                                      // what there is
+      &kSnapshotCommand, &kLogCommand,        &kDiffCommand,                       // its history
+      &kRestoreCommand,  &kDropCommand,       &kCopyCommand,    &kGcCommand,
+      &kVerifyCommand,   &kRepairCommand,     &kReshardCommand,  // its safety
+      &kStreamsCommand,  &kStrategiesCommand,                    // what there is
   };
   return kCommands;
 }

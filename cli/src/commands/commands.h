@@ -8,13 +8,19 @@
 
 namespace perennial::cli {
 
+extern const Command kCopyCommand;
 extern const Command kDemoCommand;
+extern const Command kDiffCommand;
+extern const Command kDropCommand;
 extern const Command kEvalCommand;
 extern const Command kFreezeCommand;
+extern const Command kGcCommand;
 extern const Command kGrowCommand;
 extern const Command kInspectCommand;
 extern const Command kLogCommand;
 extern const Command kPredictCommand;
+extern const Command kRepairCommand;
+extern const Command kReshardCommand;
 extern const Command kRestoreCommand;
 extern const Command kSnapshotCommand;
 extern const Command kStrategiesCommand;

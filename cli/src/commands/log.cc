@@ -42,12 +42,12 @@ int run_log(const std::vector<std::string>& args) {
   std::int64_t last = 0;
   CommonOptions common;
   Flags flags("log", kLogCommand.summary, "perennial log --store runs/first --last 10");
-  flags.require("store", folder, "DIR", "the store's folder")
+  flags.require("store", folder, "DIR", "the store's folder; it may be in use")
       .add("last", last, "only the newest N commits, 0 = all", Range{0, 1e9});
   common.add_to(flags);
   if (!flags.parse(args)) return kExitOk;
 
-  const auto store = open_store(folder);
+  const auto store = open_view(folder);
   std::vector<storage::CommitInfo> commits = store->log();
   const std::uint64_t size = value_or_throw(store->size_bytes());
   const std::size_t all = commits.size();

@@ -13,24 +13,33 @@ namespace {
 
 int run_restore(const std::vector<std::string>& args) {
   std::string folder, target, name;
+  bool drop_later = false;
   CommonOptions common;
   Flags flags("restore", kRestoreCommand.summary,
               "perennial restore --store runs/first --to before-spring");
   flags.require("store", folder, "DIR", "the store's folder")
       .require("to", target, "NAME|N", "a snapshot's name, or the number of a commit")
-      .add_text("name", name, "NAME", "make the restored state a snapshot of this name");
+      .add_text("name", name, "NAME", "make the restored state a snapshot of this name")
+      .add_switch("drop-later", drop_later, "roll back: also drop every commit that came after it");
   common.add_to(flags);
   if (!flags.parse(args)) return kExitOk;
 
   const auto store = open_store(folder);
   const std::uint64_t commit = value_or_throw(store->resolve(target));
   const storage::CommitInfo info =
-      value_or_throw(store->restore(commit, name, action_note("restore", commit)));
+      value_or_throw(store->restore({.commit = commit,
+                                     .snapshot = name,
+                                     .note = action_note("restore", commit),
+                                     .drop_later = drop_later}));
 
   const Output output(common.json, common.quiet);
   output.text() << "the state of commit " << commit << " is current again, as commit "
                 << info.commit << ", state digest " << info.state_digest.hex()
-                << "\nlater commits are kept: perennial log --store " << folder << '\n';
+                << (drop_later
+                        ? "\nlater commits are dropped; their space comes back with: perennial gc "
+                          "--store "
+                        : "\nlater commits are listed by: perennial log --store ")
+                << folder << '\n';
   boost::json::object result = commit_json(info);
   result["restored"] = commit;
   output.finish(result);

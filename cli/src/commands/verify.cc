@@ -8,6 +8,7 @@
 #include "flags.h"
 #include "output.h"
 #include "perennial/core/error.h"
+#include "progress.h"
 #include "store_access.h"
 
 namespace perennial::cli {
@@ -15,15 +16,26 @@ namespace {
 
 int run_verify(const std::vector<std::string>& args) {
   std::string folder;
+  std::int64_t rate = 0;
   CommonOptions common;
   Flags flags("verify", kVerifyCommand.summary, "perennial verify --store runs/first");
-  flags.require("store", folder, "DIR", "the store's folder");
+  flags.require("store", folder, "DIR", "the store's folder; it may be in use")
+      .add_bytes("rate", rate, "bytes a second to read at most; 0 = as fast as the disk",
+                 Range{0, 1e15});
   common.add_to(flags);
   if (!flags.parse(args)) return kExitOk;
 
   const auto start = std::chrono::steady_clock::now();
-  const auto store = open_store(folder);
-  const storage::VerifyReport report = value_or_throw(store->verify());
+  const auto store = open_view(folder);
+  ProgressDisplay display(common.quiet);
+  const storage::VerifyReport report = value_or_throw(
+      store->verify({.bytes_per_second = static_cast<std::uint64_t>(rate),
+                     .on_progress = [&](std::uint64_t done, std::uint64_t total) {
+                       display.update({"verifying", static_cast<std::int64_t>(done >> 20),
+                                       static_cast<std::int64_t>(total >> 20), "MiB", ""});
+                       return true;
+                     }}));
+  display.clear();
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
@@ -32,9 +44,9 @@ int run_verify(const std::vector<std::string>& args) {
   for (const storage::Damage& found : report.damage) {
     const std::string place = found.file.empty() ? "" : found.file + ": ";
     output.text() << place << found.what << '\n';
-    damage.push_back({{"file", found.file}, {"what", found.what}});
+    damage.push_back({{"file", found.file}, {"what", found.what}, {"commit", found.commit}});
   }
-  output.text() << format_count(static_cast<std::int64_t>(report.records)) << " commits, "
+  output.text() << format_count(static_cast<std::int64_t>(report.records)) << " records, "
                 << format_count(static_cast<std::int64_t>(report.pages)) << " pages, "
                 << format_count(static_cast<std::int64_t>(report.chunks)) << " chunks, "
                 << format_bytes(report.bytes) << " read in " << format_duration(seconds)

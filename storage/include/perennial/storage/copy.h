@@ -13,11 +13,11 @@ namespace perennial::storage {
 
 struct CopyOptions {
   // Snapshot name in the copy; none: the source's own, unless the copy has that name already.
-  std::optional<std::string> snapshot;
+  std::optional<std::string> snapshot = {};
   // The copy's rule from now on; none: as it was (a new one starts with Retention{}).
-  std::optional<Retention> retention;
+  std::optional<Retention> retention = {};
   // Called after each page; false stops with nothing changed.
-  std::function<bool(std::uint64_t pages_done, std::uint64_t pages)> on_progress;
+  std::function<bool(std::uint64_t pages_done, std::uint64_t pages)> on_progress = {};
 };
 
 struct CopyReport {

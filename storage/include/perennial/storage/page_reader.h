@@ -12,6 +12,7 @@
 #include "perennial/storage/digest.h"
 #include "perennial/storage/page.h"
 #include "perennial/storage/status.h"
+#include "perennial/storage/verify.h"
 
 namespace perennial::storage {
 
@@ -83,6 +84,12 @@ class PageReader {
   virtual std::vector<CommitInfo> log() const = 0;
   // The commit of a snapshot name, or of a decimal commit number; not_found, also when dropped.
   virtual Result<std::uint64_t> resolve(const std::string& name) const = 0;
+
+  // Reads every byte that the store's commits need, and every file, and names what is broken. Cost:
+  // reads the store twice, once by file and once by page. A view verifies what it links.
+  virtual Result<VerifyReport> verify(const VerifyOptions& options = {}) const = 0;
+  // Bytes on disk (or in memory) of the whole store.
+  virtual Result<std::uint64_t> size_bytes() const = 0;
 
   virtual StoreIdentity identity() const = 0;
   // Where the store is, as messages name it ("memory" for the one that has no folder).

@@ -57,32 +57,9 @@ struct CommitRequest {
 
 struct RestoreRequest {
   std::uint64_t commit = 0;
-  std::string snapshot;
-  std::string note;
+  std::string snapshot = {};
+  std::string note = {};
   bool drop_later = false;  // roll back: also drop every commit after `commit` (snapshots too)
-};
-
-// One thing `verify` found.
-struct Damage {
-  std::string file;  // path, where one is known
-  std::string what;  // page, chunk or record with its commit, and what is wrong with it
-  std::optional<PageId> page;
-  std::uint64_t commit = 0;  // that holds the damaged bytes; 0: not known
-};
-
-struct VerifyOptions {
-  std::uint64_t bytes_per_second = 0;  // 0 = as fast as the disk
-  // Called now and then with the bytes read so far and in all; false ends with what was found.
-  std::function<bool(std::uint64_t done, std::uint64_t total)> on_progress;
-};
-
-struct VerifyReport {
-  std::uint64_t pages = 0;  // page versions
-  std::uint64_t chunks = 0;
-  std::uint64_t records = 0;
-  std::uint64_t bytes = 0;
-  bool finished = true;        // false: ended by on_progress
-  std::vector<Damage> damage;  // empty: everything that was read is intact
 };
 
 struct ReclaimOptions {
@@ -95,7 +72,7 @@ struct ReclaimOptions {
   std::uint32_t fold_files = 16;
   std::uint64_t fold_bytes = std::uint64_t{4} << 20;
   std::uint64_t bytes_per_second = 0;  // of rewriting; 0 = as fast as the disk
-  std::function<bool()> stop;          // polled between files; true ends early
+  std::function<bool()> stop = {};          // polled between files; true ends early
 };
 
 struct ReclaimReport {
@@ -156,13 +133,7 @@ class PageStore : public PageReader {
   // kill or power cut at any instant loses nothing.
   virtual Result<ReclaimReport> reclaim(const ReclaimOptions& options) = 0;
 
-  // Reads every byte of every commit and names what is broken. Cost: reads the whole store twice,
-  // once by file and once by page.
-  virtual Result<VerifyReport> verify(const VerifyOptions& options = {}) = 0;
-
   virtual StoreCounters counters() const = 0;
-  // Bytes on disk (or in memory) of the whole store.
-  virtual Result<std::uint64_t> size_bytes() const = 0;
 };
 
 }  // namespace perennial::storage

@@ -17,7 +17,7 @@ inline constexpr char kPartEntry[] = "reshard/part";
 
 struct ReshardOptions {
   // Called after each page; false stops: parts that are complete by then stay.
-  std::function<bool(std::uint64_t pages_done, std::uint64_t pages)> on_progress;
+  std::function<bool(std::uint64_t pages_done, std::uint64_t pages)> on_progress = {};
 };
 
 struct ReshardReport {

@@ -41,7 +41,7 @@ Result<std::unique_ptr<PageStore>> open_rocksdb_store(const std::filesystem::pat
 
 struct ViewOptions {
   // A snapshot name or commit number; empty = the newest commit.
-  std::string snapshot;
+  std::string snapshot = {};
   bool direct_reads = false;
 };
 

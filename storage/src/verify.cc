@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// VersionedStore: verify reads every byte of every commit and goes on after damage.
+// Verifying: reads every byte of every commit and goes on after damage.
 #include <chrono>
 #include <thread>
 
@@ -8,7 +8,6 @@
 #include "page_codec.h"
 #include "state_reader.h"
 #include "text.h"
-#include "versioned_store.h"
 
 namespace perennial::storage {
 namespace {
@@ -45,13 +44,11 @@ class Pace {
   Clock::time_point start_ = Clock::now();
 };
 
-}  // namespace
-
-void VersionedStore::verify_live(const LiveSet& live, VerifyReport& report,
-                                 const std::function<bool(std::uint64_t)>& tick) const {
+void verify_live(const Backend& backend, const LiveSet& live, VerifyReport& report,
+                 const std::function<bool(std::uint64_t)>& tick) {
   Bytes payload;
   for (const auto& [commit, keys] : live.commits()) {
-    const std::string file = backend_->file_of(commit).path;
+    const std::string file = backend.file_of(commit).path;
     const auto damaged = [&](const std::string& what, const Status& status,
                              std::optional<PageId> page) {
       report.damage.push_back(
@@ -60,13 +57,13 @@ void VersionedStore::verify_live(const LiveSet& live, VerifyReport& report,
     for (const LiveSet::Page& page : keys.pages) {
       Status status;
       if (page.base_only) {
-        status = backend_->get(page_key(commit, page.id), [&](std::span<const std::byte> value) {
+        status = backend.get(page_key(commit, page.id), [&](std::span<const std::byte> value) {
           Digest digest;
           return check_page_value(value, page.id, page.entry, digest).status();
         });
       } else {
         payload.resize(page.entry.shape.payload_bytes());
-        status = read_page_version(*backend_, page.id, page.entry, payload);
+        status = read_page_version(backend, page.id, page.entry, payload);
       }
       ++report.pages;
       report.bytes += kPageHeaderBytes + stored_bytes(page.entry);
@@ -75,7 +72,7 @@ void VersionedStore::verify_live(const LiveSet& live, VerifyReport& report,
     }
     for (const LiveSet::Chunk& chunk : keys.chunks) {
       const Status status =
-          backend_->get(chunk_key(commit, chunk.digest), [&](std::span<const std::byte> value) {
+          backend.get(chunk_key(commit, chunk.digest), [&](std::span<const std::byte> value) {
             return check_chunk(value, chunk.bytes, chunk.digest);
           });
       ++report.chunks;
@@ -90,25 +87,26 @@ void VersionedStore::verify_live(const LiveSet& live, VerifyReport& report,
   }
 }
 
-Result<VerifyReport> VersionedStore::verify(const VerifyOptions& options) {
-  if (Status status = ready(); !status.ok()) return status;
-  const std::lock_guard lock(maintenance_);
+}  // namespace
+
+Result<VerifyReport> verify_history(const Backend& backend, const State& newest,
+                                    const VerifyOptions& options) {
   std::uint64_t total = 0;
-  for (const BackendFile& file : backend_->files()) total += 2 * file.bytes;
+  for (const BackendFile& file : backend.files()) total += 2 * file.bytes;
   Pace pace(options, total);
   VerifyReport report;
   const auto tick = [&](std::uint64_t bytes) { return report.finished = pace.tick(bytes); };
-  backend_->verify_files(report.damage, tick);
+  backend.verify_files(report.damage, tick);
   if (!report.finished) return report;
   const Result<LiveSet> live =
-      LiveSet::collect(*backend_, *state(), [&](std::uint64_t commit, const Status& status) {
-        report.damage.push_back({backend_->file_of(commit).path,
+      LiveSet::collect(backend, newest, [&](std::uint64_t commit, const Status& status) {
+        report.damage.push_back({backend.file_of(commit).path,
                                  text_of("record of commit ", commit, ": ", status.message()),
                                  {},
                                  commit});
       });
   if (!live.ok()) return live.status();
-  verify_live(*live, report, tick);
+  verify_live(backend, *live, report, tick);
   return report;
 }
 
