@@ -226,8 +226,7 @@ bool PeerImpl::has_masked() const {
          (open && routers_.back()->row_blocks.back().cols != pool_->generation(*open).cols);
 }
 
-storage::Digest PeerImpl::router_digest(std::uint32_t generation) const {
-  const Router& router = router_of(generation);
+storage::Digest PeerImpl::router_digest(const Router& router, std::uint32_t generation) const {
   storage::Hasher hasher;
   hasher.update(json::serialize(to_json(options_)));
   const auto add = [&](std::string_view name, const torch::Tensor& tensor) {
@@ -253,18 +252,20 @@ storage::Digest PeerImpl::freeze() {
   } else {
     routers_.back()->freeze_rows();
   }
-  return pool_->freeze(router_digest(*open));
+  return pool_->freeze(router_digest(*routers_.back(), *open));
 }
 
 bool PeerImpl::frozen_intact() {
-  for (const Generation& generation : pool_->generations()) {
-    if (!generation.frozen) continue;
-    if (router_digest(generation.index) != generation.router_digest ||
-        pool_->shard_digest(generation.index) != generation.digest) {
-      return false;
-    }
-  }
-  return true;
+  const std::vector<Generation>& generations = pool_->generations();
+  return std::all_of(generations.begin(), generations.end(), [&](const Generation& generation) {
+    return !generation.frozen || frozen_intact(generation.index);
+  });
+}
+
+bool PeerImpl::frozen_intact(std::uint32_t index) {
+  const Generation& generation = pool_->generation(index);
+  return generation.frozen && router_digest(router_of(index), index) == generation.router_digest &&
+         pool_->shard_digest(index) == generation.digest;
 }
 
 std::vector<std::pair<std::string, torch::Tensor>> PeerImpl::trainable() {

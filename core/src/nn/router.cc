@@ -53,6 +53,8 @@ Router::Router(const PeerOptions& options, std::uint32_t index) : options_(optio
 
 std::string Router::prefix() const { return numbered("router", index_) + "/"; }
 
+std::string Router::col_keys_name(std::size_t block) { return numbered("col_keys", block); }
+
 torch::Tensor Router::new_keys(std::uint32_t block, std::uint32_t part, std::int64_t n) const {
   const std::int64_t sets = options_.sub_keys == SubKeys::per_head ? options_.heads : 1;
   torch::Tensor keys = at::empty({sets, n, options_.d_key / 2});
@@ -79,7 +81,7 @@ void Router::add_columns(std::uint32_t cols) {
   for (const torch::Tensor& keys : col_blocks) have += keys.size(1);
   if (cols <= have) return;
   col_blocks.push_back(register_parameter(
-      numbered("col_keys", col_blocks.size()),
+      col_keys_name(col_blocks.size()),
       new_keys(static_cast<std::uint32_t>(col_blocks.size()), kColKeys, cols - have)));
 }
 

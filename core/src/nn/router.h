@@ -54,6 +54,8 @@ class Router : public torch::nn::Module {
   std::vector<std::pair<std::string, torch::Tensor>> trainable() const;
   // "router_00000/": what the names of its tensors begin with.
   std::string prefix() const;
+  // What a block of column keys is called after the prefix.
+  static std::string col_keys_name(std::size_t block);
 
   torch::Tensor query;                      // (H d_key, d_in)
   torch::Tensor query_bias;                 // (H d_key), once folded

@@ -132,6 +132,15 @@ class Pager {
   void committed();
   PagerCounters counters() const;
 
+  // What generations that come and go as a whole need; see the members of Pool that call them.
+  void copy_page(std::uint32_t generation, std::uint32_t page, std::span<float> payload) const;
+  void initial_page(const Generation& generation, std::uint32_t page,
+                    std::span<float> payload) const;
+  // Gives a page of weights new content; it becomes dirty.
+  void install_page(std::uint32_t generation, std::uint32_t page, std::span<const float> payload);
+  // Takes the last add_generation() back; the store must have no page of it.
+  void remove_last_generation();
+
  private:
   struct Page {
     PageState state = PageState::initial;

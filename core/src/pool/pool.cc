@@ -72,9 +72,13 @@ std::int64_t PoolOptions::tile() const {
                     limit / largest_record_bytes(*this));
 }
 
-std::uint64_t PoolOptions::pages(std::uint32_t rows, std::uint32_t columns) const {
+std::uint32_t PoolOptions::tiles(std::uint32_t columns) const {
   const auto width = static_cast<std::uint64_t>(tile());
-  const std::uint64_t pages = rows * ((columns + width - 1) / width);
+  return static_cast<std::uint32_t>((columns + width - 1) / width);
+}
+
+std::uint64_t PoolOptions::pages(std::uint32_t rows, std::uint32_t columns) const {
+  const std::uint64_t pages = std::uint64_t{rows} * tiles(columns);
   if (pages > std::uint64_t{1} << 31) {
     throw InvalidOptions("a generation of " + std::to_string(rows) + " rows x " +
                          std::to_string(columns) + " cols has " + std::to_string(pages) +
@@ -172,7 +176,8 @@ bool Pool::exists(std::int64_t id) const {
   });
 }
 
-const Generation& Pool::grow(std::uint32_t rows, std::uint32_t cols, const Recipe& recipe) {
+Generation Pool::next_generation(std::uint32_t rows, std::uint32_t cols,
+                                 const Recipe& recipe) const {
   if (open_generation()) {
     throw Error("generation " + std::to_string(*open_generation()) +
                 " is open; freeze it before the pool grows");
@@ -198,8 +203,13 @@ const Generation& Pool::grow(std::uint32_t rows, std::uint32_t cols, const Recip
   generation.rows = rows;
   generation.cols = cols;
   generation.recipe = recipe;
+  return generation;
+}
+
+const Generation& Pool::grow(std::uint32_t rows, std::uint32_t cols, const Recipe& recipe) {
+  Generation generation = next_generation(rows, cols, recipe);
   generation.recipe.origin_pool = id_;
-  generation.recipe.origin_row = static_cast<std::int64_t>(first);
+  generation.recipe.origin_row = generation.first_row;
   pager_->add_generation(generation);
   generations_.push_back(generation);
   return generations_.back();
@@ -232,14 +242,20 @@ storage::Digest Pool::freeze(const storage::Digest& router_digest) {
 }
 
 storage::Digest Pool::shard_digest(std::uint32_t index) {
-  const Generation& g = generation(index);
+  return shard_digest(generation(index), written_pages(index));
+}
+
+storage::Digest Pool::shard_digest(const Generation& g,
+                                   const std::vector<WrittenPage>& written) const {
+  const std::uint32_t tiles = options_.tiles(g.cols);
   storage::Hasher hasher;
   hasher.update(std::string_view("perennial shard 1"));
   hasher.update(json::serialize(perennial::to_json(g.recipe)));
   hasher.update(std::uint64_t{g.first_row}).update(std::uint64_t{g.rows});
   hasher.update(std::uint64_t{g.cols}).update(g.router_digest);
-  for (const Pager::WrittenPage& page : pager_->written_pages(index)) {
-    hasher.update(std::uint64_t{page.row}).update(std::uint64_t{page.tile}).update(page.digest);
+  for (const WrittenPage& page : written) {
+    hasher.update(std::uint64_t{g.first_row} + page.page / tiles);
+    hasher.update(std::uint64_t{page.page % tiles}).update(page.digest);
   }
   return hasher.finish();
 }

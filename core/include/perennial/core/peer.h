@@ -7,6 +7,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -140,6 +141,16 @@ class PeerImpl : public torch::nn::Module {
   storage::Digest freeze();
   // True if each frozen shard's pages and router are what they were when it froze.
   bool frozen_intact();
+  // The same of one generation; false for an open one.
+  bool frozen_intact(std::uint32_t generation);
+
+  // Isolated routing only, for shard files: the tensors that route to a generation, by names that
+  // do not depend on its place ("query", "row_keys_00000"), and a frozen generation from elsewhere,
+  // appended with such tensors. The layer is as before when it throws: DataError for tensors that
+  // do not fit the layer and the generation, and as Pool::add_frozen.
+  using RouterTensors = std::map<std::string, torch::Tensor>;
+  RouterTensors router_tensors(std::uint32_t generation) const;
+  const Generation& add_frozen(const ForeignGeneration& content, const RouterTensors& tensors);
 
   Pool& pool() { return *pool_; }
   const Pool& pool() const { return *pool_; }
@@ -161,7 +172,8 @@ class PeerImpl : public torch::nn::Module {
   const Router& router_of(std::uint32_t generation) const;
   torch::Tensor run(std::uint32_t generation, const torch::Tensor& x);
   void add_router();
-  storage::Digest router_digest(std::uint32_t generation) const;
+  void require_isolated() const;
+  storage::Digest router_digest(const Router& router, std::uint32_t generation) const;
 
   PeerOptions options_;
   std::shared_ptr<Pool> pool_;

@@ -6,8 +6,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -71,6 +73,8 @@ struct PoolOptions {
   // Experts a page: max(1, min(cols, page_bytes / expert bytes)). Throws InvalidOptions when a page
   // of weights, or of optimizer state, would exceed storage::kMaxPageBytes.
   std::int64_t tile() const;
+  // Pages that `cols` columns of a row take.
+  std::uint32_t tiles(std::uint32_t cols) const;
   // Pages of a generation of rows x cols. Throws InvalidOptions beyond 2^31: the pager numbers the
   // pages of a generation in 32 bits.
   std::uint64_t pages(std::uint32_t rows, std::uint32_t cols) const;
@@ -107,6 +111,22 @@ struct CompactGradient {
 // A copy of experts' weights, for inspection: rows u (d_in), v (d_out) [, w (d_in)].
 struct ExpertValues {
   at::Tensor u, v, w;  // (n, d_in), (n, d_out), (n, d_in) or undefined
+};
+
+// A page of weights that was ever written. All others hold their recipe's values.
+struct WrittenPage {
+  std::uint32_t page = 0;  // row within the generation * tiles a row + tile
+  storage::Digest digest;  // of its payload
+};
+
+// A frozen generation that was learnt in another pool of the same layout and tile.
+struct ForeignGeneration {
+  std::uint32_t rows = 0;
+  std::uint32_t cols = 0;
+  Recipe recipe;                     // keeps its origin, so that unwritten pages keep their values
+  std::vector<WrittenPage> written;  // ascending, below PoolOptions::pages(rows, cols)
+  // Copies the payload of a written page; may throw.
+  std::function<void(std::uint32_t page, std::span<float> payload)> read;
 };
 
 class Pager;
@@ -151,6 +171,28 @@ class Pool {
   // The digest of a frozen generation as its pages are now; equal to Generation::digest unless
   // something is badly wrong. Cost: reads what was not committed yet, else the page list.
   storage::Digest shard_digest(std::uint32_t generation);
+
+  // The same of any generation of this pool's tile, had it these pages written.
+  storage::Digest shard_digest(const Generation& generation,
+                               const std::vector<WrittenPage>& written) const;
+
+  // The pages of a generation that were ever written, ascending. Cost as shard_digest().
+  std::vector<WrittenPage> written_pages(std::uint32_t generation);
+  // Floats of a page of weights: tile() records of layout().stride(), the last ones of a row for
+  // experts that do not exist when the columns are no multiple of the tile.
+  std::size_t page_floats() const;
+  // Copies a page of weights, written or not; the cache stays as it is.
+  void read_page(std::uint32_t generation, std::uint32_t page, std::span<float> payload) const;
+  // What a page of such a generation, of this pool or not, holds before it is written.
+  // Thread-safe.
+  void initial_page(const Generation& generation, std::uint32_t page,
+                    std::span<float> payload) const;
+  // The generation that would be appended now, open, with that recipe. Throws as grow() does.
+  Generation next_generation(std::uint32_t rows, std::uint32_t cols, const Recipe& recipe) const;
+  // Appends a frozen generation; its written pages go into the next commit. Throws DataError when
+  // a page has not the digest it should have, and what `read` throws; the pool is then as before.
+  const Generation& add_frozen(const ForeignGeneration& content,
+                               const storage::Digest& router_digest);
 
   // Copies of experts in any order. Throws Error for an id that does not exist.
   ExpertValues experts_at(const std::vector<std::int64_t>& ids);

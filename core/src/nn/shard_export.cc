@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes frozen generations to shard files.
+#include <span>
+#include <string>
+#include <vector>
+
+#include "nn/shard_layout.h"
+#include "nn/shard_record.h"
+#include "perennial/core/shard_file.h"
+#include "perennial/storage/safetensors.h"
+
+namespace perennial {
+
+namespace {
+
+// Appends one of u, v, w of every expert, row by row.
+void append_part(storage::SafetensorsWriter& writer, const Pool& pool, const Generation& g,
+                 const ShardPart& part, const std::vector<WrittenPage>& written) {
+  constexpr std::size_t kFlushFloats = std::size_t{1} << 18;
+  const auto stride = static_cast<std::size_t>(pool.options().layout().stride());
+  std::vector<float> payload(pool.page_floats()), out;
+  const auto flush = [&] {
+    throw_if_failed(writer.append(std::as_bytes(std::span<const float>(out))));
+    out.clear();
+  };
+  auto next_written = written.begin();
+  const std::uint64_t pages = pool.options().pages(g.rows, g.cols);
+  for (std::uint32_t page = 0; page < pages; ++page) {
+    pool.read_page(g.index, page, payload);
+    if (next_written != written.end() && next_written->page == page) {
+      if (storage::digest_of(std::as_bytes(std::span(payload))) != next_written->digest) {
+        throw DataError("page " + std::to_string(page) + " of generation " +
+                        std::to_string(g.index) + " is not what froze");
+      }
+      ++next_written;
+    }
+    const std::uint64_t experts = PageExperts(pool.options(), g, page).count;
+    for (std::uint64_t i = 0; i < experts; ++i) {
+      const float* const from = payload.data() + i * stride + part.at;
+      out.insert(out.end(), from, from + part.width);
+    }
+    if (out.size() >= kFlushFloats) flush();
+  }
+  flush();
+}
+
+}  // namespace
+
+storage::Digest shard_content_digest(PeerImpl& layer, std::uint32_t generation) {
+  return content_digest(record_of(layer, generation), layer.pool().written_pages(generation),
+                        layer.router_tensors(generation));
+}
+
+void export_shard(PeerImpl& layer, std::uint32_t generation, const std::filesystem::path& path) {
+  const PeerImpl::RouterTensors router = layer.router_tensors(generation);
+  ShardRecord record = record_of(layer, generation);
+  const Generation& g = record.generation;
+  if (!g.frozen) {
+    throw Error("generation " + std::to_string(generation) +
+                " is open; freeze it before it is exported");
+  }
+  if (!layer.frozen_intact(generation)) {
+    throw DataError("generation " + std::to_string(generation) +
+                    " is not what froze: its digest has changed");
+  }
+  const Pool& pool = layer.pool();
+  const std::vector<WrittenPage> written = layer.pool().written_pages(generation);
+  record.content = content_digest(record, written, router);
+  const auto writer = value_or_throw(storage::SafetensorsWriter::create(
+      path, specs_of(pool.options(), g, written.size(), router), to_metadata(record)));
+  const auto append = [&]<class T>(std::span<const T> values) {
+    throw_if_failed(writer->append(std::as_bytes(values)));
+  };
+  for (const ShardPart& part : parts_of(pool.options().layout())) {
+    append_part(*writer, pool, g, part, written);
+  }
+  std::vector<std::int64_t> numbers;
+  std::vector<std::uint8_t> digests;
+  for (const WrittenPage& page : written) {
+    numbers.push_back(page.page);
+    digests.insert(digests.end(), page.digest.bytes.begin(), page.digest.bytes.end());
+  }
+  append(std::span<const std::int64_t>(numbers));
+  for (const auto& [name, tensor] : router) {
+    const at::Tensor values = tensor.detach().contiguous();
+    append(std::span(values.const_data_ptr<float>(), static_cast<std::size_t>(values.numel())));
+  }
+  append(std::span<const std::uint8_t>(digests));
+  throw_if_failed(writer->finish());
+}
+
+}  // namespace perennial
