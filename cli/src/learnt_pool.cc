@@ -6,15 +6,20 @@ namespace perennial::cli {
 
 LearntPool::LearntPool(const std::string& folder)
     : store_(open_store(folder)), learnt_(continual::load_learnt(*store_, 0)) {
-  if (learnt_.model->peer() == nullptr) {
-    throw InvalidOptions("the store's model is an mlp: it has no pool of experts");
-  }
+  (void)pool_of(learnt_);
   if (!learnt_.finished) {
     throw InvalidOptions(
         "the store's run has not finished; finish it first with: perennial train "
         "--store " +
         folder);
   }
+}
+
+PeerImpl& pool_of(const continual::LearntModel& learnt) {
+  if (learnt.model->peer() == nullptr) {
+    throw InvalidOptions("the store's model is an mlp: it has no pool of experts");
+  }
+  return *learnt.model->peer();
 }
 
 storage::CommitInfo LearntPool::commit(const std::string& action, const std::string& snapshot) {

@@ -27,6 +27,9 @@ class LearntPool {
   continual::LearntModel learnt_;
 };
 
+// The layer of a learnt model; throws InvalidOptions when the model has no pool.
+PeerImpl& pool_of(const continual::LearntModel& learnt);
+
 boost::json::object generation_json(const Generation& generation);
 
 }  // namespace perennial::cli

@@ -79,9 +79,16 @@ std::string note_text(const std::string& note) {
   return text;
 }
 
-std::string action_note(const std::string& action, std::uint64_t from) {
+std::string action_note(const storage::PageReader& state, const std::string& action,
+                        std::uint64_t from) {
   boost::json::object note{{"action", action}};
   if (from != 0) note["from"] = from;
+  const auto head = state.head();
+  if (const auto before = head.ok() ? parse_note(head->note) : std::nullopt) {
+    for (const auto& field : *before) {
+      if (field.key() != "from") note.insert(field);  // keeps what is there already
+    }
+  }
   return boost::json::serialize(note);
 }
 

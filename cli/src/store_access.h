@@ -27,7 +27,9 @@ std::vector<std::string> split_list(const std::string& flag, const std::string& 
 boost::json::object commit_json(const storage::CommitInfo& info);
 // The note on one line: the plain fields of a JSON object as "key value, key value", else the text.
 std::string note_text(const std::string& note);
-// The note of a commit made by hand: {"action": ..., "from": commit} (without `from` when 0).
-std::string action_note(const std::string& action, std::uint64_t from = 0);
+// The note of a commit made by hand on top of `state`: that of the state's own commit, from which a
+// run resumes, with "action" and "from" (a commit; absent when 0) put in.
+std::string action_note(const storage::PageReader& state, const std::string& action,
+                        std::uint64_t from = 0);
 
 }  // namespace perennial::cli

@@ -95,7 +95,7 @@ void DenseOptimizer::add_to_commit(storage::CommitRequest& request) const {
 
 void DenseOptimizer::committed() { stored_ = entries(); }
 
-void DenseOptimizer::load(const storage::PageStore& store) {
+void DenseOptimizer::load(const storage::PageReader& store) {
   stored_.clear();
   loaded_.clear();
   const std::string suffix = "/step";

@@ -37,7 +37,7 @@ class DenseOptimizer {
   void add_to_commit(storage::CommitRequest& request) const;
   void committed();
   // Reads the moments of the store's current state; set_parameters() takes them by name.
-  void load(const storage::PageStore& store);
+  void load(const storage::PageReader& store);
 
  private:
   struct Moments {

@@ -62,7 +62,7 @@ class DenseLayers {
   void add_to_commit(storage::CommitRequest& request) const {
     for (const auto& [name, tensor] : tensors()) request.dense[name] = bytes_from(tensor);
   }
-  void load(const storage::PageStore& store) {
+  void load(const storage::PageReader& store) {
     const at::NoGradGuard no_grad;
     for (auto& [name, tensor] : tensors()) {
       const at::Tensor stored = tensor_from(value_or_throw(store.read_dense(name)), name);
@@ -94,7 +94,7 @@ class Mlp : public Model {
     }
     layers_.add("output", in, classes, options.peer.seed);
   }
-  void load(const storage::PageStore& store) { layers_.load(store); }
+  void load(const storage::PageReader& store) { layers_.load(store); }
 
   torch::Tensor train_forward(const torch::Tensor& x) override {
     torch::Tensor h = x;
@@ -128,7 +128,7 @@ class PeerModel : public Model {
       layers_.add("output", width_, classes, config.model.peer.seed);
     }
   }
-  void load(const storage::PageStore& store) { layers_.load(store); }
+  void load(const storage::PageReader& store) { layers_.load(store); }
 
   torch::Tensor train_forward(const torch::Tensor& x) override {
     peer_->train(true);
@@ -206,7 +206,7 @@ class PeerModel : public Model {
 }  // namespace
 
 std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features,
-                                  std::int64_t classes, storage::PageStore* store,
+                                  std::int64_t classes, const storage::PageReader* store,
                                   std::int64_t budget_bytes) {
   if (config.model.model == ModelKind::mlp) {
     if (budget_bytes > 0) {
@@ -229,7 +229,7 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
 }
 
 std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features,
-                                  std::int64_t classes, storage::PageStore& store,
+                                  std::int64_t classes, const storage::PageReader& store,
                                   std::int64_t budget_bytes) {
   if (config.model.model == ModelKind::mlp) {
     if (budget_bytes > 0) {

@@ -69,7 +69,7 @@ void RunState::add_to_commit(storage::CommitRequest& request) const {
                             at::kDouble));
 }
 
-storage::Result<RunState> load_run_state(const storage::PageStore& store) {
+storage::Result<RunState> load_run_state(const storage::PageReader& store) {
   storage::Result<storage::Bytes> bytes = store.read_dense(kRun);
   if (bytes.status().code() == storage::StatusCode::not_found) {
     return storage::Status(storage::StatusCode::not_found, "the store holds no run");

@@ -37,6 +37,6 @@ struct RunState {
 };
 
 // not_found when the store holds no run; throws DataError for a malformed one.
-storage::Result<RunState> load_run_state(const storage::PageStore& store);
+storage::Result<RunState> load_run_state(const storage::PageReader& store);
 
 }  // namespace perennial::continual

@@ -49,7 +49,7 @@ void require_data(const storage::Digest& learnt_from, const Stream& stream) {
 }
 
 // The note of the newest commit, from the head towards its parents, that has `key`.
-json::object note_with(const storage::PageStore& store, std::string_view key) {
+json::object note_with(const storage::PageReader& store, std::string_view key) {
   std::map<std::uint64_t, storage::CommitInfo> commits;
   for (storage::CommitInfo& info : store.log()) commits[info.commit] = std::move(info);
   const storage::Result<storage::CommitInfo> head = store.head();
@@ -360,7 +360,7 @@ RunResult Trainer::run() {
 
 Model& Trainer::model() { return *impl_->model; }
 
-storage::Result<RunConfig> stored_config(const storage::PageStore& store) {
+storage::Result<RunConfig> stored_config(const storage::PageReader& store) {
   storage::Result<RunState> state = load_run_state(store);
   if (!state.ok()) return state.status();
   return std::move(state->config);
@@ -370,7 +370,7 @@ void require_same_data(const LearntModel& learnt, const Stream& stream) {
   require_data(learnt.data_digest, stream);
 }
 
-LearntModel load_learnt(storage::PageStore& store, std::int64_t budget_bytes) {
+LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_bytes) {
   RunState state = value_or_throw(load_run_state(store));
   auto model = load_model(state.config, state.preprocessing.features,
                           static_cast<std::int64_t>(state.label_names.size()), store, budget_bytes);
@@ -392,7 +392,10 @@ storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const 
     if (!kept) request.removed_dense.push_back(name);
   }
   request.snapshot = snapshot;
-  request.note = json::serialize(json::object{{"action", action}, {"machine", machine()}});
+  json::object note = note_with(store, "events_bytes");  // what a run resumes from stays at hand
+  note["action"] = action;
+  note["machine"] = machine();
+  request.note = json::serialize(note);
   storage::CommitInfo info = value_or_throw(store.commit(request));
   model.committed();
   return info;

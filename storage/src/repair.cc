@@ -21,9 +21,7 @@ class Repairer {
     if (Status status = read_dense(); !status.ok()) return status;
     const bool any = !request_.pages.empty() || !request_.dense.empty();
     if (!any || options_.dry_run) return std::move(report_);
-    request_.note =
-        text_of(R"({"action":"repair","repaired":)", report_.repairs.size() - report_.unrepaired(),
-                R"(,"unrepaired":)", report_.unrepaired(), "}");
+    request_.note = options_.note;
     Result<CommitInfo> info = store_.commit(request_);
     if (!info.ok()) return info.status();
     report_.commit = *info;

@@ -26,7 +26,8 @@ int run_drop(const std::vector<std::string>& args) {
   const auto store = open_store(folder);
   std::vector<std::uint64_t> commits;
   for (const std::string& name : wanted) commits.push_back(value_or_throw(store->resolve(name)));
-  const storage::CommitInfo info = value_or_throw(store->drop(commits, action_note("drop")));
+  const storage::CommitInfo info =
+      value_or_throw(store->drop(commits, action_note(*store, "drop")));
 
   const Output output(common.json, common.quiet);
   output.text() << "dropped " << wanted.size() << (wanted.size() == 1 ? " commit" : " commits")

@@ -16,12 +16,13 @@ namespace perennial::cli {
 namespace {
 
 int run_eval(const std::vector<std::string>& args) {
-  std::string folder, dataset;
+  std::string folder, dataset, snapshot;
   bool oracle = false;
   RunFlags run;
   CommonOptions common;
   Flags flags("eval", kEvalCommand.summary, "perennial eval --store perennial-demo");
-  flags.require("store", folder, "DIR", "the store's folder")
+  flags.require("store", folder, "DIR", "the store's folder; it may be in use")
+      .add_text("at", snapshot, "NAME|N", "the state to look at; the newest without it")
       .add_text("dataset", dataset, "DIR", "where the data set is now; as stored without it")
       .add_switch("oracle", oracle, "tell the model which generation learnt each test set");
   common.add_to(flags);
@@ -29,7 +30,7 @@ int run_eval(const std::vector<std::string>& args) {
   if (!flags.parse(args)) return kExitOk;
   run.apply();
 
-  const auto store = open_store(folder);
+  const auto store = open_view(folder, snapshot);
   const continual::LearntModel learnt = continual::load_learnt(*store, run.budget_bytes);
   if (oracle && !routes_alone(learnt.config.model)) {
     throw InvalidOptions("--oracle needs a store whose generations route for themselves");

@@ -16,7 +16,8 @@ namespace {
 int run_gc(const std::vector<std::string>& args) {
   std::string folder;
   std::int64_t rate = 0;
-  storage::ReclaimOptions options{.target_space = 1.2};
+  storage::ReclaimOptions options;
+  options.target_space = 1.2;
   RetentionFlags retention;
   CommonOptions common;
   Flags flags("gc", kGcCommand.summary, "perennial gc --store runs/first --keep-last 5 --daily 7");
@@ -41,7 +42,7 @@ int run_gc(const std::vector<std::string>& args) {
       rule && !(*rule == store->retention()) && store->head().ok()) {
     storage::CommitRequest request;
     request.retention = rule;
-    request.note = action_note("gc");
+    request.note = action_note(*store, "gc");
     (void)value_or_throw(store->commit(request));
     dropped = commits_before + 1 - store->log().size();
   }

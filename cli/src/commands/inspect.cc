@@ -12,15 +12,16 @@ namespace perennial::cli {
 namespace {
 
 int run_inspect(const std::vector<std::string>& args) {
-  std::string folder;
+  std::string folder, snapshot;
   CommonOptions common;
   Flags flags("inspect", kInspectCommand.summary.data(),
               "perennial inspect --store perennial-demo");
-  flags.require("store", folder, "DIR", "the store's folder");
+  flags.require("store", folder, "DIR", "the store's folder; it may be in use")
+      .add_text("at", snapshot, "NAME|N", "the state to look at; the newest without it");
   common.add_to(flags);
   if (!flags.parse(args)) return kExitOk;
 
-  const auto store = open_store(folder);
+  const auto store = open_view(folder, snapshot);
   const storage::CommitInfo head = value_or_throw(store->head());
   const std::uint64_t store_bytes = value_or_throw(store->size_bytes());
   const continual::LearntModel learnt = continual::load_learnt(*store, 0);

@@ -26,13 +26,14 @@ std::string csv_text(const std::string& text) {
 }
 
 int run_predict(const std::vector<std::string>& args) {
-  std::string folder, input, file;
+  std::string folder, input, file, snapshot;
   std::int64_t generation = -1;
   RunFlags run;
   CommonOptions common;
   Flags flags("predict", kPredictCommand.summary,
               "perennial predict --store perennial-demo --input images.npy");
-  flags.require("store", folder, "DIR", "the store's folder")
+  flags.require("store", folder, "DIR", "the store's folder; it may be in use")
+      .add_text("at", snapshot, "NAME|N", "the state to look at; the newest without it")
       .require("input", input, "FILE", "rows to label: IDX (also gzip), NPY or CSV of numbers")
       .add_text("output", file, "FILE", "where the CSV goes; standard output without it")
       .add("generation", generation, "the generation that answers; -1 = the gate chooses",
@@ -42,7 +43,7 @@ int run_predict(const std::vector<std::string>& args) {
   if (!flags.parse(args)) return kExitOk;
   run.apply();
 
-  const auto store = open_store(folder);
+  const auto store = open_view(folder, snapshot);
   const continual::LearntModel learnt = continual::load_learnt(*store, run.budget_bytes);
   std::optional<std::uint32_t> told;
   if (generation >= 0) {

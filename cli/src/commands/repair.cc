@@ -45,6 +45,7 @@ int run_repair(const std::vector<std::string>& args) {
   if (!copy_folder.empty()) copy = open_view(copy_folder);
   options.copy = copy.get();
   const auto store = open_store(folder);
+  options.note = action_note(*store, "repair");
   const storage::RepairReport report = value_or_throw(storage::repair_store(*store, options));
 
   const Output output(common.json, common.quiet);

@@ -26,11 +26,11 @@ int run_restore(const std::vector<std::string>& args) {
 
   const auto store = open_store(folder);
   const std::uint64_t commit = value_or_throw(store->resolve(target));
-  const storage::CommitInfo info =
-      value_or_throw(store->restore({.commit = commit,
-                                     .snapshot = name,
-                                     .note = action_note("restore", commit),
-                                     .drop_later = drop_later}));
+  auto target_state = value_or_throw(store->at(commit));
+  const std::string note = action_note(*target_state, "restore", commit);
+  target_state.reset();
+  const storage::CommitInfo info = value_or_throw(
+      store->restore({.commit = commit, .snapshot = name, .note = note, .drop_later = drop_later}));
 
   const Output output(common.json, common.quiet);
   output.text() << "the state of commit " << commit << " is current again, as commit "

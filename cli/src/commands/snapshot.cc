@@ -26,7 +26,7 @@ int run_snapshot(const std::vector<std::string>& args) {
   throw_if_failed(store->head().status());  // an empty store has nothing to name
   storage::CommitRequest request;
   request.snapshot = name;
-  request.note = action_note("snapshot");
+  request.note = action_note(*store, "snapshot");
   const storage::CommitInfo info = value_or_throw(store->commit(request));
 
   const Output output(common.json, common.quiet);

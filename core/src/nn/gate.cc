@@ -156,7 +156,7 @@ void AnalyticGate::committed() {
   for (Statistics& statistics : statistics_) statistics.changed = false;
 }
 
-AnalyticGate AnalyticGate::load(const storage::PageStore& store) {
+AnalyticGate AnalyticGate::load(const storage::PageReader& store) {
   const std::string text = text_from(value_or_throw(store.read_dense(kRecord)));
   try {
     const json::object record = json::parse(text).as_object();

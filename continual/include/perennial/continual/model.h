@@ -49,11 +49,11 @@ class Model {
 
 // A new model. `store` may be null (nothing is kept); budget_bytes as in Pool.
 std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features,
-                                  std::int64_t classes, storage::PageStore* store,
+                                  std::int64_t classes, const storage::PageReader* store,
                                   std::int64_t budget_bytes);
 // The model of the store's current state.
 std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features,
-                                  std::int64_t classes, storage::PageStore& store,
+                                  std::int64_t classes, const storage::PageReader& store,
                                   std::int64_t budget_bytes);
 
 }  // namespace perennial::continual

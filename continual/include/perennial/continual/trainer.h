@@ -77,7 +77,7 @@ class Trainer {
 };
 
 // The configuration of the run that a store holds; not_found when it holds none.
-storage::Result<RunConfig> stored_config(const storage::PageStore& store);
+storage::Result<RunConfig> stored_config(const storage::PageReader& store);
 
 // What is needed to use a learnt store without its stream.
 struct LearntModel {
@@ -89,7 +89,7 @@ struct LearntModel {
   bool finished = false;  // the run's stream has ended
 };
 // Throws StorageError, DataError.
-LearntModel load_learnt(storage::PageStore& store, std::int64_t budget_bytes);
+LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_bytes);
 // Throws DataError unless the stream's data set is the one that the store learnt from.
 void require_same_data(const LearntModel& learnt, const Stream& stream);
 // Commits what was changed in the model by hand (grow, freeze), with `action` in the note.

@@ -44,7 +44,7 @@ class AnalyticGate {
  public:
   AnalyticGate(std::int64_t d_in, const AnalyticGateOptions& options);
   // As the store's current state has it.
-  static AnalyticGate load(const storage::PageStore& store);
+  static AnalyticGate load(const storage::PageReader& store);
 
   std::int64_t generations() const { return static_cast<std::int64_t>(statistics_.size()); }
   // Adds a generation without statistics.

@@ -17,6 +17,7 @@ struct RepairOptions {
   bool allow_older = true;
   // Only looks and reports.
   bool dry_run = false;
+  std::string note = {};  // of the commit
 };
 
 // One page or dense entry of the current state that cannot be read.
