@@ -82,7 +82,7 @@ std::vector<std::string> DenseOptimizer::entries() const {
   return names;
 }
 
-void DenseOptimizer::add_to_commit(storage::CommitRequest& request) const {
+void DenseOptimizer::add_to_commit(storage::CommitRequest& request) {
   for (const Moments& item : moments()) {
     request.dense[entry(item.name, "m")] = bytes_from(item.m);
     request.dense[entry(item.name, "v")] = bytes_from(item.v);
@@ -91,9 +91,10 @@ void DenseOptimizer::add_to_commit(storage::CommitRequest& request) const {
   for (const std::string& name : stored_) {
     if (!request.dense.contains(name)) request.removed_dense.push_back(name);
   }
+  offered_ = entries();
 }
 
-void DenseOptimizer::committed() { stored_ = entries(); }
+void DenseOptimizer::committed() { stored_ = offered_; }
 
 void DenseOptimizer::load(const storage::PageReader& store) {
   stored_.clear();

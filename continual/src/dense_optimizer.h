@@ -34,7 +34,7 @@ class DenseOptimizer {
   void step();
 
   // Entries "optimizer/NAME/..." for the current parameters; entries of dropped ones are removed.
-  void add_to_commit(storage::CommitRequest& request) const;
+  void add_to_commit(storage::CommitRequest& request);
   void committed();
   // Reads the moments of the store's current state; set_parameters() takes them by name.
   void load(const storage::PageReader& store);
@@ -53,6 +53,7 @@ class DenseOptimizer {
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   std::map<std::string, Moments> loaded_;  // from the store, until their parameters are set
   std::vector<std::string> stored_;        // entries the last commit holds
+  std::vector<std::string> offered_;  // those of the commit in flight
 };
 
 }  // namespace perennial::continual

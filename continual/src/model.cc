@@ -111,6 +111,7 @@ class Mlp : public Model {
   std::int64_t dense_parameters() const override { return count(layers_.tensors()); }
   void add_to_commit(storage::CommitRequest& request) override { layers_.add_to_commit(request); }
   void committed() override {}
+  void commit_failed() override {}
 
  private:
   DenseLayers layers_;
@@ -190,6 +191,10 @@ class PeerModel : public Model {
     layers_.add_to_commit(request);
     peer_->add_to_commit(request);
     if (gate_ != nullptr) gate_->add_to_commit(request);
+  }
+  void commit_failed() override {
+    peer_->commit_failed();
+    if (gate_ != nullptr) gate_->commit_failed();
   }
   void committed() override {
     peer_->committed();

@@ -13,7 +13,9 @@
 #include <boost/json/value_to.hpp>
 #include <chrono>
 #include <map>
+#include <utility>
 
+#include "committer.h"
 #include "dense_optimizer.h"
 #include "perennial/continual/evaluate.h"
 #include "perennial/continual/strategy.h"
@@ -99,6 +101,10 @@ struct Trainer::Impl {
   bool resumed = false;
   std::string state_digest;
   Progress progress;
+  // When the last commit was started, and whether one is due.
+  std::chrono::steady_clock::time_point last_commit = std::chrono::steady_clock::now();
+  bool commit_due = false;
+  std::optional<Committer> committer;  // last: it ends before what it reads
 
   Impl(const RunConfig& config, Stream run_stream, storage::PageStore* run_store,
        const RunSettings& run_settings)
@@ -132,6 +138,7 @@ struct Trainer::Impl {
       progress.examples_total += training.train_size(e) * config.train.epochs;
     }
     progress.experiences = training.experiences();
+    if (store != nullptr) make_committer();
   }
 
   // Batch norm has no statistics of one example; the last batch of a pass may be so small.
@@ -204,31 +211,80 @@ struct Trainer::Impl {
     return name;
   }
 
-  void commit(const std::string& action, const std::string& snapshot) {
-    if (store == nullptr) return;
-    report("committing");
+  // The state as it is now.
+  storage::CommitRequest freeze(const std::string& action, const std::string& snapshot) {
     storage::CommitRequest request;
     model->add_to_commit(request);
     dense.add_to_commit(request);
     state.add_to_commit(request);
     request.snapshot = free_name(snapshot);
+    if (settings.retention && !(*settings.retention == store->retention())) {
+      request.retention = settings.retention;
+    }
     json::object note{{"action", action},
                       {"experience", state.position.experience},
                       {"steps", state.steps},
                       {"events_bytes", record.event_bytes()},
                       {"machine", machine()}};
+    if (model->peer() != nullptr) note["generations"] = model->peer()->pool().generations().size();
     if (const std::optional<double> value = acc(state.matrix)) note["acc"] = *value;
     request.note = json::serialize(note);
-    const storage::CommitInfo info = value_or_throw(store->commit(request));
-    model->committed();
-    dense.committed();
-    state_digest = info.state_digest.hex();
-    record.event("commit", {{"commit", info.commit},
-                            {"action", action},
-                            {"snapshot", request.snapshot},
-                            {"pages_written", info.pages_written},
-                            {"bytes_written", info.bytes_written},
-                            {"state_digest", state_digest}});
+    last_commit = std::chrono::steady_clock::now();
+    commit_due = false;
+    return request;
+  }
+
+  void make_committer() {
+    committer.emplace(
+        *store,
+        Committer::Hooks{
+            [this](const std::string& action, const std::string& snapshot) {
+              return freeze(action, snapshot);
+            },
+            [this](const storage::CommitInfo& info, const std::string& action, const std::string&) {
+              model->committed();
+              dense.committed();
+              state_digest = info.state_digest.hex();
+              record.event("commit", {{"commit", info.commit},
+                                      {"action", action},
+                                      {"snapshot", info.snapshot},
+                                      {"pages_written", info.pages_written},
+                                      {"bytes_written", info.bytes_written},
+                                      {"state_digest", state_digest}});
+            },
+            [this](const storage::Status& status) {
+              model->commit_failed();
+              commit_due = true;
+              record.event("commit_failed", {{"error", status.to_string()}});
+              if (settings.on_warning) {
+                settings.on_warning("a commit failed, the one before stays current: " +
+                                    status.message());
+              }
+            },
+            settings.stop_requested},
+        std::chrono::duration<double>(settings.commit_patience_seconds));
+  }
+
+  // Durable when it returns.
+  void commit(const std::string& action, const std::string& snapshot) {
+    if (!committer) return;
+    report("committing");
+    committer->commit(action, snapshot);
+  }
+
+  // Starts a commit if one is due and none is in flight; training goes on.
+  void commit_if_due() {
+    if (!committer) return;
+    committer->poll();
+    const std::int64_t every = state.config.train.commit_every;
+    const auto since = std::chrono::steady_clock::now() - last_commit;
+    commit_due = commit_due || (every > 0 && state.steps % every == 0) ||
+                 (settings.commit_seconds > 0 &&
+                  since >= std::chrono::duration<double>(settings.commit_seconds)) ||
+                 (settings.commit_dirty_bytes > 0 && model->peer() != nullptr &&
+                  std::cmp_greater_equal(model->peer()->pool().counters().dirty_bytes,
+                                         settings.commit_dirty_bytes));
+    if (commit_due) committer->start("progress");
   }
 
   void evaluate_row(std::int64_t row) {
@@ -272,11 +328,11 @@ struct Trainer::Impl {
         ++at.epoch;
       }
       report("training");
-      const bool stop = stop_requested();
-      if (stop || (options.commit_every > 0 && state.steps % options.commit_every == 0)) {
-        commit(stop ? "stopped" : "progress", "");
+      if (stop_requested()) {
+        commit("stopped", "");
+        return false;
       }
-      if (stop) return false;
+      commit_if_due();
     }
     return true;
   }
@@ -318,6 +374,7 @@ struct Trainer::Impl {
       if (state.position.at_start()) strategy->before_experience(strategy_context, experience);
       dense.set_parameters(model->trainable());
       if (!train_experience()) return false;
+      if (committer) committer->wait();
       strategy->after_experience(strategy_context, experience);
       dense.set_parameters(model->trainable());
       // Joint training has one experience of its own; it ends where the stream's last one does.

@@ -146,14 +146,22 @@ void AnalyticGate::add_to_commit(storage::CommitRequest& request) {
   request.dense[kRecord] = bytes_from(json::serialize(json::object{
       {"options", to_json(options_)}, {"d_in", d_in_}, {"generations", generations()}}));
   for (std::size_t g = 0; g < statistics_.size(); ++g) {
-    if (!statistics_[g].changed) continue;
+    if (!statistics_[g].changed && !statistics_[g].offered) continue;
+    statistics_[g].changed = false;
+    statistics_[g].offered = true;
     request.dense[entry(g, "a")] = bytes_from(statistics_[g].a);
     request.dense[entry(g, "b")] = bytes_from(statistics_[g].b);
   }
 }
 
+void AnalyticGate::commit_failed() {
+  for (Statistics& statistics : statistics_) {
+    statistics.changed = statistics.changed || std::exchange(statistics.offered, false);
+  }
+}
+
 void AnalyticGate::committed() {
-  for (Statistics& statistics : statistics_) statistics.changed = false;
+  for (Statistics& statistics : statistics_) statistics.offered = false;
 }
 
 AnalyticGate AnalyticGate::load(const storage::PageReader& store) {

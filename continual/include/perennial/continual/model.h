@@ -42,9 +42,11 @@ class Model {
   virtual PeerImpl* peer() { return nullptr; }
   virtual AnalyticGate* gate() { return nullptr; }
 
-  // Adds what changed since the last commit; call committed() when it succeeded.
+  // Adds what changed since the last commit, as it is now; call committed() when it succeeded and
+  // commit_failed() when not. Training may go on between.
   virtual void add_to_commit(storage::CommitRequest& request) = 0;
   virtual void committed() = 0;
+  virtual void commit_failed() = 0;
 };
 
 // A new model. `store` may be null (nothing is kept); budget_bytes as in Pool.

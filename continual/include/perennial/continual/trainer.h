@@ -32,7 +32,15 @@ struct Progress {
 struct RunSettings {
   std::filesystem::path run_folder;  // events.jsonl, metrics.csv, summary.json; empty = none
   std::int64_t budget_bytes = 0;     // memory for the pool's pages; 0 = no limit
-  bool exact = false;                // refuse to resume where bits may differ (threads, processor)
+  // Beside RunConfig's commit_every: commit after so many seconds, or once so many bytes of pages
+  // have changed; 0 = off. Such commits are written while training goes on.
+  double commit_seconds = 0;
+  std::int64_t commit_dirty_bytes = 0;
+  // A commit that fails for want of space or by an I/O error is tried again; where the run cannot
+  // go on without it, for so long.
+  double commit_patience_seconds = 60;
+  std::optional<storage::Retention> retention;  // the store's rule from the next commit on
+  bool exact = false;                           // refuse to resume where bits may differ (threads, processor)
   std::function<void(const Progress&)> on_progress;
   std::function<bool()> stop_requested;  // polled after each step
   // One line that a user should see, as of bits that may differ on another machine.
@@ -55,8 +63,8 @@ struct RunResult {
 // A run over one store, or over none. Opening an existing run loads it; its state is that of the
 // last commit. Single-threaded.
 //
-// Commits: after row 0 of the matrix, every commit_every steps, and after each experience in the
-// order freeze, solve the gate, evaluate all test sets, commit with snapshot "experience-N". A kill
+// Commits: after row 0 of the matrix; while training goes on, every commit_every steps (at the next
+// step after the one before is written); and after each experience in the order freeze, solve the gate, evaluate all test sets, commit with snapshot "experience-N". A kill
 // between any two resumes from the commit before and repeats the same bits.
 class Trainer {
  public:

@@ -59,16 +59,19 @@ class AnalyticGate {
   at::Tensor scores(const at::Tensor& x);
   at::Tensor choose(const at::Tensor& x);
 
-  // Adds what changed since the last commit; call committed() when it succeeded.
+  // Adds what changed since the last commit, as it is now; call committed() when it succeeded and
+  // commit_failed() when not. Observing may go on between.
   void add_to_commit(storage::CommitRequest& request);
   void committed();
+  void commit_failed();
 
  private:
   struct Statistics {
     at::Tensor a;           // (M, M) float64
     at::Tensor b;           // (M) float64
     bool observed = false;  // has seen an input: one that has not is never chosen
-    bool changed = true;
+    bool changed = true;     // since it was last offered to a commit
+    bool offered = false;    // to the commit in flight
   };
   at::Tensor random_features(const at::Tensor& x) const;  // (B, M)
 
