@@ -74,15 +74,15 @@ std::optional<std::string> read_block(std::ifstream& file, const Handle& handle,
   return block;
 }
 
-}  // namespace
-
-Status check_table_tail(const std::filesystem::path& path) {
+// What check_table_tail() says; leaves the handle of the index and the file's size.
+Status read_tail(const std::filesystem::path& path, std::ifstream& file, Handle& index,
+                 std::uint64_t& size) {
   const auto damaged = [&](const char* what) {
     return error(StatusCode::corruption, path.string(), ": damaged ", what);
   };
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  file.open(path, std::ios::binary | std::ios::ate);
   if (!file) return error(StatusCode::io_error, path.string(), ": cannot be opened");
-  const auto size = static_cast<std::uint64_t>(file.tellg());
+  size = static_cast<std::uint64_t>(file.tellg());
   if (size < kFooterBytes) return damaged("table file: shorter than a footer");
   std::string footer(kFooterBytes, '\0');
   file.seekg(static_cast<std::streamoff>(size - kFooterBytes));
@@ -105,7 +105,27 @@ Status check_table_tail(const std::filesystem::path& path) {
   if (!properties_at || !read_block(file, *properties_at, size)) {
     return damaged("properties block");
   }
+  index = *index_at;
   return {};
+}
+
+}  // namespace
+
+Status check_table_tail(const std::filesystem::path& path) {
+  std::ifstream file;
+  Handle index;
+  std::uint64_t size = 0;
+  return read_tail(path, file, index, size);
+}
+
+Result<std::string> read_table_index(const std::filesystem::path& path) {
+  std::ifstream file;
+  Handle handle;
+  std::uint64_t size = 0;
+  if (Status status = read_tail(path, file, handle, size); !status.ok()) return status;
+  std::optional<std::string> index = read_block(file, handle, size);
+  if (!index) return error(StatusCode::corruption, path.string(), ": damaged index block");
+  return std::move(*index);
 }
 
 }  // namespace perennial::storage
