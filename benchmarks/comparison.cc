@@ -71,24 +71,47 @@ boost::json::value or_null(double value) {
   return value > 0 ? boost::json::value(value) : boost::json::value(nullptr);
 }
 
+int write_json(const Arguments& arguments, const boost::json::array& rows) {
+  if (arguments.json.empty()) return 0;
+  std::ofstream file(arguments.json);
+  file << boost::json::serialize(rows) << '\n';
+  file.close();
+  if (!file) {
+    std::fprintf(stderr, "%s could not be written\n", arguments.json.c_str());
+    return 1;
+  }
+  return 0;
+}
+
+std::string range_of(const Sample& sample) {
+  char text[96];
+  std::snprintf(text, sizeof text, "%.4g (%.4g-%.4g)", sample.median, sample.low, sample.high);
+  return text;
+}
+
 }  // namespace
 
-Arguments parse_arguments(int argc, char** argv) {
+Arguments parse_arguments(int argc, char** argv, const std::vector<OwnFlag>& own) {
   Arguments arguments;
   arguments.rest.emplace_back(argv[0]);
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
+    const bool is_own = std::ranges::find(own, argument, &OwnFlag::name) != own.end();
     if (argument == "--smoke") {
       arguments.smoke = true;
     } else if (argument == "--json" && i + 1 < argc) {
       arguments.json = argv[++i];
-    } else if (argument.starts_with("--benchmark_")) {
+    } else if (is_own && i + 1 < argc) {
+      arguments.own[std::string(argument)] = argv[i + 1];
+      ++i;
+    } else if (own.empty() && argument.starts_with("--benchmark_")) {
       arguments.rest.emplace_back(argument);
     } else {
       const bool help = argument == "--help";
-      std::fprintf(help ? stdout : stderr,
-                   "usage: %s [--json FILE] [--smoke] [--benchmark_... (Google Benchmark's own)]\n",
-                   argv[0]);
+      std::string more = own.empty() ? " [--benchmark_... (Google Benchmark's own)]" : "";
+      for (const OwnFlag& flag : own) more += " [" + flag.name + " " + flag.value + "]";
+      std::fprintf(help ? stdout : stderr, "usage: %s [--json FILE] [--smoke]%s\n", argv[0],
+                   more.c_str());
       std::exit(help ? 0 : 2);
     }
   }
@@ -137,15 +160,37 @@ int run_comparisons(const Arguments& arguments, const std::vector<Comparison>& c
                     {"target", or_null(comparison.target.value_or(0))},
                     {"ceiling", or_null(ceiling)}});
   }
-  if (arguments.json.empty()) return 0;
-  std::ofstream file(arguments.json);
-  file << boost::json::serialize(rows) << '\n';
-  file.close();
-  if (!file) {
-    std::fprintf(stderr, "%s could not be written\n", arguments.json.c_str());
-    return 1;
+  return write_json(arguments, rows);
+}
+
+Sample summarize(std::vector<double> values) {
+  if (values.empty()) return {};
+  std::ranges::sort(values);
+  return {.median = values[values.size() / 2], .low = values.front(), .high = values.back()};
+}
+
+int report_rows(const Arguments& arguments, const std::vector<Row>& rows) {
+  boost::json::array json;
+  std::printf("| name | ours | baseline | ceiling | unit | ratio | target | |\n");
+  std::printf("|---|---:|---:|---:|---|---:|---:|---|\n");
+  for (const Row& row : rows) {
+    char ceiling[32] = "";
+    char target[32] = "";
+    if (row.ceiling) std::snprintf(ceiling, sizeof ceiling, "%.4g", *row.ceiling);
+    if (row.target) std::snprintf(target, sizeof target, "%.4g", *row.target);
+    const char* verdict = !row.target ? "" : row.ratio >= *row.target ? "met" : "MISSED";
+    std::printf("| %s | %s | %s | %s | %s | %.2f | %s | %s |\n", row.name.c_str(),
+                range_of(row.ours).c_str(), range_of(row.baseline).c_str(), ceiling,
+                row.unit.c_str(), row.ratio, target, verdict);
+    json.push_back({{"name", row.name},
+                    {"ours", row.ours.median},
+                    {"baseline", row.baseline.median},
+                    {"unit", row.unit},
+                    {"ratio", row.ratio},
+                    {"target", or_null(row.target.value_or(0))},
+                    {"ceiling", or_null(row.ceiling.value_or(0))}});
   }
-  return 0;
+  return write_json(arguments, json);
 }
 
 }  // namespace perennial::bench
