@@ -2,10 +2,10 @@
 // XXH3-128 digests, at once and streaming.
 #include "perennial/storage/digest.h"
 
-#include <xxhash.h>
-
 #include <cstring>
 #include <new>
+
+#include "xxh3.h"
 
 namespace perennial::storage {
 namespace {

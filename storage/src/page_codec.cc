@@ -2,14 +2,13 @@
 // Encoding and checking of page headers, and the printed name of a page.
 #include "page_codec.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
 
 #include "byte_codec.h"
 #include "text.h"
+#include "xxh3.h"
 
 namespace perennial::storage {
 namespace {

@@ -2,8 +2,6 @@
 // The tail of a table file: properties block, metaindex block, footer (53 bytes).
 #include "table_tail.h"
 
-#include <xxhash.h>
-
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -12,6 +10,7 @@
 #include <string_view>
 
 #include "text.h"
+#include "xxh3.h"
 
 namespace perennial::storage {
 namespace {

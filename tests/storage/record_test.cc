@@ -2,6 +2,10 @@
 // Keys, page headers and records: exact bytes, round trips, and decoding of hostile bytes.
 #include "record.h"
 
+#include <xxhash.h>
+
+#include <numeric>
+
 #include "byte_codec.h"
 #include "keys.h"
 #include "page_codec.h"
@@ -99,6 +103,19 @@ TEST(PageHeader, HasTheBytesOfTheFormat) {
             "0400000000000000"
             "0200000000000000");
   EXPECT_EQ(hex(text.substr(60)), "1b46c48b");
+}
+
+TEST(PageHeader, OnePassGivesBothHashes) {
+  std::vector<std::size_t> sizes(600);
+  std::iota(sizes.begin(), sizes.end(), std::size_t{0});
+  sizes.insert(sizes.end(), {1023, 1024, 1025, 2048, 16384, 65536, 65537, 262144});
+  for (const std::size_t size : sizes) {
+    const Bytes payload = bytes_of(size + 1, size);
+    const PayloadHashes hashes = hash_payload(payload);
+    EXPECT_EQ(hashes.hash, XXH3_64bits(payload.data(), payload.size())) << size;
+    EXPECT_EQ(hashes.digest, digest_of(payload)) << size;
+    EXPECT_EQ(hashes.digest, Hasher().update(payload).finish()) << size;
+  }
 }
 
 TEST(PageHeader, EveryFlippedByteIsFound) {
