@@ -4,7 +4,9 @@
 // changed, opening, and the naive layout (one RocksDB key an expert, synced log)?
 // Cannot show: reads and commits at the same time, stores larger than the page cache over days,
 // what a device does after its own cache and its burst credit are used up (rows are medians of
-// neighbouring runs, so both sides meet the same device), power cuts.
+// neighbouring runs, so both sides meet the same device), power cuts. Every sync of a commit waits
+// for a processor, too: on a machine that is busy with other work the small commits, their p99 and
+// the naive layout's rows say little.
 //
 //   bench_store [--json FILE] [--smoke] [--dir FOLDER] [--only PART]
 //
