@@ -130,7 +130,7 @@ TEST_P(TrainerTest, RestoredToAnEarlierExperienceItLearnsTheSameAgain) {
   if (config.train.strategy == StrategyKind::joint) return;  // it has one boundary, the end
   const auto store = storage::make_memory_store();
   const RunResult first = run(config, store.get());
-  ASSERT_TRUE(store->restore(*store->resolve("experience-1"), "", "").ok());
+  ASSERT_TRUE(store->restore({.commit = *store->resolve("experience-1")}).ok());
   const RunResult again = run(config, store.get());
   EXPECT_TRUE(again.finished);
   EXPECT_EQ(matrix_of(again), matrix_of(first));

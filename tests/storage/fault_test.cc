@@ -336,7 +336,7 @@ TEST_F(FaultTest, SpaceIsCheckedBeforeBuilding) {
   EXPECT_THAT(full.status().message(), ::testing::HasSubstr("the file system has 1000"));
   EXPECT_EQ(asked, 0);
   EXPECT_EQ(difference(**store, model), "");
-  EXPECT_EQ((*store)->restore(1, "", "").status().code(), StatusCode::no_space);
+  EXPECT_EQ((*store)->restore({.commit = 1}).status().code(), StatusCode::no_space);
   EXPECT_EQ(difference(**store, model), "");
   plan_.free_bytes = std::uint64_t{1} << 40;
   ASSERT_TRUE((*store)->commit(request).ok());

@@ -4,8 +4,11 @@
 
 #include <atomic>
 #include <filesystem>
+#include <future>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "perennial/storage/page_store.h"
@@ -47,19 +50,44 @@ class StoreWrapper : public storage::PageStore {
     return inner_.read_dense(name);
   }
   std::vector<std::string> dense_names() const override { return inner_.dense_names(); }
+  storage::Result<storage::Digest> dense_digest(const std::string& name) const override {
+    return inner_.dense_digest(name);
+  }
+  storage::Result<std::uint64_t> dense_size(const std::string& name) const override {
+    return inner_.dense_size(name);
+  }
+  storage::StoreIdentity identity() const override { return inner_.identity(); }
+  std::string location() const override { return inner_.location(); }
   storage::Result<storage::CommitInfo> commit(const storage::CommitRequest& request) override {
     return inner_.commit(request);
   }
-  storage::Result<storage::CommitInfo> restore(std::uint64_t commit, const std::string& snapshot,
-                                               const std::string& note) override {
-    return inner_.restore(commit, snapshot, note);
+  std::future<storage::Result<storage::CommitInfo>> commit_async(
+      storage::CommitRequest request) override {
+    return inner_.commit_async(std::move(request));
+  }
+  storage::Result<storage::CommitInfo> restore(const storage::RestoreRequest& request) override {
+    return inner_.restore(request);
+  }
+  storage::Result<storage::CommitInfo> drop(const std::vector<std::uint64_t>& commits,
+                                            const std::string& note) override {
+    return inner_.drop(commits, note);
+  }
+  storage::Retention retention() const override { return inner_.retention(); }
+  storage::Result<std::unique_ptr<storage::PageReader>> at(std::uint64_t commit) const override {
+    return inner_.at(commit);
+  }
+  storage::Result<storage::ReclaimReport> reclaim(const storage::ReclaimOptions& options) override {
+    return inner_.reclaim(options);
   }
   storage::Result<storage::CommitInfo> head() const override { return inner_.head(); }
   std::vector<storage::CommitInfo> log() const override { return inner_.log(); }
   storage::Result<std::uint64_t> resolve(const std::string& name) const override {
     return inner_.resolve(name);
   }
-  storage::Result<storage::VerifyReport> verify() override { return inner_.verify(); }
+  storage::Result<storage::VerifyReport> verify(
+      const storage::VerifyOptions& options) const override {
+    return inner_.verify(options);
+  }
   storage::StoreCounters counters() const override { return inner_.counters(); }
   storage::Result<std::uint64_t> size_bytes() const override { return inner_.size_bytes(); }
 
