@@ -4,7 +4,6 @@
 
 #include <xxhash.h>
 
-#include <numeric>
 
 #include "byte_codec.h"
 #include "keys.h"
@@ -103,19 +102,6 @@ TEST(PageHeader, HasTheBytesOfTheFormat) {
             "0400000000000000"
             "0200000000000000");
   EXPECT_EQ(hex(text.substr(60)), "1b46c48b");
-}
-
-TEST(PageHeader, OnePassGivesBothHashes) {
-  std::vector<std::size_t> sizes(600);
-  std::iota(sizes.begin(), sizes.end(), std::size_t{0});
-  sizes.insert(sizes.end(), {1023, 1024, 1025, 2048, 16384, 65536, 65537, 262144});
-  for (const std::size_t size : sizes) {
-    const Bytes payload = bytes_of(size + 1, size);
-    const PayloadHashes hashes = hash_payload(payload);
-    EXPECT_EQ(hashes.hash, XXH3_64bits(payload.data(), payload.size())) << size;
-    EXPECT_EQ(hashes.digest, digest_of(payload)) << size;
-    EXPECT_EQ(hashes.digest, Hasher().update(payload).finish()) << size;
-  }
 }
 
 TEST(PageHeader, EveryFlippedByteIsFound) {

@@ -17,6 +17,7 @@ struct Expected {
   std::uint64_t head = 0;
   std::map<std::uint64_t, std::shared_ptr<const Model>> commits;  // what can be restored; 0: empty
   std::map<std::string, std::uint64_t> snapshots;
+  std::uint32_t keep_last = Retention().keep_last;
 
   Expected() : commits{{0, std::make_shared<const Model>()}} {}
   const Model& model() const { return *commits.at(head); }
@@ -46,7 +47,7 @@ struct Comparison {
   std::string why;
 };
 
-// Head, pages, dense entries, snapshots: everything the store says about its state.
+// Head, pages, dense entries, snapshots, the commits that can be restored, and the oldest of them.
 Comparison compare(const PageStore& store, const Expected& expected);
 
 // Empty if verify() finds nothing.
