@@ -24,9 +24,9 @@ struct BackendFile {
   std::uint64_t bytes = 0;
 };
 
-// Thread-safety: get(), files(), file_of(), last_commit(), verify_files(), size_bytes() and leases()
-// from any thread at any time; begin() to reopen() from one thread; rewrite() from one other. A
-// closed database, and one being reopened, makes the readers wait or fail with the reason.
+// Thread-safety: get(), files(), file_of(), last_commit(), verify_files(), size_bytes() and
+// leases() from any thread at any time; begin() to reopen() from one thread; rewrite() from one
+// other. A closed database, and one being reopened, makes the readers wait or fail with the reason.
 class Backend {
  public:
   using Visit = std::function<Status(std::span<const std::byte>)>;
@@ -77,6 +77,8 @@ class Backend {
     std::uint64_t commit = 0;
   };
   virtual std::vector<Lease> leases() const = 0;
+  // Of a view: tells the writer which commit is read.
+  virtual void pin(std::uint64_t /*commit*/) {}
 
   // Reads every byte of every file and adds what is broken. `tick(bytes)` is called as bytes are
   // read and may sleep; false ends.
