@@ -77,6 +77,8 @@ class Backend {
     std::uint64_t commit = 0;
   };
   virtual std::vector<Lease> leases() const = 0;
+  // Of a view: tells the writer which commit is read.
+  virtual void pin(std::uint64_t /*commit*/) {}
 
   // Reads every byte of every file and adds what is broken. `tick(bytes)` is called as bytes are
   // read and may sleep; false ends.

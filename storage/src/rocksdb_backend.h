@@ -5,22 +5,29 @@
 #include <rocksdb/db.h>
 #include <rocksdb/sst_file_writer.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
 #include "backend.h"
-#include "rocksdb_recovery.h"
+#include "commit_files.h"
+#include "db_gate.h"
+#include "rewrite_filter.h"
 #include "rocksdb_store_internal.h"
 #include "store_folder.h"
 #include "store_lock.h"
 
 namespace perennial::storage {
 
+// Thread-safety as Backend's: one thread commits and reopens, one rewrites and removes, any read.
+// The thread that commits owns db_; the others use it through gate_.
 class RocksdbBackend final : public Backend {
  public:
-  RocksdbBackend(StoreFolder folder, StoreSeam seam, std::unique_ptr<StoreLock> lock);
+  RocksdbBackend(StoreFolder folder, const RocksdbStoreOptions& options, StoreSeam seam,
+                 std::unique_ptr<StoreLock> lock);
   ~RocksdbBackend() override;
 
   // Makes an empty database in db/.
@@ -30,11 +37,14 @@ class RocksdbBackend final : public Backend {
   // Opens for writing what open_to_look() found, and adds a whole commit that was left in stage/.
   Status open_to_write();
   void keep_lock() { lock_->keep(); }
+  rocksdb::Env& env() const { return *env_; }
 
   Status get(const std::string& key, const Visit& visit) const override;
-  std::uint64_t last_commit() const override { return files_.size(); }
-  std::string file_of(std::uint64_t commit) const override;
-  std::uint64_t file_bytes(std::uint64_t commit) const override;
+  std::uint64_t last_commit() const override { return last_commit_of(*commit_files()); }
+  std::vector<BackendFile> files() const override { return backend_files(*commit_files()); }
+  BackendFile file_of(std::uint64_t commit) const override {
+    return file_of_commit(*commit_files(), commit);
+  }
   Status begin(std::uint64_t commit, std::uint64_t bytes) override;
   Status put(const std::string& key, std::span<const std::byte> head,
              std::span<const std::byte> body) override;
@@ -43,33 +53,70 @@ class RocksdbBackend final : public Backend {
   bool closed() const override { return db_ == nullptr; }
   Status reopen() override;
   std::uint64_t reopens() const override { return reopens_; }
-  void verify_files(std::vector<Damage>& damage) const override;
+  Status rewrite(const std::vector<BackendFile>& files, const Keep& keep,
+                 std::uint64_t bytes_per_second, std::uint64_t& written) override;
+  Status remove(const std::vector<BackendFile>& files) override;
+  std::vector<Lease> leases() const override;
+  void verify_files(std::vector<Damage>& damage,
+                    const std::function<bool(std::uint64_t)>& tick) const override;
+  std::string location() const override { return folder_.root.string(); }
   std::filesystem::path scratch_folder() const override { return folder_.stage(); }
   Result<std::uint64_t> size_bytes() const override;
 
  private:
+  using FilesPtr = std::shared_ptr<const CommitFiles>;
+  FilesPtr commit_files() const;
+  void set_files(CommitFiles files);
+  // Lists the files of `db` anew.
+  Status refresh_files(rocksdb::DB& db);
+  Status closed_why() const;
+  void set_closed_why(Status why);
+
+  rocksdb::Options database_options() const;
   Status open_database();
+  // Makes newcomers wait, ends a rewrite, waits for the readers and closes. open_gate() follows.
   void close_database();
+  void open_gate() { gate_.open(db_.get()); }
+  Status add_and_open(std::optional<std::filesystem::path> next);
   void clear_stage(std::optional<std::uint64_t> keep, std::optional<std::uint64_t> also_keep);
+  void remove_empty_logs();
   Status finish_file(rocksdb::ExternalSstFileInfo& info);
   // Hands the staged file of a commit to RocksDB. `digest` may be empty: then it is computed.
   Status ingest(std::uint64_t commit, const std::string& digest);
   // Closes, looks at the store and opens it again without adding what is staged.
   Status reopen_and_look();
 
+  // The listed files that `files` names, ascending. invalid_argument: no such file, or the newest.
+  Result<CommitFiles> choose(const std::vector<BackendFile>& files, bool neighbours) const;
+  // Runs `change` on the database while it deletes no file, then lets it delete `old` and waits
+  // until that is done.
+  Status change_files(rocksdb::DB& db, const CommitFiles& old, RewriteJob& job,
+                      const std::function<rocksdb::Status()>& change);
+  void wait_until_deleted(rocksdb::DB& db, const CommitFiles& old, const RewriteJob& job);
+
   StoreFolder folder_;
+  RocksdbStoreOptions options_;
   StoreSeam seam_;
   rocksdb::Env* env_;
   std::unique_ptr<StoreLock> lock_;  // outlives db_
+  std::shared_ptr<RewriteFilterFactory> filters_ = std::make_shared<RewriteFilterFactory>();
   std::unique_ptr<rocksdb::DB> db_;
-  CommitFiles files_;
+  bool writable_ = false;  // db_ was opened for writing
+  DbGate gate_;
   std::optional<std::filesystem::path> next_;
+
+  mutable std::mutex mutex_;  // of the next two
+  FilesPtr files_ = std::make_shared<const CommitFiles>();
   Status closed_why_{StatusCode::io_error, "the store is not open"};
 
   std::unique_ptr<rocksdb::SstFileWriter> writer_;
   std::uint64_t building_ = 0;
   std::string value_;
-  std::uint64_t reopens_ = 0;
+  std::atomic<std::uint64_t> reopens_{0};
+
+  std::mutex maintenance_;  // one rewrite or removal at a time
+  // One of them failed: the handle must not be written to any more. The next commit reopens.
+  std::atomic<bool> suspect_{false};
 };
 
 }  // namespace perennial::storage

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // RocksdbBackend: building the file of a commit and ingesting it.
+#include <filesystem>
 #include <system_error>
 
+#include "env_files.h"
 #include "rocksdb_backend.h"
 #include "rocksdb_support.h"
 #include "text.h"
@@ -22,15 +24,19 @@ void RocksdbBackend::clear_stage(std::optional<std::uint64_t> keep,
   for (const auto& entry : fs::directory_iterator(folder_.stage(), code)) {
     if (keep && entry.path() == folder_.staged(*keep)) continue;
     if (also_keep && entry.path() == folder_.staged(*also_keep)) continue;
+    if (writer_ != nullptr && entry.path() == folder_.building(building_)) continue;
     unwanted.push_back(entry.path());
   }
-  for (const fs::path& path : unwanted) fs::remove_all(path, code);
+  for (const fs::path& path : unwanted) remove_all(*env_, path);
 }
 
 Status RocksdbBackend::begin(std::uint64_t commit, std::uint64_t bytes) {
-  if (db_ == nullptr) return closed_why_;
+  if (db_ == nullptr) return closed_why();
   if (!lock_->is_owner()) {
     return error(StatusCode::busy, folder_.root.string(), ": opened before this process forked");
+  }
+  if (suspect_) {
+    if (Status status = reopen_and_look(); !status.ok()) return status;
   }
   std::uint64_t free = 0;
   const rocksdb::Status space = env_->GetFreeSpace(folder_.root.string(), &free);
@@ -39,8 +45,7 @@ Status RocksdbBackend::begin(std::uint64_t commit, std::uint64_t bytes) {
                  bytes + kSpareBytes, " bytes, the file system has ", free);
   }
   seam_.enter(Phase::build);
-  std::error_code ignored;
-  fs::remove(folder_.building(commit), ignored);
+  remove_one(*env_, folder_.building(commit));
   const rocksdb::Options options = make_inspection_options(env_);
   writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(options), options, nullptr,
                                                      /*invalidate_page_cache=*/false);
@@ -65,24 +70,19 @@ Status RocksdbBackend::put(const std::string& key, std::span<const std::byte> he
 void RocksdbBackend::abandon() {
   if (writer_ == nullptr) return;
   writer_.reset();
-  std::error_code ignored;
-  fs::remove(folder_.building(building_), ignored);
+  remove_one(*env_, folder_.building(building_));
   seam_.enter(Phase::idle);
 }
 
 Status RocksdbBackend::finish_file(rocksdb::ExternalSstFileInfo& info) {
   const std::string path = folder_.building(building_).string();
   if (Status status = from_rocksdb(writer_->Finish(&info), path); !status.ok()) return status;
-  const std::string staged = folder_.staged(building_).string();
-  return from_rocksdb(env_->RenameFile(path, staged), staged);
+  return rename_file(*env_, path, folder_.staged(building_));
 }
 
 Status RocksdbBackend::ingest(std::uint64_t commit, const std::string& digest) {
   const std::string link = folder_.ingesting(commit).string();
-  if (Status status = from_rocksdb(env_->LinkFile(folder_.staged(commit).string(), link), link);
-      !status.ok()) {
-    return status;
-  }
+  if (Status status = link_file(*env_, folder_.staged(commit), link); !status.ok()) return status;
   rocksdb::IngestExternalFileArg argument;
   argument.column_family = db_->DefaultColumnFamily();
   argument.external_files = {link};
@@ -100,24 +100,25 @@ Status RocksdbBackend::ingest(std::uint64_t commit, const std::string& digest) {
   }
   seam_.enter(Phase::ingest);
   const rocksdb::Status ingested = db_->IngestExternalFiles({argument});
-  std::error_code ignored;
-  fs::remove(link, ignored);
+  remove_one(*env_, link);
   if (!ingested.ok()) return from_rocksdb(ingested, folder_.staged(commit).string());
-  Result<CommitFiles> files = list_commit_files(*db_, folder_);
-  if (!files.ok()) return files.status();
-  files_ = std::move(*files);
-  return {};
+  return refresh_files(*db_);
 }
 
 Status RocksdbBackend::publish() {
   const std::uint64_t commit = building_;
+  if (suspect_) {
+    if (Status status = reopen_and_look(); !status.ok()) {
+      abandon();
+      return status;
+    }
+  }
   seam_.enter(Phase::sync);
   rocksdb::ExternalSstFileInfo info;
   Status status = finish_file(info);
   if (!status.ok()) {
     abandon();
-    std::error_code ignored;
-    fs::remove(folder_.staged(commit), ignored);
+    remove_one(*env_, folder_.staged(commit));
     return status;
   }
   writer_.reset();
@@ -130,8 +131,7 @@ Status RocksdbBackend::publish() {
     }
     if (last_commit() < commit) return status;
   }
-  std::error_code ignored;
-  fs::remove(folder_.staged(commit - 1), ignored);
+  remove_one(*env_, folder_.staged(commit - 1));
   seam_.enter(Phase::idle);
   return {};
 }

@@ -3,16 +3,15 @@
 #include "rocksdb_recovery.h"
 
 #include <rocksdb/sst_file_reader.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <fstream>
 #include <regex>
 #include <set>
 #include <system_error>
 #include <vector>
 
+#include "env_files.h"
 #include "keys.h"
 #include "record.h"
 #include "rocksdb_support.h"
@@ -23,8 +22,186 @@ namespace perennial::storage {
 namespace fs = std::filesystem;
 namespace {
 
-// The file name in CURRENT. A flipped digit must not lead to another manifest unseen, so the name
-// has to have the one form that RocksDB writes.
+// What a table file holds.
+struct TableFile {
+  std::string first_key;
+  std::string last_key;
+  std::uint64_t first_commit = 0;
+  std::uint64_t last_commit = 0;
+  // Keys of one commit, the record's the last.
+  bool one_commit = false;
+  Status record;  // of one commit: whether its record is intact
+};
+
+Status check_record(std::span<const std::byte> value, std::uint64_t commit) {
+  return decode_record(value, commit).status();
+}
+
+enum class Checks { ends, every_block };
+
+Result<TableFile> read_table_file(const fs::path& path, const rocksdb::Options& options,
+                                  Checks checks) {
+  if (Status status = check_table_tail(path); !status.ok()) return status;
+  rocksdb::SstFileReader reader(options);
+  if (auto status = reader.Open(path.string()); !status.ok()) {
+    return from_rocksdb(status, path.string());
+  }
+  if (checks == Checks::every_block) {
+    if (auto status = reader.VerifyChecksum(); !status.ok()) {
+      return from_rocksdb(status, path.string());
+    }
+  }
+  const std::unique_ptr<rocksdb::Iterator> keys(reader.NewIterator(rocksdb::ReadOptions()));
+  TableFile file;
+  keys->SeekToFirst();
+  if (keys->Valid()) file.first_key = keys->key().ToString();
+  keys->SeekToLast();
+  if (keys->Valid()) file.last_key = keys->key().ToString();
+  if (auto status = keys->status(); !status.ok()) return from_rocksdb(status, path.string());
+  const auto first = commit_of_key(file.first_key);
+  const auto last = commit_of_key(file.last_key);
+  if (!first || !last) {
+    return error(StatusCode::corruption, path.string(), ": not a file of commits");
+  }
+  file.first_commit = *first;
+  file.last_commit = *last;
+  if (first == last && file.last_key == record_key(*last)) {
+    const rocksdb::Slice value = keys->value();
+    const Status status = check_record(std::as_bytes(std::span(value.data(), value.size())), *last);
+    if (!status.ok()) file.record = error(status.code(), path.string(), ": ", status.message());
+    file.one_commit = true;
+  }
+  return file;
+}
+
+// The table files in db/ that the manifest does not list, ascending by name.
+std::vector<fs::path> unlisted_files(const StoreFolder& folder, const CommitFiles& files) {
+  std::set<fs::path> listed;
+  for (const CommitFile& file : files) listed.insert(file.path.filename());
+  std::vector<fs::path> unlisted;
+  std::error_code code;
+  for (const auto& entry : fs::directory_iterator(folder.db(), code)) {
+    if (entry.path().extension() == ".sst" && !listed.contains(entry.path().filename())) {
+      unlisted.push_back(entry.path());
+    }
+  }
+  std::ranges::sort(unlisted);
+  return unlisted;
+}
+
+// After some failed ingests RocksDB deletes a file that its manifest lists. The staged twin takes
+// its place if commit, size and key range are what the manifest expects. Any other missing file is
+// damage: also after the manifest lost the edit of a rewrite, whose old files are gone and whose
+// new one it does not list.
+Status replace_missing(const StoreFolder& folder, const rocksdb::Options& options,
+                       const fs::path& manifest, const CommitFiles& files) {
+  std::vector<CommitFile> missing;
+  std::error_code code;
+  for (const CommitFile& file : files) {
+    if (!fs::exists(file.path, code)) missing.push_back(file);
+  }
+  if (missing.empty()) return {};
+  std::string text = text_of(manifest.string(), ": lists ", missing.front().path.string());
+  if (missing.size() > 1) text += text_of(" and ", missing.size() - 1, " more");
+  text += missing.size() > 1 ? ", which are missing" : ", which is missing";
+  if (const auto unlisted = unlisted_files(folder, files); !unlisted.empty()) {
+    text += text_of("; it does not list ", unlisted.front().string());
+    if (unlisted.size() > 1) text += text_of(" and ", unlisted.size() - 1, " more");
+    text += unlisted.size() > 1 ? ", which are there" : ", which is there";
+  }
+  const Status gone(StatusCode::corruption, text);
+  const std::vector<std::uint64_t> staged = staged_commits(folder);
+  if (missing.size() != 1 || staged.empty()) return gone;
+  const CommitFile& target = missing.front();
+  const fs::path source = folder.staged(staged.back());
+  const Result<TableFile> table = read_table_file(source, options, Checks::every_block);
+  const bool fits = table.ok() && table->one_commit && table->record.ok() &&
+                    table->last_commit == staged.back() && table->first_key == target.first_key &&
+                    table->last_key == target.last_key &&
+                    fs::file_size(source, code) == target.size;
+  if (!fits) return gone;
+  Status status = link_file(*options.env, source, target.path);
+  if (status.ok()) status = sync_folder(*options.env, folder.db());
+  if (!status.ok()) return error(status.code(), gone.message(), "; ", status.message());
+  return {};
+}
+
+Status check_tails(const CommitFiles& files) {
+  for (const CommitFile& file : files) {
+    if (Status status = check_table_tail(file.path); !status.ok()) return status;
+  }
+  return {};
+}
+
+bool same_size(const fs::path& a, const fs::path& b) {
+  std::error_code code;
+  const auto size_a = fs::file_size(a, code);
+  if (code) return false;
+  const auto size_b = fs::file_size(b, code);
+  return !code && size_a == size_b;
+}
+
+// The unlisted files in db/ that hold commit last + 1. The others must be leftovers of an
+// unfinished rewrite: files that hold nothing after the last commit, or are torn.
+Result<std::vector<fs::path>> unlisted_next(const StoreFolder& folder,
+                                            const rocksdb::Options& options,
+                                            const fs::path& manifest, const CommitFiles& files,
+                                            bool staged_next) {
+  const std::uint64_t last = last_commit_of(files);
+  std::vector<fs::path> next;
+  for (const fs::path& path : unlisted_files(folder, files)) {
+    const Result<TableFile> table = read_table_file(path, options, Checks::ends);
+    // Torn by a crash, unless it is what the staged commit became: that one is never torn.
+    const bool torn = !table.ok() && !(staged_next && same_size(path, folder.staged(last + 1)));
+    if (torn || (table.ok() && table->last_commit <= last)) continue;
+    if (table.ok() && (table->last_commit > last + 1 || !table->one_commit)) {
+      return lost_commits(manifest, last, path, table->last_commit);
+    }
+    if (const Status& status = table.ok() ? table->record : table.status(); !status.ok()) {
+      return error(StatusCode::corruption,
+                   "not listed by the manifest, and unreadable: ", status.message());
+    }
+    next.push_back(path);
+  }
+  return next;
+}
+
+// Commit last + 1, if a whole file of it is there. See docs/storage_format.md, "Opening".
+Status find_next(const StoreFolder& folder, const rocksdb::Options& options,
+                 const fs::path& manifest, Inspection& inspection) {
+  const std::uint64_t last = last_commit_of(inspection.files);
+  const std::vector<std::uint64_t> staged = staged_commits(folder);
+  if (!staged.empty() && staged.back() > last + 1) {
+    return lost_commits(manifest, last, folder.staged(staged.back()), staged.back());
+  }
+  const bool staged_next = !staged.empty() && staged.back() == last + 1;
+  Result<std::vector<fs::path>> candidates =
+      unlisted_next(folder, options, manifest, inspection.files, staged_next);
+  if (!candidates.ok()) return candidates.status();
+  if (staged_next) candidates->insert(candidates->begin(), folder.staged(last + 1));
+  for (const fs::path& path : *candidates) {
+    const Result<TableFile> table = read_table_file(path, options, Checks::every_block);
+    if (table.ok() && table->one_commit && table->record.ok() && table->last_commit == last + 1) {
+      inspection.next = path;
+      return {};
+    }
+    // In db/ it may have been acknowledged and then lost by the manifest. In stage/ alone it was
+    // not: an acknowledged commit's file is in db/ too.
+    if (path.parent_path() == folder.db()) {
+      return table.ok() ? lost_commits(manifest, last, path, table->last_commit) : table.status();
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Status lost_commits(const fs::path& manifest, std::uint64_t last, const fs::path& witness,
+                    std::uint64_t commit) {
+  return error(StatusCode::corruption, manifest.string(), ": lists commits up to ", last, ", yet ",
+               witness.string(), " holds commit ", commit);
+}
+
 Result<fs::path> current_manifest(const StoreFolder& folder) {
   const fs::path path = folder.db() / "CURRENT";
   std::ifstream file(path, std::ios::binary);
@@ -41,215 +218,25 @@ Result<fs::path> current_manifest(const StoreFolder& folder) {
   return folder.db() / text;
 }
 
-// First and last key of a table file; the record, checked, where it has one.
-struct TableFile {
-  std::uint64_t commit = 0;
-  std::string first_key;
-  std::string last_key;
-};
-
-Result<TableFile> read_table_file(const fs::path& path, const rocksdb::Options& options,
-                                  bool check_all) {
-  if (Status status = check_table_tail(path); !status.ok()) return status;
-  rocksdb::SstFileReader reader(options);
-  if (auto status = reader.Open(path.string()); !status.ok()) {
-    return from_rocksdb(status, path.string());
-  }
-  if (check_all) {
-    if (auto status = reader.VerifyChecksum(); !status.ok()) {
-      return from_rocksdb(status, path.string());
-    }
-  }
-  const std::unique_ptr<rocksdb::Iterator> keys(reader.NewIterator(rocksdb::ReadOptions()));
-  TableFile file;
-  keys->SeekToFirst();
-  if (keys->Valid()) file.first_key = keys->key().ToString();
-  keys->SeekToLast();
-  if (keys->Valid()) file.last_key = keys->key().ToString();
-  if (auto status = keys->status(); !status.ok()) return from_rocksdb(status, path.string());
-  const auto first = commit_of_key(file.first_key);
-  if (!first || commit_of_key(file.last_key) != first || file.last_key != record_key(*first)) {
-    return error(StatusCode::corruption, path.string(), ": not the file of one whole commit");
-  }
-  file.commit = *first;
-  const rocksdb::Slice value = keys->value();
-  if (Result<Record> record =
-          decode_record(std::as_bytes(std::span(value.data(), value.size())), file.commit);
-      !record.ok()) {
-    return error(record.status().code(), path.string(), ": ", record.status().message());
-  }
-  return file;
-}
-
-Result<std::unique_ptr<rocksdb::DB>> open_read_only(const StoreFolder& folder,
-                                                    const rocksdb::Options& options,
-                                                    const fs::path& manifest) {
-  rocksdb::DB* db = nullptr;
-  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(options, folder.db().string(), &db);
-  if (!status.ok()) return from_rocksdb(status, manifest.string() + " or a file it lists");
-  return std::unique_ptr<rocksdb::DB>(db);
-}
-
-Status check_table_tails(const StoreFolder& folder) {
-  std::error_code code;
-  for (const auto& entry : fs::directory_iterator(folder.db(), code)) {
-    if (entry.path().extension() != ".sst") continue;
-    if (Status status = check_table_tail(entry.path()); !status.ok()) return status;
-  }
-  if (code) return error(StatusCode::io_error, folder.db().string(), ": ", code.message());
-  return {};
-}
-
-// The table files that an error message names and that are not there.
-std::set<fs::path> missing_files(const StoreFolder& folder, const std::string& message) {
-  std::set<fs::path> missing;
-  if (message.find("No such file") == std::string::npos) return missing;
-  static const std::regex kName("([0-9]{6,})\\.(sst|ldb)");
-  for (std::sregex_iterator match(message.begin(), message.end(), kName), end; match != end;
-       ++match) {
-    // RocksDB names the last spelling it tried, which is LevelDB's.
-    const fs::path path = folder.db() / (match->str(1) + ".sst");
-    std::error_code ignored;
-    if (!fs::exists(path, ignored)) missing.insert(path);
-  }
-  return missing;
-}
-
-// After some failed ingests RocksDB deletes a file that its manifest lists. The staged twin takes
-// its place if commit, size and key range are what the manifest expects.
-Result<std::unique_ptr<rocksdb::DB>> relink_missing(const StoreFolder& folder,
-                                                    const rocksdb::Options& options,
-                                                    const fs::path& manifest,
-                                                    const Status& failure) {
-  const std::set<fs::path> missing = missing_files(folder, failure.message());
-  if (missing.empty()) return failure;
-  const fs::path& target = *missing.begin();
-  const Status gone = error(StatusCode::corruption, manifest.string(), ": lists ", target.string(),
-                            ", which is missing");
-  const std::vector<std::uint64_t> staged = staged_commits(folder);
-  if (missing.size() != 1 || staged.empty()) return gone;
-  const fs::path source = folder.staged(staged.back());
-  const Result<TableFile> table = read_table_file(source, options, true);
-  if (!table.ok() || table->commit != staged.back()) return gone;
-  if (::link(source.c_str(), target.c_str()) != 0) {
-    return error(StatusCode::io_error, gone.message(), "; linking ", source.string(),
-                 " in its place: ", std::generic_category().message(errno));
-  }
-  Result<std::unique_ptr<rocksdb::DB>> db = open_read_only(folder, options, manifest);
-  bool fits = db.ok();
-  if (fits) {
-    std::vector<rocksdb::LiveFileMetaData> files;
-    (*db)->GetLiveFilesMetaData(&files);
-    const auto file = std::ranges::find(files, target.filename().string(),
-                                        &rocksdb::LiveFileMetaData::relative_filename);
-    std::error_code code;
-    fits = file != files.end() && file->size == fs::file_size(source, code) && !code &&
-           file->smallestkey == table->first_key && file->largestkey == table->last_key;
-  }
-  if (!fits) {
-    ::unlink(target.c_str());
-    return gone;
-  }
-  if (Status status = sync_folder(folder.db()); !status.ok()) return status;
-  return db;
-}
-
-// Files in db/ that the manifest does not list, with the commit each one holds.
-Result<std::multimap<std::uint64_t, fs::path>> unlisted_files(const StoreFolder& folder,
-                                                              const rocksdb::Options& options,
-                                                              const CommitFiles& files) {
-  std::set<fs::path> listed;
-  for (const auto& [commit, file] : files) listed.insert(file.path.filename());
-  std::multimap<std::uint64_t, fs::path> unlisted;
-  std::error_code code;
-  for (const auto& entry : fs::directory_iterator(folder.db(), code)) {
-    if (entry.path().extension() != ".sst" || listed.contains(entry.path().filename())) continue;
-    const Result<TableFile> table = read_table_file(entry.path(), options, false);
-    if (!table.ok()) {
-      return error(StatusCode::corruption,
-                   "not listed by the manifest, and unreadable: ", table.status().message());
-    }
-    unlisted.emplace(table->commit, entry.path());
-  }
-  return unlisted;
-}
-
-Status lost_commits(const fs::path& manifest, std::uint64_t last, const fs::path& witness,
-                    std::uint64_t commit) {
-  return error(StatusCode::corruption, manifest.string(), ": lists commits up to ", last, ", yet ",
-               witness.string(), " holds commit ", commit);
-}
-
-// Commit last + 1, if a whole file of it is there. See docs/storage_format.md, "Opening".
-Status find_next(const StoreFolder& folder, const rocksdb::Options& options,
-                 const fs::path& manifest, Inspection& inspection) {
-  const std::uint64_t last = inspection.last;
-  const auto unlisted = unlisted_files(folder, options, inspection.files);
-  if (!unlisted.ok()) return unlisted.status();
-  if (!unlisted->empty() && unlisted->rbegin()->first > last + 1) {
-    return lost_commits(manifest, last, unlisted->rbegin()->second, unlisted->rbegin()->first);
-  }
-  const std::vector<std::uint64_t> staged = staged_commits(folder);
-  if (!staged.empty() && staged.back() > last + 1) {
-    return lost_commits(manifest, last, folder.staged(staged.back()), staged.back());
-  }
-  std::vector<fs::path> candidates;
-  if (!staged.empty() && staged.back() == last + 1) candidates.push_back(folder.staged(last + 1));
-  const auto [begin, end] = unlisted->equal_range(last + 1);
-  for (auto it = begin; it != end; ++it) candidates.push_back(it->second);
-  for (const fs::path& path : candidates) {
-    const Result<TableFile> table = read_table_file(path, options, true);
-    if (table.ok() && table->commit == last + 1) {
-      inspection.next = path;
-      return {};
-    }
-    // In db/ it may have been acknowledged and then lost by the manifest. In stage/ alone it was
-    // not: an acknowledged commit's file is in db/ too.
-    if (path.parent_path() == folder.db()) {
-      return table.ok() ? lost_commits(manifest, last, path, table->commit) : table.status();
-    }
-  }
-  return {};
-}
-
-}  // namespace
-
-Result<CommitFiles> list_commit_files(rocksdb::DB& db, const StoreFolder& folder) {
-  std::vector<rocksdb::LiveFileMetaData> live;
-  db.GetLiveFilesMetaData(&live);
-  CommitFiles files;
-  for (const rocksdb::LiveFileMetaData& file : live) {
-    const fs::path path = folder.db() / file.relative_filename;
-    const auto commit = commit_of_key(file.smallestkey);
-    if (!commit || *commit == 0 || file.largestkey != record_key(*commit) ||
-        !files
-             .emplace(*commit,
-                      CommitFile{path, file.size, file.file_checksum_func_name, file.file_checksum})
-             .second) {
-      return error(StatusCode::corruption, path.string(), ": not the one file of a commit");
-    }
-  }
-  if (!files.empty() && files.rbegin()->first != files.size()) {
-    return error(StatusCode::corruption, folder.db().string(), ": the manifest lists ",
-                 files.size(), " commits, the last one is ", files.rbegin()->first);
-  }
-  return files;
-}
-
 Result<Inspection> inspect_store(const StoreFolder& folder, rocksdb::Env* env) {
   const Result<fs::path> manifest = current_manifest(folder);
   if (!manifest.ok()) return manifest.status();
-  if (Status status = check_table_tails(folder); !status.ok()) return status;
   const rocksdb::Options options = make_inspection_options(env);
-  Result<std::unique_ptr<rocksdb::DB>> db = open_read_only(folder, options, *manifest);
-  if (!db.ok()) db = relink_missing(folder, options, *manifest, db.status());
-  if (!db.ok()) return db.status();
+  const Result<CommitFiles> listed = list_manifest(folder.db(), folder.db(), *manifest, env);
+  if (!listed.ok()) return listed.status();
+  if (Status status = replace_missing(folder, options, *manifest, *listed); !status.ok()) {
+    return status;
+  }
+  if (Status status = check_tails(*listed); !status.ok()) return status;
+
   Inspection inspection;
-  inspection.db = std::move(*db);
-  Result<CommitFiles> files = list_commit_files(*inspection.db, folder);
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status opened = rocksdb::DB::OpenForReadOnly(options, folder.db().string(), &db);
+  inspection.db.reset(db);
+  if (!opened.ok()) return from_rocksdb(opened, manifest->string() + " or a file it lists");
+  Result<CommitFiles> files = list_commit_files(*inspection.db, folder.db());
   if (!files.ok()) return files.status();
   inspection.files = std::move(*files);
-  inspection.last = inspection.files.size();
   if (Status status = find_next(folder, options, *manifest, inspection); !status.ok()) {
     return status;
   }

@@ -6,40 +6,32 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
-#include <string>
 
+#include "commit_files.h"
 #include "perennial/storage/status.h"
 #include "store_folder.h"
 
 namespace perennial::storage {
 
-// The file of one commit, as the manifest lists it.
-struct CommitFile {
-  std::filesystem::path path;
-  std::uint64_t size = 0;
-  std::string digest_name;
-  std::string digest;
-};
-
-using CommitFiles = std::map<std::uint64_t, CommitFile>;
-
-// The files of every commit of an open database: one each, 1 .. last without a gap; corruption
-// otherwise.
-Result<CommitFiles> list_commit_files(rocksdb::DB& db, const StoreFolder& folder);
-
 struct Inspection {
   std::unique_ptr<rocksdb::DB> db;  // read-only
   CommitFiles files;
-  std::uint64_t last = 0;
-  // A whole file of commit last + 1 that the manifest does not list: in stage/ or in db/.
+  // A whole file of the commit after the last that the manifest does not list: in stage/ or in db/.
   std::optional<std::filesystem::path> next;
 };
 
 // Opens the database read-only and compares the manifest with the files that are there. The one
 // thing it may write is the link of exactly one missing file from its staged twin.
 Result<Inspection> inspect_store(const StoreFolder& folder, rocksdb::Env* env);
+
+// The file name in CURRENT. A flipped digit must not lead to another manifest unseen, so the name
+// has to have the one form that RocksDB writes.
+Result<std::filesystem::path> current_manifest(const StoreFolder& folder);
+
+// corruption: the manifest lists commits up to `last`, yet `witness` is of a later one.
+Status lost_commits(const std::filesystem::path& manifest, std::uint64_t last,
+                    const std::filesystem::path& witness, std::uint64_t commit);
 
 }  // namespace perennial::storage

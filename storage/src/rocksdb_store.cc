@@ -5,8 +5,11 @@
 #include <system_error>
 #include <utility>
 
+#include "env_files.h"
 #include "rocksdb_backend.h"
 #include "rocksdb_store_internal.h"
+#include "rocksdb_view.h"
+#include "state_reader.h"
 #include "store_folder.h"
 #include "store_lock.h"
 #include "text.h"
@@ -19,27 +22,30 @@ namespace {
 // Removes the folders a failed creation made, innermost first; those not empty stay.
 class MadeFolders {
  public:
-  MadeFolders() = default;
+  explicit MadeFolders(rocksdb::Env& env) : env_(env) {}
   ~MadeFolders() {
-    std::error_code ignored;
-    for (auto path = paths.rbegin(); path != paths.rend(); ++path) fs::remove(*path, ignored);
+    for (auto path = paths.rbegin(); path != paths.rend(); ++path) remove_one(env_, *path);
   }
   MadeFolders(const MadeFolders&) = delete;
   MadeFolders& operator=(const MadeFolders&) = delete;
   std::vector<fs::path> paths;
+
+ private:
+  rocksdb::Env& env_;
 };
 
 Status make_store(const StoreFolder& folder, RocksdbBackend& backend) {
-  remove_unfinished(folder);
-  MadeFolders made;
+  rocksdb::Env& env = backend.env();
+  remove_unfinished(folder, env);
+  MadeFolders made(env);
   Status status;
-  for (const fs::path& path : {folder.db(), folder.stage(), folder.runs()}) {
-    if (status.ok()) status = make_folders(path, made.paths);
+  for (const fs::path& path : {folder.db(), folder.stage(), folder.views(), folder.runs()}) {
+    if (status.ok()) status = make_folders(path, made.paths, env);
   }
   if (status.ok()) status = backend.create_database();
-  if (status.ok()) status = write_format(folder);
+  if (status.ok()) status = write_format(folder, env);
   if (!status.ok()) {
-    remove_unfinished(folder);
+    remove_unfinished(folder, env);
     return status;
   }
   made.paths.clear();
@@ -51,9 +57,9 @@ Status open_existing(const StoreFolder& folder, RocksdbBackend& backend, Version
   if (Status status = backend.open_to_look(); !status.ok()) return status;
   if (Status status = store.load(); !status.ok()) return status;
   const std::uint64_t seen = backend.last_commit();
-  for (const fs::path& path : {folder.stage(), folder.runs()}) {
+  for (const fs::path& path : {folder.stage(), folder.views(), folder.runs()}) {
     std::vector<fs::path> made;
-    if (Status status = make_folders(path, made); !status.ok()) return status;
+    if (Status status = make_folders(path, made, backend.env()); !status.ok()) return status;
   }
   if (Status status = backend.open_to_write(); !status.ok()) return status;
   return backend.last_commit() == seen ? Status() : store.load();
@@ -73,13 +79,16 @@ Result<std::unique_ptr<PageStore>> open_rocksdb_store_with(const fs::path& path,
   if (!state.ok()) return state.status();
   if (Status status = check_mode(folder, *state, options.mode); !status.ok()) return status;
 
-  MadeFolders made;  // outlives the lock, whose file must go first
-  if (Status status = make_folders(folder.root, made.paths); !status.ok()) return status;
+  rocksdb::Env& env = seam.env != nullptr ? *seam.env : *rocksdb::Env::Default();
+  MadeFolders made(env);  // outlives the lock, whose file must go first
+  if (Status status = make_folders(folder.root, made.paths, env); !status.ok()) return status;
   Result<std::unique_ptr<StoreLock>> lock = StoreLock::take(folder.lock());
   if (!lock.ok()) return lock.status();
-  auto owned = std::make_unique<RocksdbBackend>(folder, seam, std::move(*lock));
+  auto owned = std::make_unique<RocksdbBackend>(folder, options, seam, std::move(*lock));
   RocksdbBackend& backend = *owned;
-  auto store = std::make_unique<VersionedStore>(std::move(owned), options.full_table_every);
+  const VersionedStoreOptions store_options{.full_table_every = options.full_table_every,
+                                            .reclaim_in_background = options.reclaim_in_background};
+  auto store = std::make_unique<VersionedStore>(std::move(owned), store_options);
 
   state = look_at_folder(folder);  // another process may have made the store meanwhile
   if (!state.ok()) return state.status();
@@ -96,6 +105,21 @@ Result<std::unique_ptr<PageStore>> open_rocksdb_store_with(const fs::path& path,
 Result<std::unique_ptr<PageStore>> open_rocksdb_store(const fs::path& folder,
                                                       const RocksdbStoreOptions& options) {
   return open_rocksdb_store_with(folder, options, {});
+}
+
+Result<std::unique_ptr<PageReader>> open_rocksdb_view_with(const fs::path& path,
+                                                           const ViewOptions& options,
+                                                           const StoreSeam& seam) {
+  std::error_code code;
+  const StoreFolder folder{fs::absolute(path, code).lexically_normal()};
+  Result<std::unique_ptr<Backend>> view = open_view(folder, options, seam);
+  if (!view.ok()) return view.status();
+  return make_reader(std::move(*view), options.snapshot);
+}
+
+Result<std::unique_ptr<PageReader>> open_rocksdb_view(const fs::path& folder,
+                                                      const ViewOptions& options) {
+  return open_rocksdb_view_with(folder, options, {});
 }
 
 }  // namespace perennial::storage

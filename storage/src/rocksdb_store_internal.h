@@ -13,11 +13,13 @@
 
 namespace perennial::storage {
 
-enum class Phase { idle, build, sync, ingest, recover };
+// idle to recover follow each other on the thread that commits. rewrite (files are being replaced
+// or removed) and purge (they are; their old files are still there) begin on the one that reclaims.
+enum class Phase { idle, build, sync, ingest, recover, rewrite, purge };
 
 struct StoreSeam {
   rocksdb::Env* env = nullptr;          // nullptr: the system's; must outlive the store
-  std::function<void(Phase)> on_phase;  // called as a phase begins
+  std::function<void(Phase)> on_phase;  // called as a phase begins, from two threads
   void enter(Phase phase) const {
     if (on_phase) on_phase(phase);
   }
@@ -25,6 +27,9 @@ struct StoreSeam {
 
 Result<std::unique_ptr<PageStore>> open_rocksdb_store_with(const std::filesystem::path& folder,
                                                            const RocksdbStoreOptions& options,
+                                                           const StoreSeam& seam);
+Result<std::unique_ptr<PageReader>> open_rocksdb_view_with(const std::filesystem::path& folder,
+                                                           const ViewOptions& options,
                                                            const StoreSeam& seam);
 
 }  // namespace perennial::storage

@@ -2,11 +2,15 @@
 // RocksDB options, file digests and statuses.
 #include "rocksdb_support.h"
 
+#include <fcntl.h>
 #include <rocksdb/env.h>
 #include <rocksdb/file_checksum.h>
 #include <rocksdb/table.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <memory>
+#include <system_error>
 
 #include "text.h"
 
@@ -86,6 +90,27 @@ rocksdb::Options make_inspection_options(rocksdb::Env* env) {
   rocksdb::Options options = make_rocksdb_options(env);
   options.info_log = std::make_shared<SilentLogger>();
   return options;
+}
+
+Status read_key(rocksdb::DB& db, const std::string& key,
+                const std::function<Status(std::span<const std::byte>)>& visit) {
+  rocksdb::PinnableSlice value;
+  rocksdb::ReadOptions options;
+  options.verify_checksums = true;
+  const rocksdb::Status status = db.Get(options, db.DefaultColumnFamily(), key, &value);
+  if (status.IsNotFound()) return {StatusCode::not_found, "not in the store"};
+  if (!status.ok()) return from_rocksdb(status, "read failed");
+  return visit(std::as_bytes(std::span(value.data(), value.size())));
+}
+
+Status check_direct_reads(const std::filesystem::path& file) {
+  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+  if (fd >= 0) {
+    ::close(fd);
+    return {};
+  }
+  return error(errno == EINVAL ? StatusCode::invalid_argument : StatusCode::io_error, file.string(),
+               ": direct_reads: ", std::generic_category().message(errno));
 }
 
 Status from_rocksdb(const rocksdb::Status& status, const std::string& what) {

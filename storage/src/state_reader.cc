@@ -271,6 +271,7 @@ Result<std::unique_ptr<PageReader>> make_reader(std::unique_ptr<Backend> backend
       state = std::move(*older);
     }
   }
+  backend->pin(state->info.commit);
   const Backend& kept = *backend;
   return std::unique_ptr<PageReader>(std::make_unique<StateReader>(
       kept, std::move(state), std::move(newest),

@@ -2,10 +2,6 @@
 // Names, FORMAT and creation of a store folder.
 #include "store_folder.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -14,6 +10,7 @@
 #include <set>
 #include <system_error>
 
+#include "env_files.h"
 #include "perennial/storage/digest.h"
 #include "text.h"
 
@@ -23,11 +20,6 @@ namespace {
 
 constexpr std::string_view kFormatWord = "perennial-store ";
 constexpr std::string_view kDigestWord = "xxh3-128 ";
-
-Status os_error(const fs::path& path, int number) {
-  return error(number == ENOSPC || number == EDQUOT ? StatusCode::no_space : StatusCode::io_error,
-               path.string(), ": ", std::generic_category().message(number));
-}
 
 std::string format_text(std::uint32_t version) {
   const std::string line = text_of(kFormatWord, version, "\n");
@@ -85,7 +77,7 @@ Result<FolderState> look_at_folder(const StoreFolder& folder) {
   if (names.empty()) return FolderState::empty;
   if (names.contains("FORMAT")) return FolderState::store;
   for (const std::string& name : names) {
-    if (name != "LOCK" && name != "db" && name != "stage" && name != "runs" &&
+    if (name != "LOCK" && name != "db" && name != "stage" && name != "runs" && name != "views" &&
         name != "FORMAT.new") {
       return error(StatusCode::invalid_argument, folder.root.string(),
                    " is no store: it has no FORMAT file and holds '", name, "'");
@@ -134,51 +126,29 @@ Status check_format(const StoreFolder& folder) {
   return error(StatusCode::corruption, path, ": not a store's FORMAT file, or damaged");
 }
 
-Status write_format(const StoreFolder& folder) {
-  const std::string text = format_text(kStoreFormatVersion);
+Status write_format(const StoreFolder& folder, rocksdb::Env& env) {
   const fs::path draft = folder.format_draft();
-  const int fd = ::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (fd < 0) return os_error(draft, errno);
-  const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
-                       ::fsync(fd) == 0;
-  const int number = errno;
-  ::close(fd);
-  if (!written) return os_error(draft, number);
-  if (::rename(draft.c_str(), folder.format().c_str()) != 0) return os_error(draft, errno);
-  return sync_folder(folder.root);
+  Status status = write_file(env, draft, format_text(kStoreFormatVersion));
+  if (status.ok()) status = rename_file(env, draft, folder.format());
+  return status.ok() ? sync_folder(env, folder.root) : status;
 }
 
-Status make_folders(const fs::path& path, std::vector<fs::path>& made) {
+Status make_folders(const fs::path& path, std::vector<fs::path>& made, rocksdb::Env& env) {
   std::error_code code;
   if (fs::is_directory(path, code)) return {};
   const fs::path parent = path.parent_path();
   if (!parent.empty() && parent != path) {
-    if (Status status = make_folders(parent, made); !status.ok()) return status;
+    if (Status status = make_folders(parent, made, env); !status.ok()) return status;
   }
-  if (::mkdir(path.c_str(), 0700) != 0) {
-    if (errno == EEXIST && fs::is_directory(path, code)) return {};
-    return os_error(path, errno);
-  }
+  if (Status status = make_private_folder(env, path); !status.ok()) return status;
   made.push_back(path);
-  return sync_folder(parent.empty() ? fs::path(".") : parent);
+  return sync_folder(env, parent.empty() ? fs::path(".") : parent);
 }
 
-void remove_unfinished(const StoreFolder& folder) {
-  std::error_code ignored;
-  fs::remove_all(folder.db(), ignored);
-  fs::remove_all(folder.stage(), ignored);
-  fs::remove(folder.runs(), ignored);  // only if empty: nothing of a user is ever deleted
-  fs::remove(folder.format_draft(), ignored);
-}
-
-Status sync_folder(const fs::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return os_error(path, errno);
-  const int result = ::fsync(fd);
-  const int number = errno;
-  ::close(fd);
-  if (result != 0) return os_error(path, number);
-  return {};
+void remove_unfinished(const StoreFolder& folder, rocksdb::Env& env) {
+  for (const fs::path& path : {folder.db(), folder.stage(), folder.views()}) remove_all(env, path);
+  remove_one(env, folder.runs());  // only if empty: nothing of a user is ever deleted
+  remove_one(env, folder.format_draft());
 }
 
 }  // namespace perennial::storage

@@ -2,6 +2,8 @@
 // The folder of a durable store: its names, its FORMAT file, and how one is made.
 #pragma once
 
+#include <rocksdb/env.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -19,6 +21,7 @@ struct StoreFolder {
 
   std::filesystem::path db() const { return root / "db"; }
   std::filesystem::path stage() const { return root / "stage"; }
+  std::filesystem::path views() const { return root / "views"; }
   std::filesystem::path runs() const { return root / "runs"; }
   std::filesystem::path lock() const { return root / "LOCK"; }
   std::filesystem::path format() const { return root / "FORMAT"; }
@@ -49,14 +52,13 @@ Status check_mode(const StoreFolder& folder, FolderState state, OpenMode mode);
 Status check_format(const StoreFolder& folder);
 
 // Writes FORMAT durably; the store exists from then on.
-Status write_format(const StoreFolder& folder);
+Status write_format(const StoreFolder& folder, rocksdb::Env& env);
 
 // Makes missing folders up to and including `path`, private to the user, and adds those it made.
-Status make_folders(const std::filesystem::path& path, std::vector<std::filesystem::path>& made);
+Status make_folders(const std::filesystem::path& path, std::vector<std::filesystem::path>& made,
+                    rocksdb::Env& env);
 
-// Removes db/, stage/, runs/ and FORMAT.new of a store that never came to be.
-void remove_unfinished(const StoreFolder& folder);
-
-Status sync_folder(const std::filesystem::path& path);
+// Removes db/, stage/, views/, runs/ and FORMAT.new of a store that never came to be.
+void remove_unfinished(const StoreFolder& folder, rocksdb::Env& env);
 
 }  // namespace perennial::storage

@@ -11,11 +11,15 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
+#include <chrono>
 #include <ctime>
 #include <fstream>
 #include <mutex>
 #include <system_error>
+#include <thread>
 
+#include "env_files.h"
 #include "text.h"
 
 namespace perennial::storage {
@@ -90,16 +94,12 @@ bool same_file(int fd, const std::filesystem::path& path) {
          by_fd.st_ino == by_path.st_ino && by_fd.st_dev == by_path.st_dev;
 }
 
-Status os_error(const std::filesystem::path& path, int number) {
-  return error(number == ENOSPC || number == EDQUOT ? StatusCode::no_space : StatusCode::io_error,
-               path.string(), ": ", std::generic_category().message(number));
-}
-
 }  // namespace
 
 Result<std::unique_ptr<StoreLock>> StoreLock::take(const std::filesystem::path& path) {
   // A holder that fails to open a new store removes the file again: then try anew.
   constexpr int kAttempts = 100;
+  constexpr int kNameless = 5;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     bool created = false;
     int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
@@ -114,6 +114,10 @@ Result<std::unique_ptr<StoreLock>> StoreLock::take(const std::filesystem::path& 
       std::string holder = read_all(fd);
       ::close(fd);
       if (number != EWOULDBLOCK) return os_error(path, number);
+      if (holder.empty() && attempt < kNameless) {  // it was just taken, or is asked about
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        continue;
+      }
       while (!holder.empty() && holder.back() == '\n') holder.pop_back();
       if (holder.empty()) holder = "another process";
       return error(StatusCode::busy, path.string(), ": held by ", holder);
@@ -151,6 +155,79 @@ StoreLock::~StoreLock() {
     write_all(fd_, content_before_);
   }
   ::close(fd_);
+}
+
+Result<std::unique_ptr<ViewLease>> ViewLease::take(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0) return os_error(path, errno);
+  std::unique_ptr<ViewLease> lease(new ViewLease);
+  lease->fd_ = fd;
+  lease->pid_ = ::getpid();
+  // Waits: a writer that asks whether it is locked holds it for an instant.
+  if (::flock(fd, LOCK_EX) != 0) return os_error(path, errno);
+  if (!remember(fd)) {
+    return error(StatusCode::io_error, path.string(), ": more than ", kMaxLocks,
+                 " stores and views are open in this process");
+  }
+  lease->pin(0);
+  return lease;
+}
+
+void ViewLease::pin(std::uint64_t commit) {
+  // Whoever cannot write it stays nameless; the lock is what counts.
+  if (!write_all(fd_,
+                 text_of("view pid ", ::getpid(), " (", command_line(), ")\n", commit, "\n"))) {
+    errno = 0;
+  }
+}
+
+bool ViewLease::is_owner() const { return ::getpid() == pid_; }
+
+ViewLease::~ViewLease() {
+  if (!is_owner()) return;
+  forget(fd_);
+  ::close(fd_);
+}
+
+std::optional<LeaseText> read_live_lease(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return std::nullopt;
+  const bool free = ::flock(fd, LOCK_SH | LOCK_NB) == 0;
+  const std::string text = free ? "" : read_all(fd);
+  ::close(fd);
+  if (free) return std::nullopt;
+  LeaseText lease;
+  const std::size_t end = text.find('\n');
+  lease.reader = text.empty() ? "view of an unknown process" : text.substr(0, end);
+  if (end != std::string::npos) {
+    std::from_chars(text.data() + end + 1, text.data() + text.size(), lease.commit);
+  }
+  return lease;
+}
+
+FolderLock::FolderLock(const std::filesystem::path& path, Mode mode) {
+  fd_ = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd_ < 0) return;
+  if (::flock(fd_, mode == Mode::shared ? LOCK_SH : LOCK_EX | LOCK_NB) == 0) return;
+  ::close(fd_);
+  fd_ = -1;
+}
+
+FolderLock::~FolderLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+std::string lock_holder(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return "";
+  std::string holder;
+  if (::flock(fd, LOCK_SH | LOCK_NB) != 0) {
+    holder = read_all(fd);
+    while (!holder.empty() && holder.back() == '\n') holder.pop_back();
+    if (holder.empty()) holder = "another process";
+  }
+  ::close(fd);
+  return holder;
 }
 
 }  // namespace perennial::storage

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// CommitFiles: the table files of a store, as its manifest lists them.
+#pragma once
+
+#include <rocksdb/db.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "perennial/storage/status.h"
+
+namespace perennial::storage {
+
+// A file of one commit or of several neighbouring ones.
+struct CommitFile {
+  std::filesystem::path path;
+  std::uint64_t first_commit = 0;
+  std::uint64_t last_commit = 0;
+  std::uint64_t size = 0;
+  int level = 0;
+  std::string first_key;
+  std::string last_key;
+  std::string digest_name;
+  std::string digest;
+};
+
+// Ascending, without overlap. The last one is the newest commit's alone, and ends with its record.
+using CommitFiles = std::vector<CommitFile>;
+
+inline std::uint64_t last_commit_of(const CommitFiles& files) {
+  return files.empty() ? 0 : files.back().last_commit;
+}
+
+// The files of an open database, as if it were in `db_folder`; corruption if they are not as above.
+Result<CommitFiles> list_commit_files(rocksdb::DB& db, const std::filesystem::path& db_folder);
+
+// The files that the manifest in `db_folder` lists, without a look at any of them: they may be
+// damaged or missing. Messages name `manifest`, paths are in `report_folder`.
+Result<CommitFiles> list_manifest(const std::filesystem::path& db_folder,
+                                  const std::filesystem::path& report_folder,
+                                  const std::filesystem::path& manifest, rocksdb::Env* env);
+
+// Backend's view of them.
+std::vector<BackendFile> backend_files(const CommitFiles& files);
+// The file whose range holds a commit; an empty one if there is none.
+BackendFile file_of_commit(const CommitFiles& files, std::uint64_t commit);
+
+// Reads every byte of every file (from `folder`) and compares size and digest with the manifest's.
+// `gone` says whether a file that cannot be opened is no longer part of the store.
+void verify_commit_files(const CommitFiles& files, const std::filesystem::path& folder,
+                         const std::function<bool(const CommitFile&)>& gone,
+                         std::vector<Damage>& damage,
+                         const std::function<bool(std::uint64_t)>& tick);
+
+}  // namespace perennial::storage

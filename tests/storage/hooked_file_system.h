@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// A file system that asks before every operation that changes the disk.
+#pragma once
+
+#include <rocksdb/env.h>
+#include <rocksdb/file_system.h>
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+
+namespace perennial::storage::testing {
+
+// Called with "append", "sync", "create", "sync_folder", "rename", "link", "delete" or
+// "make_folder" and the path; what it returns instead of ok is the operation's result. From several
+// threads, one at a time.
+using DiskHook = std::function<rocksdb::IOStatus(const std::string& what, const std::string& path)>;
+
+struct DiskHooks {
+  rocksdb::IOStatus ask(const std::string& what, const std::string& path) {
+    const std::lock_guard lock(mutex);
+    return hook ? hook(what, path) : rocksdb::IOStatus::OK();
+  }
+  void set(DiskHook fresh) {
+    const std::lock_guard lock(mutex);
+    hook = std::move(fresh);
+  }
+  std::mutex mutex;
+  DiskHook hook;
+};
+
+class HookedFile final : public rocksdb::FSWritableFileOwnerWrapper {
+ public:
+  HookedFile(std::unique_ptr<rocksdb::FSWritableFile>&& file, std::string path, DiskHooks& hooks)
+      : FSWritableFileOwnerWrapper(std::move(file)), path_(std::move(path)), hooks_(hooks) {}
+  rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
+                           rocksdb::IODebugContext* debug) override {
+    const auto fault = hooks_.ask("append", path_);
+    return fault.ok() ? FSWritableFileOwnerWrapper::Append(data, options, debug) : fault;
+  }
+  rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
+                           const rocksdb::DataVerificationInfo& info,
+                           rocksdb::IODebugContext* debug) override {
+    const auto fault = hooks_.ask("append", path_);
+    return fault.ok() ? FSWritableFileOwnerWrapper::Append(data, options, info, debug) : fault;
+  }
+  rocksdb::IOStatus Sync(const rocksdb::IOOptions& options,
+                         rocksdb::IODebugContext* debug) override {
+    const auto fault = hooks_.ask("sync", path_);
+    return fault.ok() ? FSWritableFileOwnerWrapper::Sync(options, debug) : fault;
+  }
+  rocksdb::IOStatus Fsync(const rocksdb::IOOptions& options,
+                          rocksdb::IODebugContext* debug) override {
+    const auto fault = hooks_.ask("sync", path_);
+    return fault.ok() ? FSWritableFileOwnerWrapper::Fsync(options, debug) : fault;
+  }
+
+ private:
+  std::string path_;
+  DiskHooks& hooks_;
+};
+
+class HookedFolder final : public rocksdb::FSDirectoryWrapper {
+ public:
+  HookedFolder(std::unique_ptr<rocksdb::FSDirectory>&& folder, std::string path, DiskHooks& hooks)
+      : FSDirectoryWrapper(std::move(folder)), path_(std::move(path)), hooks_(hooks) {}
+  rocksdb::IOStatus Fsync(const rocksdb::IOOptions& options,
+                          rocksdb::IODebugContext* debug) override {
+    const auto fault = hooks_.ask("sync_folder", path_);
+    return fault.ok() ? FSDirectoryWrapper::Fsync(options, debug) : fault;
+  }
+  rocksdb::IOStatus FsyncWithDirOptions(const rocksdb::IOOptions& options,
+                                        rocksdb::IODebugContext* debug,
+                                        const rocksdb::DirFsyncOptions& how) override {
+    const auto fault = hooks_.ask("sync_folder", path_);
+    return fault.ok() ? FSDirectoryWrapper::FsyncWithDirOptions(options, debug, how) : fault;
+  }
+
+ private:
+  std::string path_;
+  DiskHooks& hooks_;
+};
+
+class HookedFileSystem final : public rocksdb::FileSystemWrapper {
+ public:
+  explicit HookedFileSystem(DiskHooks& hooks)
+      : FileSystemWrapper(rocksdb::FileSystem::Default()), hooks_(hooks) {}
+  const char* Name() const override { return "HookedFileSystem"; }
+
+  rocksdb::IOStatus NewWritableFile(const std::string& name, const rocksdb::FileOptions& options,
+                                    std::unique_ptr<rocksdb::FSWritableFile>* file,
+                                    rocksdb::IODebugContext* debug) override {
+    if (auto fault = hooks_.ask("create", name); !fault.ok()) return fault;
+    std::unique_ptr<rocksdb::FSWritableFile> inner;
+    auto status = target()->NewWritableFile(name, options, &inner, debug);
+    if (status.ok()) *file = std::make_unique<HookedFile>(std::move(inner), name, hooks_);
+    return status;
+  }
+  rocksdb::IOStatus NewDirectory(const std::string& name, const rocksdb::IOOptions& options,
+                                 std::unique_ptr<rocksdb::FSDirectory>* folder,
+                                 rocksdb::IODebugContext* debug) override {
+    std::unique_ptr<rocksdb::FSDirectory> inner;
+    auto status = target()->NewDirectory(name, options, &inner, debug);
+    if (status.ok()) *folder = std::make_unique<HookedFolder>(std::move(inner), name, hooks_);
+    return status;
+  }
+  rocksdb::IOStatus RenameFile(const std::string& from, const std::string& to,
+                               const rocksdb::IOOptions& options,
+                               rocksdb::IODebugContext* debug) override {
+    const auto fault = hooks_.ask("rename", to);
+    return fault.ok() ? target()->RenameFile(from, to, options, debug) : fault;
+  }
+  rocksdb::IOStatus LinkFile(const std::string& from, const std::string& to,
+                             const rocksdb::IOOptions& options,
+                             rocksdb::IODebugContext* debug) override {
+    const auto fault = hooks_.ask("link", to);
+    return fault.ok() ? target()->LinkFile(from, to, options, debug) : fault;
+  }
+  rocksdb::IOStatus DeleteFile(const std::string& name, const rocksdb::IOOptions& options,
+                               rocksdb::IODebugContext* debug) override {
+    const auto fault = hooks_.ask("delete", name);
+    return fault.ok() ? target()->DeleteFile(name, options, debug) : fault;
+  }
+  rocksdb::IOStatus CreateDir(const std::string& name, const rocksdb::IOOptions& options,
+                              rocksdb::IODebugContext* debug) override {
+    const auto fault = hooks_.ask("make_folder", name);
+    return fault.ok() ? target()->CreateDir(name, options, debug) : fault;
+  }
+
+ private:
+  DiskHooks& hooks_;
+};
+
+}  // namespace perennial::storage::testing
