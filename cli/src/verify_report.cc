@@ -12,7 +12,7 @@
 
 namespace perennial::cli {
 
-boost::json::object verify_and_print(const storage::PageReader& store, const std::string& folder,
+boost::json::object verify_and_print(storage::PageReader& store, const std::string& folder,
                                      std::int64_t rate, const CommonOptions& common,
                                      const Output& output) {
   const auto start = std::chrono::steady_clock::now();

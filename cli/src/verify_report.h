@@ -14,7 +14,7 @@ namespace perennial::cli {
 
 // Reads everything at `rate` bytes a second (0: no limit); prints findings and a summary. The
 // result has "intact" and "damage".
-boost::json::object verify_and_print(const storage::PageReader& store, const std::string& folder,
+boost::json::object verify_and_print(storage::PageReader& store, const std::string& folder,
                                      std::int64_t rate, const CommonOptions& common,
                                      const Output& output);
 

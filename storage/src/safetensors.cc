@@ -16,7 +16,6 @@
 
 #include "byte_codec.h"
 #include "safetensors_header.h"
-#include "store_folder.h"
 #include "text.h"
 
 namespace perennial::storage {
@@ -28,6 +27,16 @@ Status os_error(const fs::path& path, int number) {
                           : number == ENOENT                   ? StatusCode::not_found
                                                                : StatusCode::io_error;
   return error(code, path.string(), ": ", std::generic_category().message(number));
+}
+
+// Makes the name of a file durable.
+Status sync_folder_of(const fs::path& path) {
+  const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  const int fd = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return os_error(parent, errno);
+  const int failed = ::fsync(fd) == 0 ? 0 : errno;
+  ::close(fd);
+  return failed == 0 ? Status() : os_error(parent, failed);
 }
 
 Status about(const fs::path& path, const Status& status) {
@@ -231,10 +240,7 @@ Status SafetensorsWriter::finish() {
   if (::fsync(impl.file.fd) != 0) return impl.fail(os_error(impl.part, errno));
   if (Status renamed = rename_new(impl.part, impl.path); !renamed.ok()) return impl.fail(renamed);
   impl.part = impl.path;  // what a failure would remove from here on
-  const fs::path parent = impl.path.parent_path();
-  if (Status synced = sync_folder(parent.empty() ? fs::path(".") : parent); !synced.ok()) {
-    return impl.fail(synced);
-  }
+  if (Status synced = sync_folder_of(impl.path); !synced.ok()) return impl.fail(synced);
   if (impl.file.close() != 0) {
     const int number = errno;
     ::unlink(impl.path.c_str());

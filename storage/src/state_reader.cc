@@ -244,7 +244,7 @@ Result<std::uint64_t> StateReader::resolve(const std::string& name) const {
   return resolve_in(*newest_, name);
 }
 
-Result<VerifyReport> StateReader::verify(const VerifyOptions& options) const {
+Result<VerifyReport> StateReader::verify(const VerifyOptions& options) {
   return verify_history(backend_, *newest_, options);
 }
 

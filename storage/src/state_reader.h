@@ -53,7 +53,7 @@ class StateReader final : public PageReader {
   Result<CommitInfo> head() const override;
   std::vector<CommitInfo> log() const override;
   Result<std::uint64_t> resolve(const std::string& name) const override;
-  Result<VerifyReport> verify(const VerifyOptions& options) const override;
+  Result<VerifyReport> verify(const VerifyOptions& options) override;
   Result<std::uint64_t> size_bytes() const override;
   StoreIdentity identity() const override;
   std::string location() const override;

@@ -254,6 +254,7 @@ Result<CommitInfo> VersionedStore::finish(Record record, State next) {
 }
 
 Result<CommitInfo> VersionedStore::build_and_publish(const CommitRequest& request) {
+  const std::lock_guard lock(history_);
   DensePlan plan = plan_dense(request);
   Record record = next_record(request.snapshot, request.note);
   record.info.bytes_written = plan.new_bytes;

@@ -12,6 +12,7 @@ namespace perennial::storage {
 
 // Writes a commit that holds nothing but its record.
 Result<CommitInfo> VersionedStore::publish_record(Record record, State next) {
+  const std::lock_guard lock(history_);
   CommitRequest nothing;
   nothing.note = record.info.note;
   DensePlan plan;

@@ -92,6 +92,7 @@ Plan make_plan(Files files, const LiveSet& live, const ReclaimOptions& options) 
 }  // namespace
 
 Result<ReclaimReport> VersionedStore::reclaim_now(const ReclaimOptions& options) {
+  if (Status status = ensure_open(); !status.ok()) return status;
   const StatePtr newest = state();
   ReclaimReport report;
   report.bytes_before = report.bytes_after = bytes_of(backend_->files());

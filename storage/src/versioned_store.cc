@@ -45,6 +45,7 @@ void VersionedStore::set_state(StatePtr state) {
 }
 
 Status VersionedStore::ensure_open() {
+  const std::lock_guard lock(history_);
   if (!backend_->closed()) return {};
   if (Status status = backend_->reopen(); !status.ok()) return status;
   return load();
@@ -146,7 +147,8 @@ Result<std::uint64_t> VersionedStore::resolve(const std::string& name) const {
   return resolve_in(*state(), name);
 }
 
-Result<VerifyReport> VersionedStore::verify(const VerifyOptions& options) const {
+Result<VerifyReport> VersionedStore::verify(const VerifyOptions& options) {
+  if (Status status = ensure_open(); !status.ok()) return status;
   const std::lock_guard lock(maintenance_);  // what is dropped meanwhile is not removed
   return verify_history(*backend_, *state(), options);
 }

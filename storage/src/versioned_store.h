@@ -45,7 +45,7 @@ class VersionedStore final : public PageStore {
   Result<CommitInfo> head() const override;
   std::vector<CommitInfo> log() const override;
   Result<std::uint64_t> resolve(const std::string& name) const override;
-  Result<VerifyReport> verify(const VerifyOptions& options) const override;
+  Result<VerifyReport> verify(const VerifyOptions& options) override;
   Result<std::uint64_t> size_bytes() const override;
   StoreIdentity identity() const override;
   std::string location() const override;
@@ -73,7 +73,7 @@ class VersionedStore final : public PageStore {
   void set_state(StatePtr state);
   // Waits for a commit in flight, then opens again what a failure closed.
   Status ready();
-  Status ensure_open();
+  Status ensure_open();  // from any thread
   void wait_for_flight();
   Status check_request(const CommitRequest& request) const;
   Status check_snapshot(const std::string& name, const std::string& note) const;
@@ -119,7 +119,8 @@ class VersionedStore final : public PageStore {
   mutable std::mutex counters_mutex_;
   StoreCounters written_;
 
-  mutable std::mutex maintenance_;  // verify reads what reclaim removes
+  std::mutex history_;  // held while a commit is written or the backend is opened again
+  std::mutex maintenance_;  // verify reads what reclaim removes
   // Beyond either, the store's files are worth a look by the background reclaiming.
   std::atomic<std::uint64_t> look_above_bytes_{0};
   std::atomic<std::size_t> look_above_files_{0};

@@ -188,7 +188,9 @@ TEST_P(History, PartlyDeadFilesShrinkAndKeepWhatIsUsed) {
   const std::uint64_t before = *store->size_bytes();
   const auto report = store->reclaim({.fold_files = 0});
   ASSERT_TRUE(report.ok()) << report.status().to_string();
-  EXPECT_EQ(report->bytes_before - report->bytes_after, before - *store->size_bytes());
+  // Beside the commit files, RocksDB's manifest grows a little.
+  EXPECT_NEAR(static_cast<double>(report->bytes_before - report->bytes_after),
+              static_cast<double>(before - *store->size_bytes()), 4096);
   EXPECT_GE(report->files_rewritten, 1u);
   EXPECT_LT(*store->size_bytes(), before - 60 * 4096);
   expect_intact();
@@ -202,7 +204,9 @@ TEST_P(History, RunsOfSmallFilesAreFolded) {
   const auto report = store->reclaim({.fold_files = 8});
   ASSERT_TRUE(report.ok()) << report.status().to_string();
   // All but the newest; the memory store folds by itself, too.
-  if (GetParam().durable) EXPECT_EQ(report->files_rewritten, 20u);
+  if (GetParam().durable) {
+    EXPECT_EQ(report->files_rewritten, 20u);
+  }
   expect_intact();
   reopen();
   expect_intact();

@@ -63,6 +63,7 @@ TEST_P(PageStoreContract, ManyCommitsAcrossReopensAndFullTables) {
       return std::ranges::count(request.removed_pages, page.id) > 0;
     });
     for (const std::string& name : request.removed_dense) request.dense.erase(name);
+    request.retention = Retention::all();
     const auto info = store->commit(request);
     ASSERT_TRUE(info.ok()) << info.status().to_string();
     EXPECT_EQ(info->commit, step);

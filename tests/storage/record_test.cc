@@ -4,7 +4,6 @@
 
 #include <xxhash.h>
 
-
 #include "byte_codec.h"
 #include "keys.h"
 #include "page_codec.h"

@@ -20,13 +20,14 @@ class RepairTest : public ::testing::Test {
   void SetUp() override {
     open(OpenMode::create);
     Change first(model);
-    for (std::uint32_t row = 0; row < 6; ++row) first.page(weights(row, 0), row, shape_of(8, 64));
+    // Pages of more than 4 KiB have a block of their own.
+    for (std::uint32_t row = 0; row < 6; ++row) first.page(weights(row, 0), row, shape_of(16, 128));
     first.request.retention = Retention::all();
     ASSERT_TRUE(store->commit(first.dense("d", bytes_of(7, 5'000)).get()).ok());
     older = model;
     Change second(model);
     for (std::uint32_t row = 0; row < 4; ++row) {
-      second.page(weights(row, 0), 100 + row, shape_of(8, 64));
+      second.page(weights(row, 0), 100 + row, shape_of(16, 128));
     }
     ASSERT_TRUE(store->commit(second.dense("d", bytes_of(8, 5'000)).get()).ok());
   }

@@ -76,6 +76,7 @@ class Change {
   Change& page(const PageId& id, std::uint64_t seed, PageShape shape = shape_of(4, 16)) {
     model_.pages[id] = {shape, bytes_of(seed, shape.payload_bytes())};
     written_[id] = model_.pages[id];
+    changed_.erase(id);
     return *this;
   }
   // Changes some experts of a page that is there, and says which.
@@ -88,8 +89,9 @@ class Change {
         std::memcpy(page.payload.data() + i * record, fresh.data() + i * record, record);
       }
     }
+    const bool whole = written_.contains(id) && !changed_.contains(id);
     written_[id] = page;
-    changed_[id] = changed;
+    if (!whole) changed_[id] |= changed;
     return *this;
   }
   Change& remove(const PageId& id) {

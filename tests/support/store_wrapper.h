@@ -84,8 +84,7 @@ class StoreWrapper : public storage::PageStore {
   storage::Result<std::uint64_t> resolve(const std::string& name) const override {
     return inner_.resolve(name);
   }
-  storage::Result<storage::VerifyReport> verify(
-      const storage::VerifyOptions& options) const override {
+  storage::Result<storage::VerifyReport> verify(const storage::VerifyOptions& options) override {
     return inner_.verify(options);
   }
   storage::StoreCounters counters() const override { return inner_.counters(); }

@@ -117,7 +117,8 @@ class RestoreStep final : public Step {
     request_.drop_later = one_in(random, 2);
   }
   std::string describe() const override {
-    return (request_.drop_later ? "roll back to " : "restore ") + std::to_string(request_.commit);
+    return std::string(request_.drop_later ? "roll back to commit " : "restore commit ")
+        .append(std::to_string(request_.commit));
   }
   Status run(PageStore& store) override { return store.restore(request_).status(); }
   void apply(Expected& expected) const override {

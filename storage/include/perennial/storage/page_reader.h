@@ -87,7 +87,7 @@ class PageReader {
 
   // Reads every byte that the store's commits need, and every file, and names what is broken. Cost:
   // reads the store twice, once by file and once by page. A view verifies what it links.
-  virtual Result<VerifyReport> verify(const VerifyOptions& options = {}) const = 0;
+  virtual Result<VerifyReport> verify(const VerifyOptions& options = {}) = 0;
   // Bytes on disk (or in memory) of the whole store.
   virtual Result<std::uint64_t> size_bytes() const = 0;
 
