@@ -113,15 +113,15 @@ Status check_format(const StoreFolder& folder) {
   const std::string text(buffer.data(), static_cast<std::size_t>(file.gcount()));
   if (text == format_text(kStoreFormatVersion)) return {};
 
-  // The first two lines are the same in every version, so that a newer one is told from damage.
+  // The first two lines are the same in every version, so that another one is told from damage.
   std::uint32_t version = 0;
   const std::size_t end = text.find('\n');
   if (text.starts_with(kFormatWord) && end != std::string::npos) {
     std::from_chars(text.data() + kFormatWord.size(), text.data() + end, version);
   }
-  if (version > kStoreFormatVersion && text.starts_with(format_text(version))) {
+  if (version != 0 && text.starts_with(format_text(version))) {
     return error(StatusCode::version_mismatch, path, ": the store has format ", version,
-                 ", this program knows up to ", kStoreFormatVersion);
+                 ", this program reads format ", kStoreFormatVersion);
   }
   return error(StatusCode::corruption, path, ": not a store's FORMAT file, or damaged");
 }

@@ -14,7 +14,7 @@
 
 namespace perennial::storage {
 
-inline constexpr std::uint32_t kStoreFormatVersion = 1;
+inline constexpr std::uint32_t kStoreFormatVersion = 2;
 
 struct StoreFolder {
   std::filesystem::path root;
