@@ -56,8 +56,8 @@ class Backend {
   // Drops what begin() started; nothing if there is nothing.
   virtual void abandon() = 0;
 
-  // True after a failure that could not be looked into. reopen() tries again; the state must then
-  // be loaded anew.
+  // True after a failure that could not be looked into, and after a failed rewrite. reopen() looks;
+  // the state must then be loaded anew.
   virtual bool closed() const = 0;
   virtual Status reopen() = 0;
   virtual std::uint64_t reopens() const = 0;

@@ -166,40 +166,52 @@ Status RocksdbBackend::add_and_open(std::optional<fs::path> next) {
   return {};
 }
 
-Status RocksdbBackend::reopen_and_look() {
+Status RocksdbBackend::look_and_open(std::uint64_t before) {
+  {
+    Result<Inspection> inspection = inspect_store(folder_, env_);
+    if (!inspection.ok()) return inspection.status();
+    const std::uint64_t last = last_commit_of(inspection->files);
+    if (last < before || last > before + 1) {
+      return error(StatusCode::corruption, folder_.db().string(), ": had commits up to ", before,
+                   ", has up to ", last, " after reopening");
+    }
+    set_files(std::move(inspection->files));
+  }
+  // A staged commit was reported as failed, or is being looked for: it is not added.
+  if (Status status = add_and_open(std::nullopt); !status.ok()) return status;
+  // What was reported as failed must not come back with a power cut.
+  if (Status status = sync_folder(*env_, folder_.stage()); !status.ok()) return status;
+  return sync_folder(*env_, folder_.db());
+}
+
+Status RocksdbBackend::reopen_and_look(InQuestion what) {
   seam_.enter(Phase::recover);
   const std::uint64_t before = last_commit();
   close_database();
   ++reopens_;
-  Result<Inspection> inspection = inspect_store(folder_, env_);
-  Status status = inspection.status();
-  if (inspection.ok()) {
-    const std::uint64_t last = last_commit_of(inspection->files);
-    if (last < before || last > before + 1) {
-      status = error(StatusCode::corruption, folder_.db().string(), ": had commits up to ", before,
-                     ", has up to ", last, " after reopening");
-    } else {
-      inspection->db.reset();
-      set_files(std::move(inspection->files));
-    }
-  }
-  // A staged commit was reported as failed, or is being looked for: it is not added.
-  if (status.ok()) status = add_and_open(std::nullopt);
-  // What was reported as failed must not come back with a power cut.
-  if (status.ok()) status = sync_folder(*env_, folder_.stage());
-  if (status.ok()) status = sync_folder(*env_, folder_.db());
+  Status status = look_and_open(before);
   if (!status.ok()) {
     close_database();
     status = error(status.code(), folder_.root.string(),
                    " was closed after an error and could not be opened again: ", status.message());
     set_closed_why(status);
+    if (what == InQuestion::nothing && open_to_look().ok()) (void)suspect(status);
   }
   open_gate();
   if (status.ok()) seam_.enter(Phase::idle);
   return status;
 }
 
-Status RocksdbBackend::reopen() { return closed() ? reopen_and_look() : Status(); }
+Status RocksdbBackend::reopen() {
+  if (db_ == nullptr) return reopen_and_look(InQuestion::last_commit);
+  if (!suspect_) return {};
+  // The handle is still good for reading: it stays while there is nothing to put in its place.
+  if (const Result<Inspection> look = inspect_store(folder_, env_); !look.ok()) {
+    return error(look.status().code(), folder_.root.string(),
+                 " must be opened anew after an error and cannot be: ", look.status().message());
+  }
+  return reopen_and_look(InQuestion::nothing);
+}
 
 Status RocksdbBackend::get(const std::string& key, const Visit& visit) const {
   const DbGate::Use db = gate_.enter();

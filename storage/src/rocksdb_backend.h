@@ -50,7 +50,7 @@ class RocksdbBackend final : public Backend {
              std::span<const std::byte> body) override;
   Status publish() override;
   void abandon() override;
-  bool closed() const override { return db_ == nullptr; }
+  bool closed() const override { return db_ == nullptr || suspect_; }
   Status reopen() override;
   std::uint64_t reopens() const override { return reopens_; }
   Status rewrite(const std::vector<BackendFile>& files, const Keep& keep,
@@ -83,8 +83,11 @@ class RocksdbBackend final : public Backend {
   Status finish_file(rocksdb::ExternalSstFileInfo& info);
   // Hands the staged file of a commit to RocksDB. `digest` may be empty: then it is computed.
   Status ingest(std::uint64_t commit, const std::string& digest);
-  // Closes, looks at the store and opens it again without adding what is staged.
-  Status reopen_and_look();
+  // Closes, looks at the store and opens it again without adding what is staged. Where that fails
+  // and no commit is in question, reads go on.
+  enum class InQuestion { nothing, last_commit };
+  Status reopen_and_look(InQuestion what);
+  Status look_and_open(std::uint64_t before);
 
   // The listed files that `files` names, ascending. invalid_argument: no such file, or the newest.
   Result<CommitFiles> choose(const std::vector<BackendFile>& files, bool neighbours) const;
@@ -92,6 +95,7 @@ class RocksdbBackend final : public Backend {
   // until that is done.
   Status change_files(rocksdb::DB& db, const CommitFiles& old, RewriteJob& job,
                       const std::function<rocksdb::Status()>& change);
+  Status suspect(Status why);
   void wait_until_deleted(rocksdb::DB& db, const CommitFiles& old, const RewriteJob& job);
 
   StoreFolder folder_;
@@ -105,9 +109,10 @@ class RocksdbBackend final : public Backend {
   DbGate gate_;
   std::optional<std::filesystem::path> next_;
 
-  mutable std::mutex mutex_;  // of the next two
+  mutable std::mutex mutex_;  // of the next three
   FilesPtr files_ = std::make_shared<const CommitFiles>();
   Status closed_why_{StatusCode::io_error, "the store is not open"};
+  Status suspect_why_;
 
   std::unique_ptr<rocksdb::SstFileWriter> writer_;
   std::uint64_t building_ = 0;
@@ -115,7 +120,7 @@ class RocksdbBackend final : public Backend {
   std::atomic<std::uint64_t> reopens_{0};
 
   std::mutex maintenance_;  // one rewrite or removal at a time
-  // One of them failed: the handle must not be written to any more. The next commit reopens.
+  // One of them failed, as suspect_why_ says: the handle must not be written to any more.
   std::atomic<bool> suspect_{false};
 };
 

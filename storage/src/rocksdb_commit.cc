@@ -35,9 +35,7 @@ Status RocksdbBackend::begin(std::uint64_t commit, std::uint64_t bytes) {
   if (!lock_->is_owner()) {
     return error(StatusCode::busy, folder_.root.string(), ": opened before this process forked");
   }
-  if (suspect_) {
-    if (Status status = reopen_and_look(); !status.ok()) return status;
-  }
+  if (Status status = reopen(); !status.ok()) return status;
   std::uint64_t free = 0;
   const rocksdb::Status space = env_->GetFreeSpace(folder_.root.string(), &free);
   if (space.ok() && free < bytes + kSpareBytes) {
@@ -107,11 +105,9 @@ Status RocksdbBackend::ingest(std::uint64_t commit, const std::string& digest) {
 
 Status RocksdbBackend::publish() {
   const std::uint64_t commit = building_;
-  if (suspect_) {
-    if (Status status = reopen_and_look(); !status.ok()) {
-      abandon();
-      return status;
-    }
+  if (Status status = reopen(); !status.ok()) {
+    abandon();
+    return status;
   }
   seam_.enter(Phase::sync);
   rocksdb::ExternalSstFileInfo info;
@@ -125,7 +121,7 @@ Status RocksdbBackend::publish() {
   status = ingest(commit, info.file_checksum);
   if (!status.ok()) {
     // The commit may be there or not, and the handle is not safe to use any more.
-    if (Status reopened = reopen_and_look(); !reopened.ok()) {
+    if (Status reopened = reopen_and_look(InQuestion::last_commit); !reopened.ok()) {
       return error(reopened.code(), "commit ", commit,
                    " may or may not be there: ", status.message(), "; then ", reopened.message());
     }

@@ -86,29 +86,32 @@ Result<CommitFiles> RocksdbBackend::choose(const std::vector<BackendFile>& wante
 Status RocksdbBackend::change_files(rocksdb::DB& db, const CommitFiles& old, RewriteJob& job,
                                     const std::function<rocksdb::Status()>& change) {
   if (suspect_) {
-    return error(StatusCode::io_error, location(),
-                 ": is opened anew by the next commit, after a failed rewrite");
+    const std::lock_guard lock(mutex_);
+    return error(suspect_why_.code(), location(),
+                 " must be opened anew after a failed rewrite: ", suspect_why_.message());
   }
   seam_.enter(Phase::rewrite);
   // When the manifest cannot be written, nobody knows which files it lists: all must stay.
   rocksdb::Status status = db.DisableFileDeletions();
   if (status.ok()) status = change();
   if (!status.ok()) {
-    suspect_ = true;
-    if (job.stopped()) return error(StatusCode::io_error, location(), ": is being opened anew");
-    return from_rocksdb(status, location());
+    return suspect(job.stopped() ? error(StatusCode::io_error, location(), ": is being opened anew")
+                                 : from_rocksdb(status, location()));
   }
-  Status refreshed = refresh_files(db);
-  if (!refreshed.ok()) {
-    suspect_ = true;
-    return refreshed;
-  }
+  if (Status refreshed = refresh_files(db); !refreshed.ok()) return suspect(refreshed);
   seam_.enter(Phase::purge);
   if (status = db.EnableFileDeletions(/*force=*/false); !status.ok()) {
     return from_rocksdb(status, location());
   }
   wait_until_deleted(db, old, job);
   return {};
+}
+
+Status RocksdbBackend::suspect(Status why) {
+  const std::lock_guard lock(mutex_);
+  suspect_why_ = why;
+  suspect_ = true;
+  return why;
 }
 
 // A reader that was at work kept the old files; only another round deletes them.

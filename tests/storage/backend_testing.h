@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -124,5 +125,54 @@ inline Status rewrite(Backend& backend, std::uint64_t first, std::uint64_t last,
   std::uint64_t written = 0;
   return backend.rewrite(files_between(backend, first, last), keep, bytes_per_second, written);
 }
+
+// A durable backend in a folder that goes with the test, and a disk that asks before it changes.
+class RocksdbBackendTest : public ::testing::Test {
+ protected:
+  RocksdbBackendTest()
+      : env_(rocksdb::NewCompositeEnv(std::make_shared<HookedFileSystem>(hooks_))) {}
+
+  std::unique_ptr<RocksdbBackend> open(StoreSeam seam = {}, RocksdbStoreOptions options = {}) {
+    auto backend = store_.open(std::move(seam), options);
+    EXPECT_TRUE(backend.ok()) << backend.status().to_string();
+    return backend.ok() ? std::move(*backend) : nullptr;
+  }
+  std::unique_ptr<RocksdbBackend> open_with(int commits, StoreSeam seam = {}) {
+    auto backend = open(std::move(seam));
+    for (int i = 0; i < commits; ++i) EXPECT_EQ(add_commit(*backend).to_string(), "ok");
+    return backend;
+  }
+  StoreSeam hooked() { return {.env = env_.get(), .on_phase = {}}; }
+  std::filesystem::path db() const { return store_.folder.db(); }
+  std::set<std::string> tables() const {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(db())) {
+      if (entry.path().extension() == ".sst") names.insert(entry.path().filename());
+    }
+    return names;
+  }
+  std::filesystem::path manifest() const {
+    std::string name = read_text(db() / "CURRENT");
+    name.pop_back();
+    return db() / name;
+  }
+  // Every row of commits `first` to `last`; rows that `gone` names must not be there.
+  static void expect_rows(const Backend& backend, std::uint64_t first, std::uint64_t last,
+                          const std::function<bool(std::uint32_t)>& gone) {
+    for (std::uint64_t commit = first; commit <= last; ++commit) {
+      for (std::uint32_t row = 0; row < kRows; ++row) {
+        EXPECT_EQ(look_up(backend, commit, row), gone(row) ? "gone" : "") << commit << " " << row;
+      }
+    }
+  }
+  static bool odd(std::uint32_t row) { return row % 2 == 1; }
+  static bool none(std::uint32_t) { return false; }
+  static bool all(std::uint32_t) { return true; }
+
+  TempFolder temp_;
+  DiskHooks hooks_;
+  std::unique_ptr<rocksdb::Env> env_;
+  BackendFolder store_{temp_.path() / "store"};
+};
 
 }  // namespace perennial::storage::testing

@@ -46,12 +46,13 @@ void check_after_kill(const Session& session, History& history, std::uint64_t se
 
 void run_kill_session(const Session& session) {
   // Mostly inside a commit; now and then while opening or between commits.
-  static constexpr std::array<Phase, 10> kAims = {
-      Phase::build,  Phase::build,  Phase::sync,   Phase::sync,    Phase::ingest,
-      Phase::ingest, Phase::ingest, Phase::ingest, Phase::recover, Phase::idle};
+  static constexpr std::array<Phase, 12> kAims = {
+      Phase::build,  Phase::build,  Phase::sync,    Phase::sync, Phase::ingest,  Phase::ingest,
+      Phase::ingest, Phase::ingest, Phase::recover, Phase::idle, Phase::rewrite, Phase::purge};
   static constexpr std::array<std::string_view, kPhases> kDiedIn = {
-      "killed between steps", "killed while building", "killed while syncing",
-      "killed while ingesting", "killed while opening"};
+      "killed between steps",        "killed while building", "killed while syncing",
+      "killed while ingesting",      "killed while opening",  "killed while rewriting",
+      "killed before old files went"};
   Random random(session.seed);
   History history;
   const std::filesystem::path past = session.folder / "past";
