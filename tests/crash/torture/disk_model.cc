@@ -215,7 +215,8 @@ void DiskModel::synced_folder(const std::string& path) {
 void DiskModel::look_for_untold_changes(Random& random) {
   std::map<std::string, std::map<std::string, Node>> found;
   found[""];
-  for (const auto& entry : fs::recursive_directory_iterator(root_)) {
+  std::error_code gone;  // the folder itself, when a creation was taken back
+  for (const auto& entry : fs::recursive_directory_iterator(root_, gone)) {
     std::string folder;
     std::string name;
     split(entry.path().string(), folder, name);

@@ -13,7 +13,7 @@
 
 namespace perennial::storage::testing {
 
-inline constexpr int kPhases = 5;  // storage::Phase
+inline constexpr int kPhases = 7;  // storage::Phase
 inline constexpr int kWriterFoundBusy = 10;
 
 // Shared by both processes; survives the writer's death.
