@@ -215,9 +215,8 @@ void DiskModel::synced_folder(const std::string& path) {
 void DiskModel::look_for_untold_changes(Random& random) {
   std::map<std::string, std::map<std::string, Node>> found;
   found[""];
-  // The store's folder may be gone: its making went through the disk, too.
-  std::error_code absent;
-  for (const auto& entry : fs::recursive_directory_iterator(root_, absent)) {
+  std::error_code gone;  // the folder itself, when a creation was taken back
+  for (const auto& entry : fs::recursive_directory_iterator(root_, gone)) {
     std::string folder;
     std::string name;
     split(entry.path().string(), folder, name);

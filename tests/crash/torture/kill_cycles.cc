@@ -47,19 +47,22 @@ void check_after_kill(const Session& session, History& history, std::uint64_t se
 void run_kill_session(const Session& session) {
   // Mostly inside a commit; now and then while opening or between commits.
   static constexpr std::array<Phase, 12> kAims = {
-      Phase::build,  Phase::build,  Phase::sync,    Phase::sync, Phase::ingest,  Phase::ingest,
-      Phase::ingest, Phase::ingest, Phase::recover, Phase::idle, Phase::rewrite, Phase::purge};
+      Phase::build,  Phase::build,  Phase::sync,    Phase::sync,  Phase::ingest,  Phase::ingest,
+      Phase::ingest, Phase::ingest, Phase::rewrite, Phase::purge, Phase::recover, Phase::idle};
   static constexpr std::array<std::string_view, kPhases> kDiedIn = {
-      "killed between steps",        "killed while building", "killed while syncing",
-      "killed while ingesting",      "killed while opening",  "killed while rewriting",
-      "killed before old files went"};
+      "killed between steps",       "killed while building", "killed while syncing",
+      "killed while ingesting",     "killed while opening",  "killed while rewriting",
+      "killed while removing files"};
   Random random(session.seed);
   History history;
   const std::filesystem::path past = session.folder / "past";
   for (std::uint64_t cycle = 0; cycle < session.cycles; ++cycle) {
     const std::uint64_t seed = derive(session.seed, 1'000'000 + cycle);
     const Phase aim = kAims[below(random, kAims.size())];
-    const std::uint64_t times = aim == Phase::recover ? 1 : 1 + below(random, 4);
+    const std::uint64_t times =
+        aim == Phase::recover || aim == Phase::rewrite || aim == Phase::purge
+            ? 1
+            : 1 + below(random, 4);
     const std::uint64_t longest = aim == Phase::build ? 300 : 4000;  // building takes about that
     const std::chrono::microseconds delay(one_in(random, 3) ? 0 : below(random, longest));
     write_seeds(past, history.seeds);
