@@ -131,6 +131,11 @@ class MapStore : public storage::PageReader {
   storage::Result<storage::Digest> dense_digest(const std::string&) const override {
     return unused();
   }
+  storage::Result<std::uint64_t> dense_size(const std::string&) const override { return unused(); }
+  storage::Result<storage::VerifyReport> verify(const storage::VerifyOptions&) const override {
+    return unused();
+  }
+  storage::Result<std::uint64_t> size_bytes() const override { return unused(); }
   storage::Result<storage::CommitInfo> head() const override { return unused(); }
   std::vector<storage::CommitInfo> log() const override { return {}; }
   storage::Result<std::uint64_t> resolve(const std::string&) const override { return unused(); }

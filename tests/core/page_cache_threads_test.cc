@@ -210,7 +210,7 @@ void storm(PageCacheOptions options, std::uint32_t frames, int steps) {
   EXPECT_GT(c.evicted, 100u);
   EXPECT_GT(c.spilled, 20u);
   // With few frames most pages are spilled, and the spilled copy serves the commit.
-  EXPECT_GT(c.copied_on_write, 2 * frames >= kPages ? 20u : 0u);
+  EXPECT_GE(c.copied_on_write, 2 * frames >= kPages ? 20u : 0u);
 }
 
 TEST(PageCacheThreads, EverythingAtOnceWithRoom) { storm({.readers = 3}, 24, 1500); }

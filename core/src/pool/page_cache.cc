@@ -205,6 +205,13 @@ void PageCache::widen_region(std::uint32_t index, std::uint32_t pages,
   }
 }
 
+void PageCache::remove_last_region() {
+  const auto last = static_cast<std::uint32_t>(regions_.size() - 1);
+  for (const PageKind kind : kPageKinds) drop(kind, last);
+  const Lock lock(mutex_);
+  regions_.pop_back();
+}
+
 void PageCache::set_stored(PageKey page) {
   const Lock lock(mutex_);
   word(page).store(page_word::of(PageState::absent) | page_word::kStored);

@@ -46,8 +46,8 @@ struct PageCacheOptions {
   // Changed pages at the end of the eviction order that are spilled ahead, so that victims are
   // clean when a frame is needed; 0 = none.
   std::uint32_t spill_ahead = 64;
-  // Frames made ready at the start of a commit for pages that are written to while it runs.
-  std::uint32_t shadow_frames = 64;
+  // Frames kept ready during a commit for pages that are written to while it runs.
+  std::uint32_t shadow_frames = 128;
 };
 
 // Why a page is pinned.
@@ -85,7 +85,11 @@ class PinSet {
   PageCache* cache_ = nullptr;
   bool writes_ = false;
   std::vector<Item> items_;
-  std::vector<std::uint32_t> table_;  // open addressing: index + 1 of an item
+  struct Place {
+    std::uint64_t page = 0;
+    std::uint32_t item = 0;  // index + 1; 0: free
+  };
+  std::vector<Place> table_;  // open addressing
 };
 
 // Content of pages of two kinds, in frames of one size a kind, within a number of frames a kind.
@@ -134,6 +138,8 @@ class PageCache {
   // More pages in a region; moved(old) is where a page goes, in ascending order.
   void widen_region(std::uint32_t region, std::uint32_t pages,
                     const std::function<std::uint32_t(std::uint32_t)>& moved);
+  // Takes the last add_region() back; the store must have no page of it.
+  void remove_last_region();
   // The store has a version of a page that has none here.
   void set_stored(PageKey page);
   // Forgets a region's pages of one kind; the next commit removes what the store has, or will have
@@ -146,11 +152,14 @@ class PageCache {
   // PinUse::write, the number of the expert that each group touches in its pages, or empty.
   // invalid_argument: the first group has more pages of a kind than there may be frames. Other
   // errors name the page; nothing is pinned then, and every page is as it was.
+  // `most`: further groups are left out rather than pin more pages of a kind than that.
   storage::Result<std::size_t> pin(std::span<const std::uint64_t> pages, std::size_t group,
                                    PinUse use, PinSet& set,
-                                   std::span<const std::uint8_t> experts = {});
+                                   std::span<const std::uint8_t> experts = {},
+                                   std::uint32_t most = kNoFrame);
   // Loads pages in the background, as long as that takes no frame that is pinned or whose page was
-  // named ahead and not used yet. Errors are left to the pin that meets them.
+  // named ahead and not used yet. Errors are left to the pin that meets them. The caller may hold
+  // pins; while others wait for a frame, or to be alone, nothing is done.
   void prefetch(std::span<const std::uint64_t> pages);
 
   // Adds a write for every changed page, by ascending id, and the removed pages. Throws Error with
@@ -167,6 +176,9 @@ class PageCache {
   // The bytes of a page that differs from the store's version; false: it does not.
   storage::Result<bool> read_changed(PageKey page,
                                      const std::function<void(std::span<const std::byte>)>& read);
+  // Copies a page's content, whatever its state; the cache stays as it is. No thread may write to
+  // the page meanwhile.
+  storage::Status copy(PageKey page, std::span<std::byte> to);
   // What the kernels see of a region: a frame for each of its pages, null for those not in one.
   float* const* frames(storage::PageKind kind, std::uint32_t region) const;
   std::uint32_t frame_limit(storage::PageKind kind) const;
@@ -249,7 +261,7 @@ class PageCache {
   bool hit(PageKey page, PinUse use, std::uint64_t now, std::uint64_t& prefetch_hits);
   void unpin(PinSet& set, std::size_t from);
   storage::Result<std::size_t> attempt(std::span<const std::uint64_t> pages, std::size_t group,
-                                       PinUse use, PinSet& set, bool waited);
+                                       PinUse use, PinSet& set, bool waited, std::uint32_t most);
   storage::Result<bool> begin_load(Lock& lock, PinSet& set, std::size_t item, std::size_t& groups,
                                    std::vector<Load>& loads);
   storage::Status mark_written(PinSet& set);
@@ -305,7 +317,8 @@ class PageCache {
   std::deque<std::uint64_t> ahead_;  // pages to prefetch
   std::uint32_t background_ = 0;     // jobs that run or are queued
   bool spilling_ahead_ = false;
-  bool spill_failed_ = false;  // no more spilling ahead until a commit has made room
+  std::array<bool, 2> preparing_{};  // frames for copies on write
+  bool spill_failed_ = false;        // no more spilling ahead until a commit has made room
   bool stopping_ = false;
 
   std::uint64_t epoch_ = 0;

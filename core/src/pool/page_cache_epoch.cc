@@ -150,6 +150,11 @@ Result<bool> PageCache::detach(Lock& lock, Changed& changed, PageKey page) {
   entries_[index].taking = Taking::moving;
   const Result<std::uint32_t> frame = acquire(lock, kind, Want::clean);
   Status status = frame.ok() ? Status() : frame.status();
+  if (kinds_[kind].free.size() < options_.shadow_frames / 2) {
+    std::array<std::uint32_t, 2> wanted{};
+    wanted[kind] = options_.shadow_frames;
+    prepare_shadows(wanted);
+  }
   if (status.ok() && *frame != kNoFrame) {
     std::byte* to = bytes(kinds_[kind], *frame).data();
     lock.unlock();
@@ -185,14 +190,15 @@ void PageCache::prepare_shadows(std::array<std::uint32_t, 2> wanted) {
     const Kind& k = kinds_[kind];
     wanted[kind] = std::min(wanted[kind], options_.shadow_frames);
     if (k.slab == nullptr || k.free.size() >= wanted[kind] || k.slab->frames() >= k.limit ||
-        stopping_) {
+        preparing_[kind] || stopping_) {
       continue;
     }
+    preparing_[kind] = true;
     ++background_;
     boost::asio::post(readers(), [this, kind, most = wanted[kind]] {
       Lock lock(mutex_);
       Kind& of = kinds_[kind];
-      while (!stopping_ && (gate_.load() & kExclusive) == 0 && of.free.size() < most &&
+      while (!stopping_ && (gate_.load() & kExclusive) == 0 && in_epoch_ && of.free.size() < most &&
              of.slab->frames() < of.limit) {
         const std::uint32_t frame = of.slab->add();
         of.page_of.resize(of.slab->frames(),
@@ -205,6 +211,7 @@ void PageCache::prepare_shadows(std::array<std::uint32_t, 2> wanted) {
         of.free.push_back(frame);
         notify(lock);
       }
+      preparing_[kind] = false;
       --background_;
       notify(lock);
     });
@@ -246,6 +253,19 @@ void PageCache::end_epoch(bool success) {
   in_epoch_ = false;
   spill_failed_ = false;
   notify(lock);
+}
+
+Status PageCache::copy(PageKey page, std::span<std::byte> to) {
+  const Result<bool> changed = read_changed(page, [&](std::span<const std::byte> bytes) {
+    std::memcpy(to.data(), bytes.data(), to.size());
+  });
+  if (!changed.ok()) return changed.status();
+  if (*changed) return {};
+  if ((word(page).load() & page_word::kStored) != 0) {
+    return store_->read_page(source_.id(page), to);
+  }
+  source_.fill_initial(page, to);
+  return {};
 }
 
 Result<bool> PageCache::read_changed(PageKey page,

@@ -143,24 +143,39 @@ void PageCache::run(std::vector<Load>& loads) {
 }
 
 void PageCache::prefetch(std::span<const std::uint64_t> pages) {
-  Lock lock(mutex_);
-  if (stopping_ || (gate_.load() & kExclusive) != 0) return;
-  // More would only push out what was fetched before.
-  const std::size_t most = std::max<std::size_t>(
-      1, std::min<std::size_t>(std::max(kinds_[0].limit, kinds_[1].limit) / 2, 1 << 16));
-  for (const std::uint64_t packed : pages) {
-    std::atomic<std::uint64_t>& w = word(PageKey::of(packed));
-    const PageState state = page_word::state(w.load());
-    if (in_frame(state)) {
-      update(w, 0, page_word::kAhead);
-    } else if (state != PageState::loading && ahead_.size() < most) {
-      ahead_.push_back(packed);
+  // The caller may hold pins: it must not wait for those who wait for it.
+  ++active_;
+  std::vector<std::uint64_t> missing;
+  if (gate_.load() == 0) {
+    for (const std::uint64_t packed : pages) {
+      if (!missing.empty() && missing.back() == packed) continue;
+      std::atomic<std::uint64_t>& w = word(PageKey::of(packed));
+      std::uint64_t old = w.load(std::memory_order_relaxed);
+      while (in_frame(page_word::state(old)) && (old & page_word::kAhead) == 0 &&
+             !w.compare_exchange_weak(old, old | page_word::kAhead)) {
+      }
+      if (!in_frame(page_word::state(old))) missing.push_back(packed);
     }
   }
-  const std::size_t jobs = std::min<std::size_t>(ahead_.size(), options_.readers);
-  for (std::size_t i = background_; i < jobs; ++i) {
-    ++background_;
-    boost::asio::post(readers(), [this] { prefetch_next(); });
+  {
+    // More would only push out what was fetched before.
+    Lock lock(mutex_);
+    const std::size_t most = std::max<std::size_t>(
+        1, std::min<std::size_t>(std::max(kinds_[0].limit, kinds_[1].limit) / 2, 1 << 16));
+    if (stopping_ || gate_.load() != 0) missing.clear();
+    for (const std::uint64_t packed : missing) {
+      if (ahead_.size() < most) ahead_.push_back(packed);
+    }
+    const std::size_t jobs = std::min<std::size_t>(ahead_.size(), options_.readers);
+    for (std::size_t i = background_; i < jobs; ++i) {
+      ++background_;
+      boost::asio::post(readers(), [this] { prefetch_next(); });
+    }
+  }
+  --active_;
+  if (gate_.load() != 0) {
+    Lock lock(mutex_);
+    notify(lock);
   }
 }
 

@@ -33,25 +33,25 @@ std::size_t PinSet::find_or_add(std::uint64_t page, std::size_t group, bool& add
   if (2 * (items_.size() + 1) > table_.size()) rehash();
   const std::size_t mask = table_.size() - 1;
   std::size_t at = place(page, mask);
-  for (; table_[at] != 0; at = (at + 1) & mask) {
-    if (items_[table_[at] - 1].page == page) {
+  for (; table_[at].item != 0; at = (at + 1) & mask) {
+    if (table_[at].page == page) {
       added = false;
-      return table_[at] - 1;
+      return table_[at].item - 1;
     }
   }
   items_.push_back({page, 0, group, static_cast<std::uint32_t>(at), false});
-  table_[at] = static_cast<std::uint32_t>(items_.size());
+  table_[at] = {page, static_cast<std::uint32_t>(items_.size())};
   added = true;
   return items_.size() - 1;
 }
 
 void PinSet::rehash() {
-  table_.assign(std::max(kSmallestTable, 2 * table_.size()), 0);
+  table_.assign(std::max(kSmallestTable, 2 * table_.size()), {});
   const std::size_t mask = table_.size() - 1;
   for (std::size_t i = 0; i < items_.size(); ++i) {
     std::size_t at = place(items_[i].page, mask);
-    while (table_[at] != 0) at = (at + 1) & mask;
-    table_[at] = static_cast<std::uint32_t>(i + 1);
+    while (table_[at].item != 0) at = (at + 1) & mask;
+    table_[at] = {items_[i].page, static_cast<std::uint32_t>(i + 1)};
     items_[i].place = static_cast<std::uint32_t>(at);
   }
 }
@@ -118,20 +118,21 @@ void PageCache::unpin(PinSet& set, std::size_t from) {
   for (std::size_t i = from; i < set.items_.size(); ++i) {
     const PinSet::Item& item = set.items_[i];
     if (item.pinned) word(PageKey::of(item.page)).fetch_sub(page_word::kPin);
-    set.table_[item.place] = 0;
+    set.table_[item.place].item = 0;
   }
   set.items_.resize(std::min(from, set.items_.size()));
 }
 
 Result<std::size_t> PageCache::pin(std::span<const std::uint64_t> pages, std::size_t group,
-                                   PinUse use, PinSet& set, std::span<const std::uint8_t> experts) {
+                                   PinUse use, PinSet& set, std::span<const std::uint8_t> experts,
+                                   std::uint32_t most) {
   set.release();
   if (pages.empty()) return std::size_t{0};
   set.writes_ = use == PinUse::write;
   Result<std::size_t> pinned = std::size_t{0};
   enter(set.writes_, false);
   set.cache_ = this;
-  pinned = attempt(pages, group, use, set, false);
+  pinned = attempt(pages, group, use, set, false, most);
   if (pinned.ok() && *pinned == 0) {
     // Others hold what is needed. Let go, and take turns: nobody new comes in until this is served,
     // and those inside leave without waiting for a frame.
@@ -149,7 +150,7 @@ Result<std::size_t> PageCache::pin(std::span<const std::uint64_t> pages, std::si
       }
       enter(set.writes_, true);
       set.cache_ = this;
-      pinned = attempt(pages, group, use, set, true);
+      pinned = attempt(pages, group, use, set, true, most);
       if (!pinned.ok() || *pinned > 0) break;
       // Letting go is an event of this caller's own; any other one after `seen` counts.
       unpin(set, 0);
@@ -184,7 +185,7 @@ Result<std::size_t> PageCache::pin(std::span<const std::uint64_t> pages, std::si
 
 // One try: how many groups are pinned now; 0 = none fits beside what others hold.
 Result<std::size_t> PageCache::attempt(std::span<const std::uint64_t> pages, std::size_t group,
-                                       PinUse use, PinSet& set, bool waited) {
+                                       PinUse use, PinSet& set, bool waited, std::uint32_t most) {
   std::size_t groups = pages.size() / group;
   std::vector<std::size_t> missing;
   std::array<std::uint32_t, 2> unique{};
@@ -198,7 +199,8 @@ Result<std::size_t> PageCache::attempt(std::span<const std::uint64_t> pages, std
     const std::size_t item = set.find_or_add(pages[i], i / group, added);
     if (!added) continue;
     const PageKey page = PageKey::of(pages[i]);
-    if (++unique[kind_index(page.kind)] > limits[kind_index(page.kind)]) {
+    const std::uint32_t count = ++unique[kind_index(page.kind)];
+    if (count > limits[kind_index(page.kind)] || (count > most && i >= group)) {
       groups = i / group;
       break;
     }
