@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <map>
+#include <mutex>
 #include <string>
 #include <system_error>
 
@@ -21,6 +23,9 @@ Status system_error(const std::string& what, int number) {
   return error(full ? StatusCode::no_space : StatusCode::io_error, what, ": ",
                std::generic_category().message(number));
 }
+
+// An empty file above this size is cut to nothing; below, the calls would cost more than the space.
+constexpr std::uint64_t kWorthCutting = std::uint64_t{1} << 20;
 
 }  // namespace
 
@@ -65,11 +70,41 @@ struct SpillFile::Impl {
     return {};
   }
 
+  // A place for `size` bytes: a free slot's, or the end of the file. The caller holds the mutex.
+  Slot reserve(std::uint64_t size) {
+    const auto free_slots = free_by_size.find(size);
+    if (free_slots != free_by_size.end() && !free_slots->second.empty()) {
+      const Slot slot = free_slots->second.back();
+      free_slots->second.pop_back();
+      return slot;
+    }
+    entries.push_back({end, size, {}, false});
+    end += size;
+    peak = std::max(peak, end);
+    return entries.size() - 1;
+  }
+
+  // Takes back a slot whose writing failed. What lies at the end of the file is cut off; a place
+  // before it waits for the next page of its size. The caller holds the mutex.
+  void give_up(Slot slot) {
+    if (slot + 1 == entries.size() && entries[slot].offset + entries[slot].size == end &&
+        ::ftruncate(fd, static_cast<off_t>(entries[slot].offset)) == 0) {
+      end = entries[slot].offset;
+      entries.pop_back();
+    } else {
+      free_by_size[entries[slot].size].push_back(slot);
+    }
+  }
+
   int fd = -1;
   std::string folder;
+  mutable std::mutex mutex;  // of everything below; never held over input or output
   std::vector<Entry> entries;
   std::map<std::uint64_t, std::vector<Slot>> free_by_size;
   std::uint64_t end = 0;
+  std::uint64_t peak = 0;
+  std::uint64_t used = 0;
+  std::uint64_t writing = 0;  // reserved and not yet in use
   std::uint64_t spilled = 0;
 };
 
@@ -90,35 +125,32 @@ Result<std::unique_ptr<SpillFile>> SpillFile::create(const std::filesystem::path
 }
 
 Result<SpillFile::Slot> SpillFile::write(std::span<const std::byte> bytes) {
-  const auto free_slots = impl_->free_by_size.find(bytes.size());
-  const bool reuse = free_slots != impl_->free_by_size.end() && !free_slots->second.empty();
-  const std::uint64_t offset =
-      reuse ? impl_->entries[free_slots->second.back()].offset : impl_->end;
-  if (Status status = impl_->write_at(bytes, offset); !status.ok()) {
-    // What a failed write left behind the end is cut off; a free slot has no content to lose.
-    if (!reuse && ::ftruncate(impl_->fd, static_cast<off_t>(impl_->end)) != 0) {
-      return error(status.code(), status.message(), "; and cutting it back failed");
-    }
+  const Digest digest = digest_of(bytes);
+  std::unique_lock lock(impl_->mutex);
+  const Slot slot = impl_->reserve(bytes.size());
+  const std::uint64_t offset = impl_->entries[slot].offset;
+  ++impl_->writing;
+  lock.unlock();
+  const Status status = impl_->write_at(bytes, offset);
+  lock.lock();
+  --impl_->writing;
+  if (!status.ok()) {
+    impl_->give_up(slot);
     return status;
   }
-  Slot slot = impl_->entries.size();
-  if (reuse) {
-    slot = free_slots->second.back();
-    free_slots->second.pop_back();
-  } else {
-    impl_->entries.emplace_back();
-    impl_->end += bytes.size();
-  }
-  impl_->entries[slot] = {offset, bytes.size(), digest_of(bytes), true};
+  impl_->entries[slot] = {offset, bytes.size(), digest, true};
+  impl_->used += bytes.size();
   impl_->spilled += bytes.size();
   return slot;
 }
 
 Status SpillFile::read(Slot slot, std::span<std::byte> bytes) const {
+  std::unique_lock lock(impl_->mutex);
   if (slot >= impl_->entries.size() || !impl_->entries[slot].used) {
     return error(StatusCode::invalid_argument, "spill slot ", slot, " is not in use");
   }
-  const Impl::Entry& entry = impl_->entries[slot];
+  const Impl::Entry entry = impl_->entries[slot];
+  lock.unlock();
   if (bytes.size() != entry.size) {
     return error(StatusCode::invalid_argument, "spill slot ", slot, " has ", entry.size,
                  " bytes, the buffer ", bytes.size());
@@ -134,12 +166,34 @@ Status SpillFile::read(Slot slot, std::span<std::byte> bytes) const {
 }
 
 void SpillFile::free(Slot slot) {
+  const std::lock_guard lock(impl_->mutex);
   if (slot >= impl_->entries.size() || !impl_->entries[slot].used) return;
-  impl_->entries[slot].used = false;
-  impl_->free_by_size[impl_->entries[slot].size].push_back(slot);
+  Impl::Entry& entry = impl_->entries[slot];
+  entry.used = false;
+  impl_->used -= entry.size;
+  impl_->free_by_size[entry.size].push_back(slot);
+  if (impl_->used > 0 || impl_->writing > 0 || impl_->end < kWorthCutting) return;
+  if (::ftruncate(impl_->fd, 0) != 0) return;  // the space stays in use, nothing else
+  impl_->entries.clear();
+  impl_->free_by_size.clear();
+  impl_->end = 0;
 }
 
-std::uint64_t SpillFile::bytes() const { return impl_->end; }
-std::uint64_t SpillFile::bytes_spilled() const { return impl_->spilled; }
+std::uint64_t SpillFile::bytes() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->end;
+}
+std::uint64_t SpillFile::bytes_in_use() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->used;
+}
+std::uint64_t SpillFile::peak_bytes() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->peak;
+}
+std::uint64_t SpillFile::bytes_spilled() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->spilled;
+}
 
 }  // namespace perennial::storage

@@ -126,6 +126,89 @@ INSTANTIATE_TEST_SUITE_P(Cases, Paging,
                                   std::string(enum_name(std::get<1>(info.param)));
                          });
 
+// A commit in flight holds the state of its beginning, whatever training, growth and freezing do
+// before the store takes its pages; the next commit holds the rest.
+TEST(PagingCommit, InFlightHoldsTheStateOfItsBeginning) {
+  const std::int64_t smallest = smallest_budget(SparseAlgorithm::adam);
+  for (const std::int64_t budget : {smallest, 3 * smallest, std::int64_t{0}}) {
+    SCOPED_TRACE(budget);
+    for (const bool fails : {false, true}) {
+      const auto sync_store = storage::make_memory_store(), store = storage::make_memory_store();
+      PeerImpl sync(paged_options(Routing::isolated), sync_store.get(), budget);
+      PeerImpl peer(paged_options(Routing::isolated), store.get(), budget);
+      sync.grow();
+      peer.grow();
+      SparseOptimizer adam_sync(sync.pool(), {}), adam(peer.pool(), {});
+      train(sync, adam_sync, 3, 1);
+      train(peer, adam, 3, 1);
+      const storage::Digest at_start = commit(*sync_store, sync).state_digest;
+      storage::CommitRequest request;
+      peer.add_to_commit(request);
+      const auto go_on = [](PeerImpl& layer, SparseOptimizer& experts) {
+        train(layer, experts, 2, 2);
+        layer.grow_columns(3);
+        layer.unmask();
+        train(layer, experts, 2, 3);
+        layer.freeze();
+        layer.grow();
+        train(layer, experts, 1, 4);
+      };
+      go_on(sync, adam_sync);
+      go_on(peer, adam);
+      EXPECT_GT(peer.pool().counters().copied_on_write + peer.pool().counters().spilled, 0u);
+      if (fails) {
+        request.snapshot = "not a name";
+        ASSERT_FALSE(store->commit(request).ok());
+        peer.commit_failed();
+      } else {
+        const auto info = store->commit(request);
+        ASSERT_TRUE(info.ok()) << info.status().to_string();
+        EXPECT_EQ(info->state_digest.hex(), at_start.hex());
+        peer.committed();
+      }
+      EXPECT_EQ(commit(*store, peer).state_digest.hex(),
+                commit(*sync_store, sync).state_digest.hex());
+      const auto loaded = PeerImpl::load(*store, budget);
+      for (std::uint32_t g = 0; g < 2; ++g) {
+        EXPECT_TRUE(
+            same_bits(evaluate(*loaded, inputs(99, 32), g), evaluate(sync, inputs(99, 32), g)));
+      }
+      const std::uint64_t limit = static_cast<std::uint64_t>(budget);
+      EXPECT_TRUE(budget == 0 || peer.pool().counters().peak_bytes <= limit);
+    }
+  }
+}
+
+TEST(PagingCommit, AnOlderStateServesBesideTheCurrentOne) {
+  const auto store = storage::make_memory_store();
+  PeerImpl peer(paged_options(Routing::isolated), store.get(), 0);
+  peer.grow();
+  SparseOptimizer adam(peer.pool(), {});
+  train(peer, adam, 2, 1);
+  const std::uint64_t commit_number = commit(*store, peer).commit;
+  const at::Tensor x = inputs(99, 32), before = evaluate(peer, x);
+  train(peer, adam, 2, 2);
+  commit(*store, peer);
+  const auto older = store->at(commit_number);
+  ASSERT_TRUE(older.ok()) << older.status().to_string();
+  const auto served = PeerImpl::load(**older, smallest_budget(SparseAlgorithm::adam));
+  EXPECT_TRUE(same_bits(evaluate(*served, x), before));
+  EXPECT_FALSE(same_bits(evaluate(peer, x), before));
+}
+
+TEST(PagingPrefetch, TokensAheadAreLoadedWhileTheseAreComputed) {
+  const auto store = storage::make_memory_store();
+  PeerImpl peer(paged_options(Routing::isolated), store.get(),
+                6 * smallest_budget(SparseAlgorithm::sgd));
+  PeerImpl whole(paged_options(Routing::isolated));
+  peer.grow();
+  const at::Tensor x = inputs(99, 256);
+  EXPECT_TRUE(same_bits(evaluate(peer, x), evaluate(whole, x)));
+  EXPECT_GT(peer.pool().counters().prefetched, 0u);
+  EXPECT_LE(peer.pool().counters().peak_bytes,
+            static_cast<std::uint64_t>(peer.pool().budget_bytes()));
+}
+
 TEST(PagingBudget, OnePageTooSmallIsRefusedWithTheFigures) {
   const auto store = storage::make_memory_store();
   const PeerOptions options = paged_options(Routing::isolated);

@@ -156,12 +156,15 @@ TEST(StoredPeer, ACommitHoldsWhatChanged) {
   peer.add_to_commit(request);
   for (const auto& [name, bytes] : request.dense)
     EXPECT_THAT(name, ::testing::Not(HasSubstr("router_00000")));
+  peer.commit_failed();
   // A commit that failed takes nothing off the list.
   train(peer, adam, 1, 3, 2);
   storage::CommitRequest failing;
   peer.add_to_commit(failing);
   failing.snapshot = "not a name";
   ASSERT_FALSE(store->commit(failing).ok());
+  EXPECT_THROW(peer.add_to_commit(request), Error) << "nobody said how the last one ended";
+  peer.commit_failed();
   EXPECT_EQ(commit(*store, peer).pages_written, failing.pages.size());
   EXPECT_TRUE(same_values(PeerImpl::load(*store, 0)->pool().experts_at(ids_of(8, 8, 8)),
                           peer.pool().experts_at(ids_of(8, 8, 8))));

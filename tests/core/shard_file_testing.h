@@ -89,7 +89,9 @@ class ShardFile : public ::testing::Test {
     storage::CommitRequest request;
     layer.add_to_commit(request);
     const auto store = storage::make_memory_store();
-    return value_or_throw(store->commit(request)).state_digest;
+    const storage::Digest digest = value_or_throw(store->commit(request)).state_digest;
+    layer.commit_failed();  // its own store has nothing of this
+    return digest;
   }
   std::string bytes() const {
     std::ifstream file(path(), std::ios::binary);

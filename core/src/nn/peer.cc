@@ -118,7 +118,8 @@ void PeerOptions::validate() const {
 
 PeerImpl::PeerImpl(const PeerOptions& options) : PeerImpl(options, nullptr, 0) { grow(); }
 
-PeerImpl::PeerImpl(const PeerOptions& options, storage::PageStore* store, std::int64_t budget_bytes)
+PeerImpl::PeerImpl(const PeerOptions& options, const storage::PageReader* store,
+                   std::int64_t budget_bytes)
     : torch::nn::Module("peer"), options_(options) {
   options_.validate();
   pool_ = std::make_shared<Pool>(kPoolId, pool_options(options_), store, budget_bytes);
@@ -288,6 +289,8 @@ void PeerImpl::add_to_commit(storage::CommitRequest& request) {
     for (const torch::Tensor& keys : router->col_blocks) cols.push_back(keys.size(1));
     routers.push_back(json::object{
         {"rows", std::move(rows)}, {"cols", std::move(cols)}, {"folded", router->folded()}});
+    router->offered_frozen = options_.routing == Routing::isolated &&
+                             (router != routers_.back() || !pool_->open_generation());
     if (!router->stored_frozen) {
       for (const auto& [name, tensor] : router->tensors()) {
         request.dense["peer/" + name] = bytes_from(tensor);
@@ -302,13 +305,15 @@ void PeerImpl::add_to_commit(storage::CommitRequest& request) {
 void PeerImpl::committed() {
   for (const auto& router : routers_) {
     // Frozen for good: its tensors need not be offered again.
-    router->stored_frozen = options_.routing == Routing::isolated &&
-                            (router != routers_.back() || !pool_->open_generation());
+    router->stored_frozen = router->stored_frozen || router->offered_frozen;
   }
   pool_->committed();
 }
 
-std::shared_ptr<PeerImpl> PeerImpl::load(storage::PageStore& store, std::int64_t budget_bytes) {
+void PeerImpl::commit_failed() { pool_->commit_failed(); }
+
+std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store,
+                                         std::int64_t budget_bytes) {
   const torch::NoGradGuard no_grad;
   const std::string text = text_from(value_or_throw(store.read_dense(kRecord)));
   PeerOptions options;

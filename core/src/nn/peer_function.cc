@@ -57,12 +57,13 @@ kernels::RetrieveArgs retrieve_args(const PeerOptions& options,
 }
 
 // Calls work(begin, end) for chunks of tokens whose experts are in frames.
-void over_pinned_tokens(Pager& pager, const at::Tensor& ids, kernels::ExpertArgs& args,
+void over_pinned_tokens(Pager& pager, const at::Tensor& ids, kernels::ExpertArgs& args, PinUse use,
                         const std::function<void(std::int64_t, std::int64_t)>& work) {
   const std::int64_t tokens = ids.size(0);
   PagePin pin;
   for (std::int64_t begin = 0; begin < tokens;) {
-    const std::int64_t end = pager.pin_tokens(args.ids, args.slots, begin, tokens, pin);
+    const std::int64_t end = pager.pin_tokens(args.ids, args.slots, begin, tokens, pin, use);
+    if (end < tokens) pager.prefetch_tokens(args.ids, args.slots, end, tokens);
     args.frames = pager.table(storage::PageKind::weights);
     over_tokens(begin, end, work);
     begin = end;
@@ -132,9 +133,10 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     at::Tensor pre = at::empty({tokens, slots});
     at::Tensor gate = options.glu ? at::empty({tokens, slots}) : at::Tensor();
     kernels::ExpertArgs args = expert_args(options, *call->pool, found.ids, weights, x);
-    over_pinned_tokens(call->pool->pager(), found.ids, args, [&](auto begin, auto end) {
-      kernels::experts_forward(args, out(y), out(pre), out(gate), begin, end);
-    });
+    over_pinned_tokens(call->pool->pager(), found.ids, args, PinUse::read,
+                       [&](auto begin, auto end) {
+                         kernels::experts_forward(args, out(y), out(pre), out(gate), begin, end);
+                       });
 
     if (call->batch_statistics) update_running(*call->router, query, tokens);
     if (call->recording) {
@@ -169,7 +171,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     at::Tensor cu = at::empty({tokens, slots}), cv = at::empty({tokens, slots});
     at::Tensor cw = options.glu ? at::empty({tokens, slots}) : at::Tensor();
     kernels::ExpertArgs args = expert_args(options, pool, ids, weights, x);
-    over_pinned_tokens(pool.pager(), ids, args, [&](auto begin, auto end) {
+    over_pinned_tokens(pool.pager(), ids, args, PinUse::again, [&](auto begin, auto end) {
       kernels::experts_backward_tokens(args, data(pre), data(gate), data(dy), out(dx),
                                        out(dweights), out(cu), out(cv), out(cw), begin, end);
     });

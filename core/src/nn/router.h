@@ -64,6 +64,7 @@ class Router : public torch::nn::Module {
   std::vector<RowBlock> row_blocks;
   std::vector<torch::Tensor> col_blocks;  // (H or 1, cols, d_key / 2)
   bool stored_frozen = false;             // frozen, and the store has it
+  bool offered_frozen = false;            // frozen when the commit in flight began
   const PeerOptions& options() const { return options_; }
 
  private:

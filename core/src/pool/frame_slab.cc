@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Frames of one size in extents of huge-page memory.
+#include "pool/frame_slab.h"
+
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <new>
-
-#include "pool/pager.h"
 
 namespace perennial {
 

@@ -3,13 +3,16 @@
 #include "pool/pager.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
+
+#include "pool/pager_source.h"
 
 namespace perennial {
 
 using storage::PageKind;
 
-Pager::Pager(std::uint32_t pool, const PoolOptions& options, storage::PageStore* store,
+Pager::Pager(std::uint32_t pool, const PoolOptions& options, const storage::PageReader* store,
              std::int64_t budget_bytes)
     : pool_(pool),
       options_(options),
@@ -24,9 +27,9 @@ Pager::Pager(std::uint32_t pool, const PoolOptions& options, storage::PageStore*
     throw InvalidOptions("a memory budget (budget_bytes = " + std::to_string(budget_bytes) +
                          ") needs a store to page to");
   }
-  for (Kind& kind : kinds_) kind.newest = kind.oldest = kNoFrame;
-  kinds_[index(PageKind::weights)].slab =
-      std::make_unique<FrameSlab>(page_bytes(PageKind::weights));
+  source_ = std::make_unique<Source>(*this);
+  cache_ = std::make_unique<PageCache>(*source_, store);
+  set_frames();
 }
 
 Pager::~Pager() = default;
@@ -38,14 +41,13 @@ storage::PageShape Pager::shape(PageKind kind) const {
           static_cast<std::uint32_t>(floats)};
 }
 
-std::size_t Pager::page_bytes(PageKind kind) const { return shape(kind).payload_bytes(); }
-
-storage::PageId Pager::page_id(PageKind kind, const Table& table, std::uint32_t page) const {
-  return {kind, pool_, table.first_row + page / table.tiles, page % table.tiles};
+storage::PageId Pager::page_id(PageKey page) const {
+  const Table& table = tables_[page.region];
+  return {page.kind, pool_, table.first_row + page.page / table.tiles, page.page % table.tiles};
 }
 
 std::uint32_t Pager::max_frames() const {
-  if (budget_bytes_ == 0) return kNoFrame;
+  if (budget_bytes_ == 0) return kNoFrame - 1;
   const std::size_t pair = page_bytes(PageKind::weights) + page_bytes(PageKind::state);
   const auto frames = static_cast<std::size_t>(budget_bytes_) / pair;
   return static_cast<std::uint32_t>(std::min<std::size_t>(frames, kNoFrame - 1));
@@ -62,95 +64,95 @@ void Pager::require_slots(std::int64_t slots) const {
       std::to_string(static_cast<std::size_t>(slots) * pair) + " bytes are needed");
 }
 
+// Shares the budget between the kinds. Weights first: what they give back, state may take.
+void Pager::set_frames() {
+  const PageCache::Exclusive alone(*cache_);
+  for (const PageKind kind : kPageKinds) {
+    const std::size_t bytes = page_bytes(kind);
+    throw_if_failed(cache_->set_frames(kind, bytes, bytes == 0 ? 0 : max_frames()));
+  }
+}
+
 void Pager::attach_state(std::int64_t floats) {
   if (floats == state_floats_) return;
-  for (const Table& table : tables_) {
-    for (const Page& page : table.pages[index(PageKind::state)]) {
-      if (page.state != PageState::initial) {
+  for (std::uint32_t g = 0; g < tables_.size(); ++g) {
+    for (std::uint32_t page = 0; page < tables_[g].rows * tables_[g].tiles; ++page) {
+      if (cache_->state({PageKind::state, g, page}) != PageState::initial) {
         throw InvalidOptions("the pool holds optimizer state of " + std::to_string(state_floats_) +
                              " floats an expert; the optimizer asked for needs " +
                              std::to_string(floats));
       }
     }
   }
+  const std::int64_t before = state_floats_;
   state_floats_ = floats;
-  Kind& state = kinds_[index(PageKind::state)];
-  state = Kind{};
-  state.newest = state.oldest = kNoFrame;
-  if (floats > 0) state.slab = std::make_unique<FrameSlab>(page_bytes(PageKind::state));
-  // Fewer weight frames fit beside the state's: start again with an empty cache.
-  Kind& weights = kinds_[index(PageKind::weights)];
-  if (weights.slab->frames() > max_frames()) {
-    while (weights.oldest != kNoFrame) evict(PageKind::weights, weights.oldest);
-    weights = Kind{};
-    weights.newest = weights.oldest = kNoFrame;
-    weights.slab = std::make_unique<FrameSlab>(page_bytes(PageKind::weights));
+  try {
+    set_frames();
+  } catch (...) {  // weights could not be spilled to make room: they are where they were
+    state_floats_ = before;
+    throw;
+  }
+}
+
+// What the kernels see of the tables.
+void Pager::show_frames() {
+  for (const PageKind kind : kPageKinds) {
+    std::vector<kernels::PageSpan>& spans = spans_[kind_index(kind)];
+    spans.clear();
+    for (std::uint32_t g = 0; g < tables_.size(); ++g) {
+      const Table& table = tables_[g];
+      spans.push_back({table.first_row, table.rows, table.tiles, cache_->frames(kind, g)});
+    }
   }
 }
 
 void Pager::add_generation(const Generation& generation) {
-  Table table;
-  table.first_row = generation.first_row;
-  table.rows = generation.rows;
-  table.tiles = static_cast<std::uint32_t>((generation.cols + tile_ - 1) / tile_);
-  table.recipe = generation.recipe;
-  table.frozen = generation.frozen;
-  const std::size_t pages = std::size_t{table.rows} * table.tiles;
-  for (PageKind kind : kPageKinds) {
-    table.pages[index(kind)].resize(pages);
-    table.frames[index(kind)].resize(pages, nullptr);
-  }
-  tables_.push_back(std::move(table));
-  for (PageKind kind : kPageKinds) {
-    const Table& added = tables_.back();
-    spans_[index(kind)].push_back(
-        {added.first_row, added.rows, added.tiles, added.frames[index(kind)].data()});
-  }
+  const PageCache::Exclusive alone(*cache_);
+  tables_.push_back(
+      {generation.first_row, generation.rows, options_.tiles(generation.cols), generation.recipe});
+  cache_->add_region(static_cast<std::uint32_t>(options_.pages(generation.rows, generation.cols)));
+  show_frames();
+}
+
+void Pager::remove_last_generation() {
+  const PageCache::Exclusive alone(*cache_);
+  cache_->remove_last_region();
+  tables_.pop_back();
+  show_frames();
 }
 
 void Pager::widen_generation(const Generation& generation) {
   Table& table = tables_.at(generation.index);
-  const auto tiles = static_cast<std::uint32_t>((generation.cols + tile_ - 1) / tile_);
-  if (tiles == table.tiles) return;
-  const std::size_t pages = std::size_t{table.rows} * tiles;
-  for (PageKind kind : kPageKinds) {
-    std::vector<Page> wider(pages);
-    std::vector<float*> frames(pages, nullptr);
-    for (std::uint32_t row = 0; row < table.rows; ++row) {
-      for (std::uint32_t tile = 0; tile < table.tiles; ++tile) {
-        const std::size_t from = std::size_t{row} * table.tiles + tile;
-        const std::size_t to = std::size_t{row} * tiles + tile;
-        wider[to] = table.pages[index(kind)][from];
-        frames[to] = table.frames[index(kind)][from];
-        if (in_frame(wider[to].state)) {
-          kinds_[index(kind)].frames[wider[to].frame].page = static_cast<std::uint32_t>(to);
-        }
-      }
-    }
-    table.pages[index(kind)] = std::move(wider);
-    table.frames[index(kind)] = std::move(frames);
-    spans_[index(kind)][generation.index] = {table.first_row, table.rows, tiles,
-                                             table.frames[index(kind)].data()};
-  }
+  const std::uint32_t before = table.tiles, tiles = options_.tiles(generation.cols);
+  if (tiles == before) return;
+  const PageCache::Exclusive alone(*cache_);
+  cache_->widen_region(generation.index, table.rows * tiles, [before, tiles](std::uint32_t page) {
+    return page / before * tiles + page % before;
+  });
   table.tiles = tiles;
+  show_frames();
 }
 
 void Pager::list_stored() {
-  for (const storage::PageId& id : store_->pages()) {
-    if (id.pool != pool_) continue;
-    Table& table = tables_.at(generation_of(id.row));
+  std::vector<storage::PageId> listed = store_->pages();
+  std::erase_if(listed, [&](const storage::PageId& id) { return id.pool != pool_; });
+  const auto state = std::find_if(listed.begin(), listed.end(),
+                                  [](const auto& id) { return id.kind == PageKind::state; });
+  if (state != listed.end() && state_floats_ == 0) {
+    attach_state(value_or_throw(store_->page_shape(*state)).record_floats);
+  }
+  const PageCache::Exclusive alone(*cache_);
+  for (const storage::PageId& id : listed) {
+    const std::uint32_t generation = generation_of(id.row);
+    const Table& table = tables_[generation];
     const storage::PageShape found = value_or_throw(store_->page_shape(id));
-    if (id.kind == PageKind::state && state_floats_ == 0) attach_state(found.record_floats);
     if (id.tile >= table.tiles || !(found == shape(id.kind))) {
       throw DataError(to_string(id) + " does not fit its pool: " + std::to_string(found.experts) +
                       " experts of " + std::to_string(found.record_floats) + " floats, expected " +
                       std::to_string(tile_) + " of " +
                       std::to_string(shape(id.kind).record_floats));
     }
-    Page& page =
-        table.pages[index(id.kind)][std::size_t{id.row - table.first_row} * table.tiles + id.tile];
-    page.state = PageState::absent;
-    page.stored = true;
+    cache_->set_stored({id.kind, generation, (id.row - table.first_row) * table.tiles + id.tile});
   }
 }
 
@@ -166,24 +168,8 @@ std::uint32_t Pager::generation_of(std::uint32_t row) const {
 }
 
 kernels::FrameTable Pager::table(PageKind kind) const {
-  return {spans_[index(kind)], static_cast<std::uint32_t>(tile_),
+  return {spans_[kind_index(kind)], static_cast<std::uint32_t>(tile_),
           static_cast<std::int64_t>(shape(kind).record_floats)};
-}
-
-std::uint64_t Pager::resident_bytes() const {
-  std::uint64_t bytes = 0;
-  for (const Kind& kind : kinds_) {
-    if (kind.slab != nullptr)
-      bytes += std::uint64_t{kind.slab->frames()} * kind.slab->frame_bytes();
-  }
-  return bytes;
-}
-
-PagerCounters Pager::counters() const {
-  PagerCounters counters = counters_;
-  counters.resident_bytes = resident_bytes();
-  if (spill_ != nullptr) counters.spill_file_bytes = spill_->bytes();
-  return counters;
 }
 
 }  // namespace perennial

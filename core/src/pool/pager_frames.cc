@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pinning, filling and evicting frames.
-#include <ATen/Parallel.h>
-
+// From experts to pages: pinning, prefetching, initial values, and what freezing asks.
 #include <algorithm>
 #include <cstring>
-#include <mutex>
 
 #include "perennial/kernels/philox.h"
 #include "pool/pager.h"
@@ -13,126 +10,8 @@ namespace perennial {
 
 using storage::PageKind;
 
-void PagePin::release() {
-  for (const Item& item : items_) pager_->unpin(item);
-  items_.clear();
-  pager_ = nullptr;
-}
-
-void Pager::unlink(Kind& kind, std::uint32_t frame) {
-  Frame& f = kind.frames[frame];
-  (f.newer == kNoFrame ? kind.newest : kind.frames[f.newer].older) = f.older;
-  (f.older == kNoFrame ? kind.oldest : kind.frames[f.older].newer) = f.newer;
-}
-
-void Pager::link_newest(Kind& kind, std::uint32_t frame) {
-  Frame& f = kind.frames[frame];
-  f.newer = kNoFrame;
-  f.older = kind.newest;
-  (kind.newest == kNoFrame ? kind.oldest : kind.frames[kind.newest].newer) = frame;
-  kind.newest = frame;
-}
-
-// A frame for a new page: a free one, a new one within the budget, or the least recently used one
-// that nobody has pinned. kNoFrame when every frame is pinned.
-std::uint32_t Pager::free_frame(PageKind kind) {
-  Kind& k = kinds_[index(kind)];
-  if (k.free_frames.empty()) {
-    if (k.slab->frames() < max_frames()) {
-      const std::uint32_t added = k.slab->add();
-      k.frames.resize(k.slab->frames());
-      counters_.peak_bytes = std::max(counters_.peak_bytes, resident_bytes());
-      return added;
-    }
-    std::uint32_t victim = k.oldest;
-    while (victim != kNoFrame &&
-           tables_[k.frames[victim].generation].pages[index(kind)][k.frames[victim].page].pins >
-               0) {
-      victim = k.frames[victim].newer;
-    }
-    if (victim == kNoFrame) return kNoFrame;
-    evict(kind, victim);
-  }
-  const std::uint32_t frame = k.free_frames.back();
-  k.free_frames.pop_back();
-  return frame;
-}
-
-void Pager::evict(PageKind kind, std::uint32_t frame) {
-  Kind& k = kinds_[index(kind)];
-  const Frame f = k.frames[frame];
-  Page& page = tables_[f.generation].pages[index(kind)][f.page];
-  if (page.state == PageState::dirty) {
-    const storage::PageId id = page_id(kind, tables_[f.generation], f.page);
-    if (spill_ == nullptr) {
-      auto created = storage::SpillFile::create(store_->scratch_folder());
-      if (!created.ok()) throw StorageError(about(id, created.status()));
-      spill_ = std::move(created).value();
-    }
-    const std::span<const float> floats(k.slab->frame(frame), page_bytes(kind) / sizeof(float));
-    const auto slot = spill_->write(std::as_bytes(floats));
-    if (!slot.ok()) throw StorageError(about(id, slot.status()));
-    page.slot = slot.value();
-    ++counters_.spilled;
-  }
-  ++counters_.evicted;
-  const PageState left = page.state == PageState::dirty ? PageState::spilled
-                         : page.stored                  ? PageState::absent
-                                                        : PageState::initial;
-  drop_frame(kind, f.generation, f.page);
-  page.state = left;
-}
-
-// Takes a page's frame away; the caller sets the page's new state.
-void Pager::drop_frame(PageKind kind, std::uint32_t generation, std::uint32_t page) {
-  Kind& k = kinds_[index(kind)];
-  Table& table = tables_[generation];
-  const std::uint32_t frame = table.pages[index(kind)][page].frame;
-  unlink(k, frame);
-  k.free_frames.push_back(frame);
-  table.frames[index(kind)][page] = nullptr;
-}
-
-// Pins one page; pages without content are added to `missing`. False when every frame is pinned.
-bool Pager::take(PageKind kind, std::uint32_t generation, std::uint32_t page_index, PagePin& pin,
-                 std::vector<Missing>& missing) {
-  Page& page = tables_[generation].pages[index(kind)][page_index];
-  if (page.mark == serial_) return true;
-  Kind& k = kinds_[index(kind)];
-  if (in_frame(page.state)) {
-    unlink(k, page.frame);
-    link_newest(k, page.frame);
-    ++counters_.hits;
-  } else {
-    const std::uint32_t frame = free_frame(kind);
-    if (frame == kNoFrame) return false;
-    page.frame = frame;
-    k.frames[frame].generation = generation;
-    k.frames[frame].page = page_index;
-    link_newest(k, frame);
-    missing.push_back({generation, page_index});
-  }
-  page.mark = serial_;
-  ++page.pins;
-  pin.items_.push_back({kind, generation, page_index});
-  return true;
-}
-
-void Pager::unpin(const PagePin::Item& item) {
-  Page& page = tables_[item.generation].pages[index(item.kind)][item.page];
-  --page.pins;
-  page.mark = 0;
-  // A page whose filling failed goes back to what it was.
-  if (!in_frame(page.state)) drop_frame(item.kind, item.generation, item.page);
-}
-
-void Pager::fill_initial(PageKind kind, const Table& table, std::uint32_t page,
-                         float* frame) const {
-  const std::size_t record = shape(kind).record_floats;
-  if (kind == PageKind::state) {
-    std::memset(frame, 0, page_bytes(kind));
-    return;
-  }
+void Pager::fill_initial(const Table& table, std::uint32_t page, float* frame) const {
+  const std::size_t record = shape(PageKind::weights).record_floats;
   const kernels::ExpertLayout layout = options_.layout();
   const Recipe& recipe = table.recipe;
   const auto seed = static_cast<std::uint64_t>(recipe.seed);
@@ -158,129 +37,110 @@ void Pager::fill_initial(PageKind kind, const Table& table, std::uint32_t page,
   }
 }
 
-void Pager::fill(PageKind kind, const std::vector<Missing>& missing, PagePin& pin) {
-  if (missing.empty()) return;
-  Kind& k = kinds_[index(kind)];
-  const std::size_t bytes = page_bytes(kind);
-  const auto buffer = [&](const Page& page) {
-    return std::as_writable_bytes(
-        std::span<float>(k.slab->frame(page.frame), bytes / sizeof(float)));
-  };
-  std::mutex mutex;
-  storage::Status failed;
-  for (const Missing& m : missing) {
-    const Page& page = tables_[m.generation].pages[index(kind)][m.page];
-    if (page.state != PageState::spilled) continue;
-    failed = spill_->read(page.slot, buffer(page));
-    if (failed.ok()) continue;
-    failed = about(page_id(kind, tables_[m.generation], m.page), failed);
-    break;
-  }
-  if (failed.ok()) {
-    at::parallel_for(0, static_cast<std::int64_t>(missing.size()), 1, [&](auto begin, auto end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const Missing& m = missing[static_cast<std::size_t>(i)];
-        const Table& table = tables_[m.generation];
-        const Page& page = table.pages[index(kind)][m.page];
-        if (page.state == PageState::initial) {
-          fill_initial(kind, table, m.page, k.slab->frame(page.frame));
-        } else if (page.state == PageState::absent) {
-          storage::Status status = store_->read_page(page_id(kind, table, m.page), buffer(page));
-          if (!status.ok()) {
-            const std::lock_guard lock(mutex);
-            failed = std::move(status);
-          }
-        }
-      }
-    });
-  }
-  if (!failed.ok()) {
-    pin.release();  // gives back the frames of everything that is missing
-    throw StorageError(failed);
-  }
-  for (const Missing& m : missing) {
-    Table& table = tables_[m.generation];
-    Page& page = table.pages[index(kind)][m.page];
-    switch (page.state) {
-      case PageState::initial:
-        ++counters_.initialised;
-        break;
-      case PageState::absent:
-        ++counters_.read;
-        break;
-      default:
-        ++counters_.unspilled;
-        spill_->free(page.slot);
-        break;
-    }
-    page.state = page.state == PageState::spilled ? PageState::dirty : PageState::resident;
-    table.frames[index(kind)][m.page] = k.slab->frame(page.frame);
-  }
+std::uint64_t Pager::page_of(std::int64_t id) const {
+  const std::uint32_t row = kernels::row_of(id);
+  std::uint32_t generation = 0;  // few generations: a linear walk
+  while (row - tables_[generation].first_row >= tables_[generation].rows) ++generation;
+  const Table& table = tables_[generation];
+  const auto page = (row - table.first_row) * table.tiles +
+                    kernels::col_of(id) / static_cast<std::uint32_t>(tile_);
+  return PageKey{PageKind::weights, generation, page}.packed();
+}
+
+// More tokens need not be looked at: they hardly fit, and would be looked at again.
+std::int64_t Pager::token_limit(std::int64_t slots) const {
+  return std::max<std::int64_t>(16, 8 * (std::int64_t{max_frames()} / slots));
 }
 
 std::int64_t Pager::pin_tokens(const std::int64_t* ids, std::int64_t slots, std::int64_t begin,
-                               std::int64_t end, PagePin& pin) {
+                               std::int64_t end, PagePin& pin, PinUse use) {
   pin.release();
-  pin.pager_ = this;
-  ++serial_;
-  std::vector<Missing> missing;
-  std::int64_t token = begin;
-  try {
-    for (; token < end; ++token) {
-      bool fits = true;
-      for (std::int64_t s = 0; s < slots && fits; ++s) {
-        const std::int64_t id = ids[token * slots + s];
-        const std::uint32_t row = kernels::row_of(id);
-        std::uint32_t generation = 0;
-        while (row - tables_[generation].first_row >= tables_[generation].rows) ++generation;
-        const Table& table = tables_[generation];
-        const auto page = static_cast<std::uint32_t>((row - table.first_row) * table.tiles +
-                                                     kernels::col_of(id) / tile_);
-        fits = take(PageKind::weights, generation, page, pin, missing);
-      }
-      if (!fits) break;
-    }
-  } catch (...) {
-    pin.release();
-    throw;
-  }
-  fill(PageKind::weights, missing, pin);
-  if (token == begin && begin < end) require_slots(slots);
-  return token;
+  end = std::min(end, begin + token_limit(slots));
+  pin.pages_.clear();
+  for (std::int64_t i = begin * slots; i < end * slots; ++i) pin.pages_.push_back(page_of(ids[i]));
+  // Half of the frames are left to the tokens after these, which are fetched meanwhile.
+  const std::uint32_t most = budget_bytes_ == 0 ? kNoFrame : max_frames() / 2;
+  const auto pinned =
+      cache_->pin(pin.pages_, static_cast<std::size_t>(slots), use, pin.set_, {}, most);
+  if (pinned.ok()) return begin + static_cast<std::int64_t>(*pinned);
+  if (pinned.status().code() == storage::StatusCode::invalid_argument) require_slots(slots);
+  throw StorageError(pinned.status());
+}
+
+void Pager::prefetch_tokens(const std::int64_t* ids, std::int64_t slots, std::int64_t begin,
+                            std::int64_t end) {
+  if (budget_bytes_ == 0) return;
+  end = std::min(end, begin + token_limit(slots));
+  std::vector<std::uint64_t> pages;
+  pages.reserve(static_cast<std::size_t>((end - begin) * slots));
+  for (std::int64_t i = begin * slots; i < end * slots; ++i) pages.push_back(page_of(ids[i]));
+  cache_->prefetch(pages);
 }
 
 std::size_t Pager::pin_for_update(std::span<const std::int64_t> ids, PagePin& pin) {
   pin.release();
-  pin.pager_ = this;
-  ++serial_;
-  std::array<std::vector<Missing>, 2> missing;
-  std::size_t taken = 0;
-  try {
-    for (; taken < ids.size(); ++taken) {
-      const std::uint32_t row = kernels::row_of(ids[taken]);
-      const std::uint32_t generation = generation_of(row);
-      const Table& table = tables_[generation];
-      const auto page = static_cast<std::uint32_t>((row - table.first_row) * table.tiles +
-                                                   kernels::col_of(ids[taken]) / tile_);
-      if (!take(PageKind::weights, generation, page, pin, missing[0])) break;
-      if (state_floats_ > 0 && !take(PageKind::state, generation, page, pin, missing[1])) break;
-    }
-  } catch (...) {
-    pin.release();
-    throw;
+  const std::size_t group = state_floats_ > 0 ? 2 : 1;
+  ids = ids.subspan(0, std::min(ids.size(), static_cast<std::size_t>(token_limit(1) * tile_)));
+  pin.pages_.clear();
+  pin.experts_.clear();
+  for (const std::int64_t id : ids) {
+    PageKey page = PageKey::of(page_of(id));
+    pin.pages_.push_back(page.packed());
+    page.kind = PageKind::state;
+    if (group == 2) pin.pages_.push_back(page.packed());
+    if (tile_ <= 64) pin.experts_.push_back(static_cast<std::uint8_t>(kernels::col_of(id) % tile_));
   }
-  fill(PageKind::weights, missing[0], pin);
-  if (state_floats_ > 0) fill(PageKind::state, missing[1], pin);
-  if (taken == 0 && !ids.empty()) require_slots(1);
-  for (std::size_t i = 0; i < taken; ++i) {
-    const std::uint32_t row = kernels::row_of(ids[i]);
-    Table& table = tables_[generation_of(row)];
-    const auto page = static_cast<std::uint32_t>((row - table.first_row) * table.tiles +
-                                                 kernels::col_of(ids[i]) / tile_);
-    table.pages[0][page].state = PageState::dirty;
-    if (state_floats_ > 0) table.pages[1][page].state = PageState::dirty;
+  const auto pinned = cache_->pin(pin.pages_, group, PinUse::write, pin.set_, pin.experts_);
+  if (pinned.ok()) return *pinned;
+  if (pinned.status().code() == storage::StatusCode::invalid_argument) require_slots(1);
+  throw StorageError(pinned.status());
+}
+
+void Pager::drop_state(std::uint32_t generation) {
+  const PageCache::Exclusive alone(*cache_);
+  cache_->drop(PageKind::state, generation);
+}
+
+std::vector<Pager::WrittenPage> Pager::written_pages(std::uint32_t generation) {
+  const Table& table = tables_.at(generation);
+  std::vector<WrittenPage> written;
+  for (std::uint32_t i = 0; i < table.rows * table.tiles; ++i) {
+    const PageKey page{PageKind::weights, generation, i};
+    if (!cache_->written(page)) continue;
+    const storage::PageId id = page_id(page);
+    WrittenPage found{id.row, id.tile, {}};
+    const bool changed = value_or_throw(cache_->read_changed(
+        page, [&](std::span<const std::byte> bytes) { found.digest = storage::digest_of(bytes); }));
+    if (!changed) found.digest = value_or_throw(store_->page_digest(id));
+    written.push_back(found);
   }
-  return taken;
+  return written;
+}
+
+void Pager::copy_page(std::uint32_t generation, std::uint32_t page,
+                      std::span<float> payload) const {
+  throw_if_failed(
+      cache_->copy({PageKind::weights, generation, page}, std::as_writable_bytes(payload)));
+}
+
+void Pager::initial_page(const Generation& generation, std::uint32_t page,
+                         std::span<float> payload) const {
+  const Table table{generation.first_row, generation.rows, options_.tiles(generation.cols),
+                    generation.recipe};
+  fill_initial(table, page, payload.data());
+}
+
+void Pager::install_page(std::uint32_t generation, std::uint32_t page,
+                         std::span<const float> payload) {
+  const std::uint64_t packed = PageKey{PageKind::weights, generation, page}.packed();
+  PagePin pin;
+  const auto pinned = cache_->pin({&packed, 1}, 1, PinUse::write, pin.set_);
+  if (!pinned.ok()) {
+    require_slots(1);
+    throw StorageError(pinned.status());
+  }
+  std::memcpy(cache_->frames(PageKind::weights, generation)[page], payload.data(),
+              payload.size_bytes());
 }
 
 }  // namespace perennial

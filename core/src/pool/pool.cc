@@ -87,9 +87,9 @@ std::uint64_t PoolOptions::pages(std::uint32_t rows, std::uint32_t columns) cons
   return pages;
 }
 
-Pool::Pool(std::uint32_t id, const PoolOptions& options, storage::PageStore* store,
+Pool::Pool(std::uint32_t id, const PoolOptions& options, const storage::PageReader* store,
            std::int64_t budget_bytes)
-    : id_(id), options_(options), store_(store) {
+    : id_(id), options_(options) {
   validate_ranges(options_);
   pager_ = std::make_unique<Pager>(id, options_, store, budget_bytes);
   tape_ = std::make_unique<ExpertTape>();
@@ -99,7 +99,7 @@ Pool::~Pool() = default;
 
 std::string Pool::dense_name() const { return "pool/" + std::to_string(id_); }
 
-std::shared_ptr<Pool> Pool::load(std::uint32_t id, storage::PageStore& store,
+std::shared_ptr<Pool> Pool::load(std::uint32_t id, const storage::PageReader& store,
                                  std::int64_t budget_bytes) {
   const std::string name = "pool/" + std::to_string(id);
   const std::string text = text_from(value_or_throw(store.read_dense(name)));
@@ -322,6 +322,7 @@ void Pool::add_to_commit(storage::CommitRequest& request) {
 }
 
 void Pool::committed() { pager_->committed(); }
+void Pool::commit_failed() { pager_->commit_failed(); }
 PagerCounters Pool::counters() const { return pager_->counters(); }
 
 }  // namespace perennial

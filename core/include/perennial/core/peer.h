@@ -108,9 +108,10 @@ class PeerImpl : public torch::nn::Module {
   // A layer without generations yet, whose pool pages to `store` (may be null) within
   // `budget_bytes` (0: no limit). Nothing is written before a commit. The store must outlive the
   // layer.
-  PeerImpl(const PeerOptions& options, storage::PageStore* store, std::int64_t budget_bytes);
+  PeerImpl(const PeerOptions& options, const storage::PageReader* store, std::int64_t budget_bytes);
   // The layer that the store's current state holds. Throws StorageError, DataError.
-  static std::shared_ptr<PeerImpl> load(storage::PageStore& store, std::int64_t budget_bytes);
+  static std::shared_ptr<PeerImpl> load(const storage::PageReader& store,
+                                        std::int64_t budget_bytes);
   ~PeerImpl() override;
 
   // x: (..., d_in) float32 to (..., d_out). Isolated routing: through the newest generation.
@@ -164,9 +165,12 @@ class PeerImpl : public torch::nn::Module {
   // token may retrieve, with the optimizer state attached now.
   void require_budget() const;
 
-  // Adds what changed since the last commit to `request`; call committed() when it succeeded.
+  // Adds what changed since the last commit to `request`, as it is now: training may go on while
+  // the store writes it. Call committed() when the commit has succeeded and commit_failed() when it
+  // has not; see Pool.
   void add_to_commit(storage::CommitRequest& request);
   void committed();
+  void commit_failed();
 
  private:
   const Router& router_of(std::uint32_t generation) const;

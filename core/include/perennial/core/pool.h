@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "perennial/core/options.h"
+#include "perennial/core/pager_counters.h"
 #include "perennial/kernels/expert_id.h"
 #include "perennial/storage/page_store.h"
 
@@ -90,18 +91,6 @@ struct PoolOptions {
   }
 };
 
-struct PagerCounters {
-  std::uint64_t hits = 0;         // pages found in a frame
-  std::uint64_t initialised = 0;  // frames filled from a recipe
-  std::uint64_t read = 0;         // frames filled from the store
-  std::uint64_t evicted = 0;
-  std::uint64_t spilled = 0;    // dirty pages written to the spill file
-  std::uint64_t unspilled = 0;  // and read back
-  std::uint64_t resident_bytes = 0;
-  std::uint64_t peak_bytes = 0;
-  std::uint64_t spill_file_bytes = 0;
-};
-
 // Gradients of the experts that were retrieved since the last step, and of no others.
 struct CompactGradient {
   at::Tensor ids;     // (U) int64, ascending
@@ -139,10 +128,10 @@ class Pool {
   // An empty pool. Without a store it lives in memory only, and `budget_bytes` must be 0.
   // budget_bytes: memory for pages of weights and optimizer state, 0 = as much as the pool needs.
   // It changes no bit. Too small a budget is refused when it is used, with the figures.
-  Pool(std::uint32_t id, const PoolOptions& options, storage::PageStore* store,
+  Pool(std::uint32_t id, const PoolOptions& options, const storage::PageReader* store,
        std::int64_t budget_bytes);
   // The pool as the store's current state has it. Throws StorageError, DataError.
-  static std::shared_ptr<Pool> load(std::uint32_t id, storage::PageStore& store,
+  static std::shared_ptr<Pool> load(std::uint32_t id, const storage::PageReader& store,
                                     std::int64_t budget_bytes);
   ~Pool();
   Pool(const Pool&) = delete;
@@ -206,9 +195,14 @@ class Pool {
   // Floats of optimizer state an expert has (0 before a SparseOptimizer is attached).
   std::int64_t state_floats() const;
 
-  // Adds what changed since the last commit to `request`; call committed() when it succeeded.
+  // Adds what changed since the last commit to `request`, with its bytes of this instant: training
+  // may go on while a store's thread writes them. Call committed() when the commit has succeeded,
+  // or commit_failed() when it has not: then what it had belongs to the next one, with the content
+  // it has by then. Until either, another add_to_commit() throws; everything else works. Cost:
+  // O(pages changed); writing to a page before the store took its bytes copies it.
   void add_to_commit(storage::CommitRequest& request);
   void committed();
+  void commit_failed();
   PagerCounters counters() const;
 
   // For the module and the optimizer of this library.
@@ -220,7 +214,6 @@ class Pool {
 
   std::uint32_t id_;
   PoolOptions options_;
-  storage::PageStore* store_;
   std::vector<Generation> generations_;
   std::unique_ptr<Pager> pager_;
   std::unique_ptr<ExpertTape> tape_;

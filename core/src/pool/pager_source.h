@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the page cache asks the pager about pages.
+#pragma once
+
+#include <cstring>
+
+#include "pool/pager.h"
+
+namespace perennial {
+
+class Pager::Source : public PageSource {
+ public:
+  explicit Source(const Pager& pager) : pager_(pager) {}
+  storage::PageId id(PageKey page) const override { return pager_.page_id(page); }
+  storage::PageShape shape(storage::PageKind kind) const override { return pager_.shape(kind); }
+  void fill_initial(PageKey page, std::span<std::byte> bytes) const override {
+    if (page.kind == storage::PageKind::state) {
+      std::memset(bytes.data(), 0, bytes.size());
+    } else {
+      pager_.fill_initial(pager_.tables_[page.region], page.page,
+                          reinterpret_cast<float*>(bytes.data()));
+    }
+  }
+
+ private:
+  const Pager& pager_;
+};
+
+}  // namespace perennial
