@@ -25,6 +25,15 @@ void RunFlags::add_to(Flags& flags) {
                   "refuse to resume on another thread count or processor, where bits may differ");
 }
 
+void RunFlags::add_training_to(Flags& flags) {
+  flags
+      .add("commit_seconds", commit_seconds,
+           "beside --commit-every: commit after so many seconds while training goes on; 0 = off",
+           Range{0, 1e9})
+      .add_bytes("commit_dirty", commit_dirty_bytes,
+                 "and once so many bytes of pages have changed; 0 = off", Range{0, 1e15});
+}
+
 void RunFlags::apply() const {
   const auto cores = static_cast<std::int64_t>(std::thread::hardware_concurrency());
   at::set_num_threads(static_cast<int>(threads > 0 ? threads : std::max<std::int64_t>(1, cores)));
@@ -41,6 +50,9 @@ continual::RunResult run_with_progress(const continual::RunConfig& config,
   settings.run_folder = run_folder;
   settings.budget_bytes = flags.budget_bytes;
   settings.exact = flags.exact;
+  settings.commit_seconds = flags.commit_seconds;
+  settings.commit_dirty_bytes = flags.commit_dirty_bytes;
+  settings.retention = flags.retention;
   settings.stop_requested = [] { return InterruptGuard::interrupted(); };
   settings.on_warning = [&](const std::string& warning) {
     display.clear();

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <iosfwd>
+#include <optional>
 #include <string>
 
 #include "flags.h"
@@ -18,8 +19,13 @@ struct RunFlags {
   std::int64_t budget_bytes = 0;
   std::int64_t threads = 0;
   bool exact = false;
+  double commit_seconds = 0;
+  std::int64_t commit_dirty_bytes = 0;
+  std::optional<storage::Retention> retention;  // of a command that lets it be chosen
 
   void add_to(Flags& flags);
+  // Those of commands that train.
+  void add_training_to(Flags& flags);
   // Sets the thread count of this process.
   void apply() const;
 };

@@ -81,8 +81,13 @@ json::object RunResult::to_json() const {
                        {"evicted", pager->evicted},
                        {"spilled", pager->spilled},
                        {"unspilled", pager->unspilled},
+                       {"prefetched", pager->prefetched},
+                       {"prefetch_hits", pager->prefetch_hits},
+                       {"copied_on_write", pager->copied_on_write},
+                       {"waits", pager->waits},
+                       {"wait_ms", static_cast<double>(pager->wait_ns) / 1e6},
                        {"peak_bytes", pager->peak_bytes},
-                       {"spill_file_bytes", pager->spill_file_bytes}};
+                       {"spill_peak_bytes", pager->spill_peak_bytes}};
   }
   return object;
 }

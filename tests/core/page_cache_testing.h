@@ -132,7 +132,7 @@ class MapStore : public storage::PageReader {
     return unused();
   }
   storage::Result<std::uint64_t> dense_size(const std::string&) const override { return unused(); }
-  storage::Result<storage::VerifyReport> verify(const storage::VerifyOptions&) const override {
+  storage::Result<storage::VerifyReport> verify(const storage::VerifyOptions&) override {
     return unused();
   }
   storage::Result<std::uint64_t> size_bytes() const override { return unused(); }

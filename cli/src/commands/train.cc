@@ -9,6 +9,7 @@
 #include "flags.h"
 #include "output.h"
 #include "perennial/continual/trainer.h"
+#include "retention_flags.h"
 #include "run_support.h"
 #include "store_access.h"
 
@@ -19,6 +20,7 @@ struct TrainCommand {
   std::string folder;
   continual::RunConfig config;
   RunFlags run;
+  RetentionFlags retention;
   CommonOptions common;
 
   // Sets the fields that are given over what `config` holds; empty when help was asked for.
@@ -29,8 +31,11 @@ struct TrainCommand {
     flags.require("store", folder, "DIR", "the store's folder; made if there is none");
     common.add_to(flags);
     run.add_to(flags);
+    run.add_training_to(flags);
+    retention.add_to(flags);
     flags.add(config.stream).add(config.train).add(config.model);
     if (!flags.parse(args)) return std::nullopt;
+    run.retention = retention.given(flags, storage::Retention());
     return flags;
   }
 

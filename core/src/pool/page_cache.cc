@@ -305,6 +305,9 @@ PagerCounters PageCache::counters() const {
   c.copied_on_write = count_.copied;
   c.waits = count_.waits;
   c.wait_ns = count_.wait_ns;
+  for (const auto& [page, changed] : changed_) {
+    if (changed.dirty) c.dirty_bytes += source_.shape(PageKey::of(page).kind).payload_bytes();
+  }
   c.resident_bytes = resident_bytes();
   c.peak_bytes = count_.peak;
   if (spill_ != nullptr) {

@@ -18,6 +18,7 @@ struct PagerCounters {
   std::uint64_t copied_on_write = 0;   // pages written to while a commit needed their bytes
   std::uint64_t waits = 0;             // calls that had to wait for a frame or for another's copy
   std::uint64_t wait_ns = 0;           // and how long, in all
+  std::uint64_t dirty_bytes = 0;       // of pages changed since the last commit began
   std::uint64_t resident_bytes = 0;    // of all frames: weights, state, copies for a commit
   std::uint64_t peak_bytes = 0;        // the most that has been
   std::uint64_t spill_file_bytes = 0;  // in use now
