@@ -7,6 +7,7 @@
 #include <limits>
 #include <sstream>
 
+#include "perennial/storage/memory_store.h"
 #include "store_access.h"
 
 namespace perennial::cli {
@@ -84,8 +85,17 @@ TEST(Notes, AreShownOnOneLine) {
   EXPECT_EQ(note_text("plain"), "plain");
   EXPECT_EQ(note_text(R"({"action":"freeze","generation":3,"acc":[1,2]})"),
             "action freeze, generation 3");
-  EXPECT_EQ(note_text(action_note("restore", 7)), "action restore, from 7");
+  const auto store = storage::make_memory_store();
+  EXPECT_EQ(note_text(action_note(*store, "restore", 7)), "action restore, from 7");
   EXPECT_EQ(note_text("{broken"), "{broken");
+}
+
+TEST(Notes, OfCommitsByHandKeepWhatARunResumesFrom) {
+  const auto store = storage::make_memory_store();
+  storage::CommitRequest request;
+  request.note = R"({"action":"progress","from":3,"events_bytes":17})";
+  ASSERT_TRUE(store->commit(request).ok());
+  EXPECT_EQ(note_text(action_note(*store, "snapshot")), "action snapshot, events_bytes 17");
 }
 
 }  // namespace
