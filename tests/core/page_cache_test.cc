@@ -388,6 +388,7 @@ TEST_P(Oracle, ContentsAreAlwaysTheLastWritten) {
       ASSERT_EQ(t.store.content(), stored) << "step " << step;
     }
     pin.release();
+    ASSERT_EQ(t.cache.counters().dirty_bytes, unstored.size() * kFrameBytes) << "step " << step;
     if (step % 500 == 499) {
       const PageCache::Exclusive exclusive(t.cache);
       const std::uint32_t frames = kFrames + static_cast<std::uint32_t>(random() % 3);

@@ -96,9 +96,15 @@ PageCache::Changed& PageCache::changed(PageKey page) {
   return found->second;
 }
 
+void PageCache::set_dirty(Changed& changed, PageKind kind, bool dirty) {
+  if (changed.dirty != dirty) dirty_[kind_index(kind)] += dirty ? 1 : std::uint64_t{0} - 1;
+  changed.dirty = dirty;
+}
+
 // The page equals the store's version, or is gone.
 void PageCache::forget(std::uint64_t page) {
   const auto found = changed_.find(page);
+  set_dirty(found->second, PageKey::of(page).kind, false);
   free_slot(found->second.slot);
   changed_.erase(found);
 }
@@ -305,9 +311,7 @@ PagerCounters PageCache::counters() const {
   c.copied_on_write = count_.copied;
   c.waits = count_.waits;
   c.wait_ns = count_.wait_ns;
-  for (const auto& [page, changed] : changed_) {
-    if (changed.dirty) c.dirty_bytes += source_.shape(PageKey::of(page).kind).payload_bytes();
-  }
+  for (std::size_t kind = 0; kind < 2; ++kind) c.dirty_bytes += dirty_[kind] * kinds_[kind].bytes;
   c.resident_bytes = resident_bytes();
   c.peak_bytes = count_.peak;
   if (spill_ != nullptr) {

@@ -251,6 +251,7 @@ class PageCache {
   void wait(Lock& lock);
   void notify(Lock& lock);
   Changed& changed(PageKey page);
+  void set_dirty(Changed& changed, storage::PageKind kind, bool dirty);
   void forget(std::uint64_t page);
   void free_slot(std::optional<Slot>& slot);
   std::uint64_t resident_bytes() const;
@@ -313,6 +314,7 @@ class PageCache {
   std::uint64_t events_ = 0;
   std::array<Kind, 2> kinds_;
   std::unordered_map<std::uint64_t, Changed> changed_;
+  std::array<std::uint64_t, 2> dirty_{};  // of these, pages that are dirty, by kind
   std::unique_ptr<storage::SpillFile> spill_;
   std::deque<std::uint64_t> ahead_;  // pages to prefetch
   std::uint32_t background_ = 0;     // jobs that run or are queued

@@ -43,7 +43,7 @@ void PageCache::begin_epoch(storage::CommitRequest& request) {
     std::atomic<std::uint64_t>& w = word(page);
     entry.id = source_.id(page);
     entry.touched = std::exchange(c.touched, 0);
-    c.dirty = false;
+    set_dirty(c, page.kind, false);
     c.entry = i;
     if (in_frame(page_word::state(w.load()))) set_state(w, PageState::writing);
     ++pages[kind_index(page.kind)];
@@ -241,7 +241,7 @@ void PageCache::end_epoch(bool success) {
       forget(entry.page);
     } else {
       c.touched |= entry.touched;
-      c.dirty = true;
+      set_dirty(c, page.kind, true);
       if (in_frame(state)) set_state(w, PageState::dirty);
     }
   }

@@ -332,7 +332,7 @@ Status PageCache::mark_written(PinSet& set) {
         if (!*detached) continue;  // the mutex was free: look again
       }
       free_slot(c.slot);
-      c.dirty = true;
+      set_dirty(c, page.kind, true);
       c.touched |= item.touched;
       set_state(word(page), PageState::dirty);
       break;
