@@ -458,9 +458,13 @@ storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const 
   note["action"] = action;
   note["machine"] = machine();
   request.note = json::serialize(note);
-  storage::CommitInfo info = value_or_throw(store.commit(request));
+  storage::Result<storage::CommitInfo> info = store.commit(request);
+  if (!info.ok()) {
+    model.commit_failed();
+    throw StorageError(info.status());
+  }
   model.committed();
-  return info;
+  return std::move(*info);
 }
 
 }  // namespace perennial::continual
