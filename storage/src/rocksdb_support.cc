@@ -72,6 +72,7 @@ rocksdb::Options make_rocksdb_options(rocksdb::Env* env) {
   options.stats_persist_period_sec = 0;
   options.skip_stats_update_on_db_open = true;
   options.info_log_level = rocksdb::WARN_LEVEL;
+  options.db_host_id = "";  // a machine's name has no place in files that are copied around
   options.keep_log_file_num = 2;
   options.max_log_file_size = std::size_t{1} << 20;
   // The disk works while the file is still being built, so that the final fsync has little left.
