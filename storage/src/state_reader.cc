@@ -178,16 +178,10 @@ Result<std::uint64_t> resolve_in(const State& state, const std::string& name) {
   return error(StatusCode::not_found, "no snapshot or commit '", name, "'");
 }
 
-StateReader::StateReader(const Backend& backend, StatePtr state, StatePtr newest,
-                         std::function<void()> on_close)
-    : backend_(backend),
-      state_(std::move(state)),
-      newest_(std::move(newest)),
-      on_close_(std::move(on_close)) {}
+StateReader::StateReader(const Backend& backend, StatePtr state, Store store)
+    : backend_(backend), state_(std::move(state)), store_(std::move(store)) {}
 
-StateReader::~StateReader() {
-  if (on_close_) on_close_();
-}
+StateReader::~StateReader() { store_.on_close(); }
 
 bool StateReader::contains(const PageId& id) const { return state_->table.find(id) != nullptr; }
 
@@ -237,15 +231,15 @@ Result<CommitInfo> StateReader::head() const {
 }
 
 std::vector<CommitInfo> StateReader::log() const {
-  return log_of(backend_, *state_, newest_->catalog);
+  return log_of(backend_, *state_, store_.newest()->catalog);
 }
 
 Result<std::uint64_t> StateReader::resolve(const std::string& name) const {
-  return resolve_in(*newest_, name);
+  return resolve_in(*store_.newest(), name);
 }
 
 Result<VerifyReport> StateReader::verify(const VerifyOptions& options) {
-  return verify_history(backend_, *newest_, options);
+  return store_.verify(options);
 }
 
 Result<std::uint64_t> StateReader::size_bytes() const { return backend_.size_bytes(); }
@@ -274,8 +268,13 @@ Result<std::unique_ptr<PageReader>> make_reader(std::unique_ptr<Backend> backend
   backend->pin(state->info.commit);
   const Backend& kept = *backend;
   return std::unique_ptr<PageReader>(std::make_unique<StateReader>(
-      kept, std::move(state), std::move(newest),
-      [owner = std::shared_ptr<Backend>(std::move(backend))]() mutable { owner.reset(); }));
+      kept, std::move(state),
+      StateReader::Store{
+          [newest] { return newest; },
+          [&kept, newest](const VerifyOptions& options) {
+            return verify_history(kept, *newest, options);
+          },
+          [owner = std::shared_ptr<Backend>(std::move(backend))]() mutable { owner.reset(); }}));
 }
 
 }  // namespace perennial::storage
