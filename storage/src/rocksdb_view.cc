@@ -14,9 +14,11 @@
 
 #include "commit_files.h"
 #include "env_files.h"
+#include "keys.h"
 #include "rocksdb_recovery.h"
 #include "rocksdb_support.h"
 #include "store_views.h"
+#include "table_reads.h"
 #include "table_tail.h"
 #include "text.h"
 
@@ -47,15 +49,26 @@ Status read_only_error() { return {StatusCode::invalid_argument, "a view is read
 class ViewBackend final : public Backend {
  public:
   ViewBackend(StoreFolder folder, std::unique_ptr<ViewFolder> view, CommitFiles files,
-              std::unique_ptr<rocksdb::DB> db)
+              std::unique_ptr<rocksdb::DB> db, bool direct)
       : folder_(std::move(folder)),
         view_(std::move(view)),
         files_(std::move(files)),
-        db_(std::move(db)) {}
+        db_(std::move(db)),
+        tables_(db_->GetEnv()->GetFileSystem(), direct) {}
 
   Status get(const std::string& key, const Visit& visit) const override {
     return as_in(folder_, links(), read_key(*db_, key, visit));
   }
+  Status get_known(const std::string& key, std::size_t value_bytes,
+                   const Visit& visit) const override {
+    const CommitFile* file = find_file(files_, commit_of_key(key).value_or(0));
+    if (file != nullptr &&
+        tables_.read(0, links() / file->path.filename(), key, value_bytes, visit)) {
+      return {};
+    }
+    return get(key, visit);
+  }
+  std::uint64_t single_reads() const override { return tables_.answered(); }
   std::uint64_t last_commit() const override { return last_commit_of(files_); }
   std::vector<BackendFile> files() const override { return backend_files(files_); }
   BackendFile file_of(std::uint64_t commit) const override {
@@ -101,6 +114,7 @@ class ViewBackend final : public Backend {
   std::unique_ptr<ViewFolder> view_;  // outlives db_; null: reads db/ itself
   CommitFiles files_;
   std::unique_ptr<rocksdb::DB> db_;
+  TableReads tables_;
 };
 
 Result<std::unique_ptr<rocksdb::DB>> open_links(const fs::path& links, const ViewOptions& options,
@@ -184,8 +198,8 @@ Result<std::unique_ptr<Backend>> open_in_place(const StoreFolder& folder,
   if (!inspection.ok()) return inspection.status();
   Result<std::unique_ptr<rocksdb::DB>> db = open_links(folder.db(), options, env);
   if (!db.ok()) return db.status();
-  return std::unique_ptr<Backend>(
-      std::make_unique<ViewBackend>(folder, nullptr, std::move(inspection->files), std::move(*db)));
+  return std::unique_ptr<Backend>(std::make_unique<ViewBackend>(
+      folder, nullptr, std::move(inspection->files), std::move(*db), options.direct_reads));
 }
 
 }  // namespace
@@ -223,7 +237,7 @@ Result<std::unique_ptr<Backend>> open_view(const StoreFolder& folder, const View
   Result<std::unique_ptr<rocksdb::DB>> db = open_links(links, options, env);
   if (!db.ok()) return as_in(folder, links, db.status());
   return std::unique_ptr<Backend>(std::make_unique<ViewBackend>(
-      folder, std::move(*view), std::move(attempt.files), std::move(*db)));
+      folder, std::move(*view), std::move(attempt.files), std::move(*db), options.direct_reads));
 }
 
 }  // namespace perennial::storage
