@@ -11,6 +11,7 @@
 #include "keys.h"
 #include "rocksdb_recovery.h"
 #include "rocksdb_support.h"
+#include "store_file_system.h"
 #include "store_views.h"
 #include "text.h"
 
@@ -22,7 +23,9 @@ RocksdbBackend::RocksdbBackend(StoreFolder folder, const RocksdbStoreOptions& op
     : folder_(std::move(folder)),
       options_(options),
       seam_(std::move(seam)),
-      env_(seam_.env != nullptr ? seam_.env : rocksdb::Env::Default()),
+      owned_env_(make_store_env(seam_.env != nullptr ? *seam_.env : *rocksdb::Env::Default(),
+                                ManifestEnd::cut)),
+      env_(owned_env_.get()),
       lock_(std::move(lock)),
       tables_(env_->GetFileSystem(), options.direct_reads) {}
 

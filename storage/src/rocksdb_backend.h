@@ -105,6 +105,7 @@ class RocksdbBackend final : public Backend {
   StoreFolder folder_;
   RocksdbStoreOptions options_;
   StoreSeam seam_;
+  std::unique_ptr<rocksdb::Env> owned_env_;
   rocksdb::Env* env_;
   std::unique_ptr<StoreLock> lock_;  // outlives db_
   std::shared_ptr<RewriteFilterFactory> filters_ = std::make_shared<RewriteFilterFactory>();
