@@ -114,9 +114,14 @@ std::vector<BackendFile> backend_files(const CommitFiles& files) {
   return result;
 }
 
-BackendFile file_of_commit(const CommitFiles& files, std::uint64_t commit) {
+const CommitFile* find_file(const CommitFiles& files, std::uint64_t commit) {
   const auto file = std::ranges::lower_bound(files, commit, {}, &CommitFile::last_commit);
-  if (file == files.end() || file->first_commit > commit) return {};
+  return file == files.end() || file->first_commit > commit ? nullptr : &*file;
+}
+
+BackendFile file_of_commit(const CommitFiles& files, std::uint64_t commit) {
+  const CommitFile* file = find_file(files, commit);
+  if (file == nullptr) return {};
   return {file->path.string(), file->first_commit, file->last_commit, file->size};
 }
 

@@ -46,7 +46,8 @@ Result<CommitFiles> list_manifest(const std::filesystem::path& db_folder,
 
 // Backend's view of them.
 std::vector<BackendFile> backend_files(const CommitFiles& files);
-// The file whose range holds a commit; an empty one if there is none.
+// The file whose range holds a commit; null, an empty one, if there is none.
+const CommitFile* find_file(const CommitFiles& files, std::uint64_t commit);
 BackendFile file_of_commit(const CommitFiles& files, std::uint64_t commit);
 
 // Reads every byte of every file (from `folder`) and compares size and digest with the manifest's.

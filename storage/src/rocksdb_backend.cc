@@ -8,8 +8,10 @@
 #include <utility>
 
 #include "env_files.h"
+#include "keys.h"
 #include "rocksdb_recovery.h"
 #include "rocksdb_support.h"
+#include "store_file_system.h"
 #include "store_views.h"
 #include "text.h"
 
@@ -21,8 +23,11 @@ RocksdbBackend::RocksdbBackend(StoreFolder folder, const RocksdbStoreOptions& op
     : folder_(std::move(folder)),
       options_(options),
       seam_(std::move(seam)),
-      env_(seam_.env != nullptr ? seam_.env : rocksdb::Env::Default()),
-      lock_(std::move(lock)) {}
+      owned_env_(make_store_env(seam_.env != nullptr ? *seam_.env : *rocksdb::Env::Default(),
+                                ManifestEnd::cut)),
+      env_(owned_env_.get()),
+      lock_(std::move(lock)),
+      tables_(env_->GetFileSystem(), options.direct_reads) {}
 
 RocksdbBackend::~RocksdbBackend() {
   abandon();
@@ -36,8 +41,11 @@ RocksdbBackend::FilesPtr RocksdbBackend::commit_files() const {
 
 void RocksdbBackend::set_files(CommitFiles files) {
   auto fresh = std::make_shared<const CommitFiles>(std::move(files));
-  const std::lock_guard lock(mutex_);
-  files_.swap(fresh);
+  {
+    const std::lock_guard lock(mutex_);
+    files_.swap(fresh);
+  }
+  tables_.keep_only(nullptr);  // the names of files that came to nothing are given out again
 }
 
 Status RocksdbBackend::refresh_files(rocksdb::DB& db) {
@@ -216,6 +224,19 @@ Status RocksdbBackend::reopen() {
 Status RocksdbBackend::get(const std::string& key, const Visit& visit) const {
   const DbGate::Use db = gate_.enter();
   if (!db) return closed_why();
+  return read_key(*db, key, visit);
+}
+
+Status RocksdbBackend::get_known(const std::string& key, std::size_t value_bytes,
+                                 const Visit& visit) const {
+  const DbGate::Use db = gate_.enter();
+  if (!db) return closed_why();
+  const std::uint64_t age = tables_.age();
+  const FilesPtr files = commit_files();
+  const CommitFile* file = find_file(*files, commit_of_key(key).value_or(0));
+  if (file != nullptr && tables_.read(age, file->path, key, value_bytes, visit)) {
+    return {};
+  }
   return read_key(*db, key, visit);
 }
 

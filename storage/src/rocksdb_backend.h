@@ -19,6 +19,7 @@
 #include "rocksdb_store_internal.h"
 #include "store_folder.h"
 #include "store_lock.h"
+#include "table_reads.h"
 
 namespace perennial::storage {
 
@@ -40,6 +41,9 @@ class RocksdbBackend final : public Backend {
   rocksdb::Env& env() const { return *env_; }
 
   Status get(const std::string& key, const Visit& visit) const override;
+  Status get_known(const std::string& key, std::size_t value_bytes,
+                   const Visit& visit) const override;
+  std::uint64_t single_reads() const override { return tables_.answered(); }
   std::uint64_t last_commit() const override { return last_commit_of(*commit_files()); }
   std::vector<BackendFile> files() const override { return backend_files(*commit_files()); }
   BackendFile file_of(std::uint64_t commit) const override {
@@ -101,12 +105,14 @@ class RocksdbBackend final : public Backend {
   StoreFolder folder_;
   RocksdbStoreOptions options_;
   StoreSeam seam_;
+  std::unique_ptr<rocksdb::Env> owned_env_;
   rocksdb::Env* env_;
   std::unique_ptr<StoreLock> lock_;  // outlives db_
   std::shared_ptr<RewriteFilterFactory> filters_ = std::make_shared<RewriteFilterFactory>();
   std::unique_ptr<rocksdb::DB> db_;
   bool writable_ = false;  // db_ was opened for writing
   DbGate gate_;
+  TableReads tables_;  // of what files_ lists
   std::optional<std::filesystem::path> next_;
 
   mutable std::mutex mutex_;  // of the next three

@@ -99,6 +99,7 @@ Status RocksdbBackend::change_files(rocksdb::DB& db, const CommitFiles& old, Rew
                                  : from_rocksdb(status, location()));
   }
   if (Status refreshed = refresh_files(db); !refreshed.ok()) return suspect(refreshed);
+  tables_.keep_only(commit_files().get());
   seam_.enter(Phase::purge);
   if (status = db.EnableFileDeletions(/*force=*/false); !status.ok()) {
     return from_rocksdb(status, location());

@@ -25,11 +25,13 @@ Status as_damage(const Status& status, const std::string& what) {
 // One stored value, checked by its header; `use(body, digest)`.
 template <class Use>
 Status read_body(const Backend& backend, const PageId& id, const PageEntry& entry, Use&& use) {
-  return backend.get(page_key(entry.commit, id), [&](std::span<const std::byte> value) {
-    Digest digest;
-    const Result<std::span<const std::byte>> body = check_page_value(value, id, entry, digest);
-    return body.ok() ? use(*body, digest) : body.status();
-  });
+  const std::size_t value_bytes = kPageHeaderBytes + stored_bytes(entry);
+  return backend.get_known(
+      page_key(entry.commit, id), value_bytes, [&](std::span<const std::byte> value) {
+        Digest digest;
+        const Result<std::span<const std::byte>> body = check_page_value(value, id, entry, digest);
+        return body.ok() ? use(*body, digest) : body.status();
+      });
 }
 
 PageEntry base_of(const PageEntry& delta) {
@@ -103,12 +105,14 @@ Result<Bytes> read_dense(const Backend& backend, const State& state, const std::
   // Not entry.size at once: the chunks that are really there bound what is allocated.
   for (std::size_t i = 0; i < entry.chunks.size(); ++i) {
     const ChunkRef& chunk = entry.chunks[i];
-    Status status =
-        backend.get(chunk_key(chunk.commit, chunk.digest), [&](std::span<const std::byte> value) {
-          Status check = check_chunk(value, entry.chunk_bytes(i), chunk.digest);
-          if (check.ok()) bytes.insert(bytes.end(), value.begin(), value.end());
-          return check;
-        });
+    Status status = backend.get_known(chunk_key(chunk.commit, chunk.digest), entry.chunk_bytes(i),
+                                      [&](std::span<const std::byte> value) {
+                                        Status check =
+                                            check_chunk(value, entry.chunk_bytes(i), chunk.digest);
+                                        if (check.ok())
+                                          bytes.insert(bytes.end(), value.begin(), value.end());
+                                        return check;
+                                      });
     if (!status.ok()) {
       return as_damage(status, text_of("dense entry '", name, "' chunk ", i, " (",
                                        where(backend, chunk.commit), ")"));
