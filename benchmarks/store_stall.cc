@@ -5,6 +5,8 @@
 //
 // The thread writes one expert of a random page and then computes for 20 us, over and over; the
 // pool is in memory. Beside it: the same thread with no commit in flight.
+#include <time.h>
+
 #include <chrono>
 #include <random>
 
@@ -19,11 +21,32 @@ constexpr double kComputing = 20e-6;
 constexpr double kMilliseconds = 1e3;
 constexpr double kMicroseconds = 1e6;
 
-struct Stalls {
-  std::vector<double> freeze;                       // ms, a commit each
-  std::vector<double> p50, p99, p999, worst;        // us, of the writes during a commit
-  std::vector<double> q50, q99, q999, quiet_worst;  // the same without one
+// Of the writes to pages, in microseconds.
+struct Times {
+  std::vector<double> wall;
+  std::vector<double> processor;  // what of it the thread ran: without waiting for a processor
 };
+
+// Of each commit.
+struct Stalls {
+  std::vector<double> freeze;        // ms
+  std::vector<double> epoch;         // ms, of these without the dense state
+  std::vector<Times> during, quiet;  // while it was written, and as many writes without one
+};
+
+double processor_seconds() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// A quantile of each commit's writes.
+std::vector<double> quantiles(const std::vector<Times>& commits, std::vector<double> Times::*which,
+                              double share) {
+  std::vector<double> values;
+  for (const Times& times : commits) values.push_back(quantile(times.*which, share));
+  return values;
+}
 
 class Training {
  public:
@@ -34,33 +57,30 @@ class Training {
         // All of the pool, and room for what is copied while a commit needs the old bytes.
         cached_(kPageBytes, pages_, 2 * pages_, store_.get()) {
     for (std::size_t i = 0; i < pages_; ++i) write(i);
-    storage::CommitRequest request;
-    request.retention = storage::Retention{.keep_last = 1};
-    cached_.cache.begin_epoch(request);
-    must(store_->commit(request));
-    cached_.cache.end_epoch(true);
+    clean();
   }
 
-  // One commit with `dense` beside its pages, and as many writes without one.
+  // One commit of the changed pages with `dense` beside them; what it leaves changed is committed
+  // afterwards.
   void commit(const storage::Bytes& dense, Stalls& stalls) {
     for (std::size_t i = 0; i < dirty_; ++i) write(i * (pages_ / dirty_));
     const double start = now();
     storage::CommitRequest request;
-    request.dense["optimizer"] = storage::Bytes(dense.begin(), dense.end());
     cached_.cache.begin_epoch(request);
+    const double begun = now();
+    request.dense["optimizer"] = dense;
     stalls.freeze.push_back(kMilliseconds * (now() - start));
+    stalls.epoch.push_back(kMilliseconds * (begun - start));
     auto done = store_->commit_async(std::move(request));
-    std::vector<double> times;
-    while (done.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
-      times.push_back(timed_write());
-    }
+    Times times;
+    while (done.wait_for(std::chrono::seconds(0)) != std::future_status::ready) timed_write(times);
     (void)must(done.get());
     cached_.cache.end_epoch(true);
-    add(times, stalls.p50, stalls.p99, stalls.p999, stalls.worst);
-    const std::size_t count = times.size();
-    times.clear();
-    for (std::size_t i = 0; i < count; ++i) times.push_back(timed_write());
-    add(times, stalls.q50, stalls.q99, stalls.q999, stalls.quiet_worst);
+    Times quiet;
+    for (std::size_t i = 0; i < times.wall.size(); ++i) timed_write(quiet);
+    stalls.during.push_back(std::move(times));
+    stalls.quiet.push_back(std::move(quiet));
+    clean();
   }
 
  private:
@@ -72,21 +92,25 @@ class Training {
     for (std::size_t i = 0; i < kExpertFloats; ++i) record[i] += 1.0F;
     pin_.release();
   }
-  double timed_write() {
+  void timed_write(Times& times) {
     const std::size_t page = random_() % pages_;
+    const double processor = processor_seconds();
     const double start = now();
     write(page);
     const double end = now();
+    times.processor.push_back(kMicroseconds * (processor_seconds() - processor));
+    times.wall.push_back(kMicroseconds * (end - start));
     while (now() < end + kComputing) {
     }
-    return kMicroseconds * (end - start);
   }
-  static void add(const std::vector<double>& times, std::vector<double>& p50,
-                  std::vector<double>& p99, std::vector<double>& p999, std::vector<double>& worst) {
-    p50.push_back(quantile(times, 0.5));
-    p99.push_back(quantile(times, 0.99));
-    p999.push_back(quantile(times, 0.999));
-    worst.push_back(quantile(times, 1.0));
+  // Afterwards no page is changed, and one state is left.
+  void clean() {
+    storage::CommitRequest request;
+    request.retention = storage::Retention{.keep_last = 1};
+    cached_.cache.begin_epoch(request);
+    must(store_->commit(request));
+    cached_.cache.end_epoch(true);
+    (void)must(store_->reclaim({}));
   }
 
   std::size_t pages_;
@@ -105,26 +129,33 @@ void bench_stall(StoreRun& run) {
     if (run.smoke && megabytes > 4) continue;
     const bool judged = megabytes == 4;
     Stalls stalls;
+    storage::Bytes dense = random_bytes(megabytes << 20, megabytes);
     for (std::size_t i = 0; i < run.repetitions(judged ? 11 : 3); ++i) {
-      training->commit(random_bytes(megabytes << 20, i + megabytes), stalls);
+      for (std::size_t at = 0; at < dense.size(); at += 4096) dense[at] ^= std::byte{0x5a};
+      training->commit(dense, stalls);
     }
     const std::string name =
         "commit of 1,000 pages and " + std::to_string(megabytes) + " MB beside training, ";
-    if (judged) {
-      run.rows.push_back(limit_row(name + "standstill", "ms", stalls.freeze, 1.0));
-    } else {
-      run.rows.push_back(less_row(name + "standstill", "ms", stalls.freeze, {1.0}));
-    }
+    Row standstill = limit_row(name + "standstill", "ms", stalls.freeze, 1.0);
+    if (!judged) standstill.target.reset();
+    run.rows.push_back(std::move(standstill));
     if (!judged) continue;
-    const std::string page = name + "page write ";
-    run.rows.push_back(limit_row(page + "p99.9", "us", stalls.p999, 30.0));
     run.rows.push_back(
-        less_row(page + "p99.9; beside none in flight", "us", stalls.p999, stalls.q999));
-    run.rows.push_back(less_row(page + "p99; beside none in flight", "us", stalls.p99, stalls.q99));
+        less_row(name + "standstill without the dense state", "ms", stalls.epoch, {1.0}));
+    const std::string page = name + "page write, ";
     run.rows.push_back(
-        less_row(page + "median; beside none in flight", "us", stalls.p50, stalls.q50));
-    run.rows.push_back(
-        less_row(page + "slowest; beside none in flight", "us", stalls.worst, stalls.quiet_worst));
+        limit_row(page + "p99.9", "us", quantiles(stalls.during, &Times::wall, 0.999), 30.0));
+    const auto row = [&](const std::string& what, std::vector<double> Times::*which, double share) {
+      run.rows.push_back(less_row(page + what + "; beside none in flight", "us",
+                                  quantiles(stalls.during, which, share),
+                                  quantiles(stalls.quiet, which, share)));
+    };
+    row("median", &Times::wall, 0.5);
+    row("p99", &Times::wall, 0.99);
+    row("p99.9", &Times::wall, 0.999);
+    row("slowest", &Times::wall, 1.0);
+    row("p99.9 of processor time", &Times::processor, 0.999);
+    row("slowest of processor time", &Times::processor, 1.0);
   }
   training.reset();
   std::filesystem::remove_all(run.folder / "stall");
