@@ -57,6 +57,12 @@ Status RocksdbBackend::refresh_files(rocksdb::DB& db) {
   return {};
 }
 
+void RocksdbBackend::add_file(CommitFile file) {
+  const std::lock_guard lock(mutex_);
+  if (last_commit_of(*files_) >= file.last_commit) return;  // a rewrite listed it meanwhile
+  files_ = std::make_shared<const CommitFiles>(files_->with(std::move(file)));
+}
+
 Status RocksdbBackend::closed_why() const {
   const std::lock_guard lock(mutex_);
   return closed_why_;
@@ -71,6 +77,7 @@ rocksdb::Options RocksdbBackend::database_options() const {
   rocksdb::Options options = make_rocksdb_options(env_);
   options.use_direct_reads = options_.direct_reads;
   options.compaction_filter_factory = filters_;
+  options.listeners = {listener_};
   return options;
 }
 
@@ -168,7 +175,7 @@ Status RocksdbBackend::add_and_open(std::optional<fs::path> next) {
   sweep_views(folder_, *env_);
   if (Status status = open_database(); !status.ok()) return status;
   if (next) {
-    if (Status status = ingest(last + 1, ""); !status.ok()) return status;
+    if (Status status = ingest(last + 1, nullptr); !status.ok()) return status;
     clear_stage(last + 1, std::nullopt);
   }
   return {};
