@@ -59,15 +59,16 @@ void lookup_rows(StoreRun& run) {
       row("uniform", ns[1]);
     }
   }
-  const std::vector<std::uint64_t> some(zipf.begin(),
-                                        zipf.begin() + static_cast<std::ptrdiff_t>(length / 4));
+  // Few enough pages that the trace needs more of them than half.
+  const std::size_t few = pages / 4;
+  const std::vector<std::uint64_t> some = trace_of(TraceKind::zipf, few, length / 4);
   // Misses are filled from the recipe, so the rest is the policy and the bookkeeping.
   for (const std::size_t percent : {10u, 50u}) {
     std::vector<std::unique_ptr<CachedPages>> caches;
     Sides sides;
     for (const PolicyKind policy : kPolicies) {
-      caches.push_back(std::make_unique<CachedPages>(kPageBytes, pages, pages * percent / 100,
-                                                     nullptr, PageCacheOptions{.policy = policy}));
+      caches.push_back(std::make_unique<CachedPages>(kPageBytes, few, few * percent / 100, nullptr,
+                                                     PageCacheOptions{.policy = policy}));
       (void)pin_ns(*caches.back(), some);
       sides.push_back([&cached = *caches.back(), &some] { return 1e-9 * pin_ns(cached, some); });
     }
