@@ -84,14 +84,19 @@ int fail(int code, const std::string& message, const std::string& hint = {}) {
 
 int fail_storage(const StorageError& error, const std::string& command) {
   using storage::StatusCode;
+  const std::string what = error.what();
   switch (error.code()) {
     case StatusCode::invalid_argument:
       return fail(kExitUsage, error.what());
     case StatusCode::not_found:
-      return fail(kExitData, error.what());
+      return fail(kExitData, what,
+                  what.starts_with("no snapshot or commit ") || what.ends_with(" was dropped")
+                      ? "'perennial log --store DIR' lists what there is"
+                      : "");
     case StatusCode::corruption:
-      return fail(kExitData, error.what(),
-                  command == "verify"
+      // What an import finds is mostly wrong with its file.
+      return fail(kExitData, what,
+                  command == "verify" || command == "import"
                       ? ""
                       : "'perennial verify --store DIR' names everything that is broken");
     case StatusCode::version_mismatch:

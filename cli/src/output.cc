@@ -99,6 +99,11 @@ std::string format_count(std::int64_t count) {
   return digits;
 }
 
+std::string format_number_of(std::uint64_t count, std::string_view thing) {
+  return format_count(static_cast<std::int64_t>(count)) + ' ' + std::string(thing) +
+         (count == 1 ? "" : "s");
+}
+
 std::string format_time(std::int64_t unix_ms) {
   const std::time_t seconds = static_cast<std::time_t>(unix_ms / 1000);
   std::tm local{};

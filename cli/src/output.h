@@ -55,6 +55,8 @@ std::string format_bytes(std::uint64_t bytes);
 std::string format_duration(double seconds);
 // "1,048,576"
 std::string format_count(std::int64_t count);
+// "1 commit", "1,024 commits"
+std::string format_number_of(std::uint64_t count, std::string_view thing);
 // Local time, "2026-03-01 12:34:56".
 std::string format_time(std::int64_t unix_ms);
 // `text` in lines of at most `columns`, broken at spaces where there are any.

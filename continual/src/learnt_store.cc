@@ -46,6 +46,8 @@ storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const 
   json::object note = note_with(store, "events_bytes");  // what a run resumes from stays at hand
   note["action"] = action;
   note["machine"] = machine();
+  note.erase("acc");  // it was measured on the model before
+  if (model.peer() != nullptr) note["generations"] = model.peer()->pool().generations().size();
   request.note = json::serialize(note);
   storage::Result<storage::CommitInfo> info = store.commit(request);
   if (!info.ok()) {

@@ -88,6 +88,7 @@ bool RunRecord::has_summary() const {
 }
 
 void RunRecord::replace(const char* name, std::string_view text) {
+  fs::create_directories(folder_);  // a finished run, met in a copied store, opened no folder
   const fs::path file = folder_ / name;
   const fs::path next = folder_ / (std::string(name) + ".next");
   {

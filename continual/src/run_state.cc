@@ -11,8 +11,10 @@
 #include <boost/json/value_to.hpp>
 #include <cmath>
 #include <limits>
+#include <sstream>
 
 #include "perennial/core/dense_state.h"
+#include "perennial/storage/reshard.h"
 
 namespace perennial::continual {
 
@@ -70,6 +72,16 @@ void RunState::add_to_commit(storage::CommitRequest& request) const {
 }
 
 storage::Result<RunState> load_run_state(const storage::PageReader& store) {
+  // A part has all dense entries and some of the pages: what it lacks would pass for untrained.
+  if (const auto entry = store.read_dense(storage::kPartEntry); entry.ok()) {
+    std::istringstream text(text_from(*entry));
+    std::uint64_t index = 0, count = 0;
+    text >> index >> count;
+    return storage::Status(storage::StatusCode::invalid_argument,
+                           store.location() + " is part " + std::to_string(index + 1) + " of " +
+                               std::to_string(count) +
+                               " of a store; bring the parts together with reshard first");
+  }
   storage::Result<storage::Bytes> bytes = store.read_dense(kRun);
   if (bytes.status().code() == storage::StatusCode::not_found) {
     return storage::Status(storage::StatusCode::not_found, "the store holds no run");

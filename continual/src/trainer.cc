@@ -188,6 +188,17 @@ struct Trainer::Impl {
     return name;
   }
 
+  // The mean accuracy on what was learnt so far, where it was just measured; at the end that is the
+  // metric acc.
+  std::optional<double> acc_so_far(const std::string& action) const {
+    const std::int64_t learnt = state.position.experience;
+    if (state.finished) return acc(state.matrix);
+    if (action != "experience" || !state.matrix.has_row(learnt)) return std::nullopt;
+    double sum = 0;
+    for (std::int64_t j = 0; j < learnt; ++j) sum += state.matrix.at(learnt, j);
+    return sum / static_cast<double>(learnt);
+  }
+
   // The state as it is now.
   storage::CommitRequest freeze(const std::string& action, const std::string& snapshot) {
     storage::CommitRequest request;
@@ -204,7 +215,7 @@ struct Trainer::Impl {
                       {"events_bytes", record.event_bytes()},
                       {"machine", machine()}};
     if (model->peer() != nullptr) note["generations"] = model->peer()->pool().generations().size();
-    if (const std::optional<double> value = acc(state.matrix)) note["acc"] = *value;
+    if (const std::optional<double> value = acc_so_far(action)) note["acc"] = *value;
     request.note = json::serialize(note);
     last_commit = std::chrono::steady_clock::now();
     commit_due = false;

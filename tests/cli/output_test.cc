@@ -45,6 +45,12 @@ TEST(Output, FormatsCounts) {
   EXPECT_EQ(format_count(-123456), "-123,456");
 }
 
+TEST(Output, CountsThings) {
+  EXPECT_EQ(format_number_of(0, "commit"), "0 commits");
+  EXPECT_EQ(format_number_of(1, "commit"), "1 commit");
+  EXPECT_EQ(format_number_of(1024, "page"), "1,024 pages");
+}
+
 TEST(Output, WrapsAndShortens) {
   EXPECT_EQ(wrap("one two three", 7), (std::vector<std::string>{"one two", "three"}));
   EXPECT_EQ(wrap("abcdefgh", 3), (std::vector<std::string>{"abc", "def", "gh"}));

@@ -2,18 +2,34 @@
 // perennial copy: back a store up, in full or on top of an earlier copy.
 #include "perennial/storage/copy.h"
 
+#include <filesystem>
 #include <ostream>
+#include <system_error>
 
 #include "commands/commands.h"
 #include "flags.h"
 #include "output.h"
 #include "perennial/core/error.h"
+#include "perennial/storage/reshard.h"
 #include "progress.h"
 #include "retention_flags.h"
 #include "store_access.h"
 
 namespace perennial::cli {
 namespace {
+
+// A part of a store holds all of its dense state but not all of its pages: on top of a copy of the
+// whole, or of another part, it would take the place of what the copy is kept for.
+void refuse_mixed_parts(const storage::PageReader& source, const storage::PageReader& copy) {
+  if (!copy.head().ok()) return;
+  const auto part = [](const storage::PageReader& store) {
+    const auto entry = store.read_dense(storage::kPartEntry);
+    return entry.ok() ? *entry : storage::Bytes();
+  };
+  if (part(source) == part(copy)) return;
+  throw InvalidOptions(copy.location() +
+                       " is no copy of this part or whole; give each part a copy of its own");
+}
 
 int run_copy(const std::vector<std::string>& args) {
   std::string folder, into, snapshot, name;
@@ -32,7 +48,12 @@ int run_copy(const std::vector<std::string>& args) {
 
   const auto source = open_view(folder, snapshot);
   throw_if_failed(source->head().status());  // before a folder is made for nothing
+  std::error_code none;
+  if (std::filesystem::equivalent(folder, into, none)) {
+    throw InvalidOptions("--into is the store itself: " + into);
+  }
   const auto copy = open_store(into, storage::OpenMode::either);
+  refuse_mixed_parts(*source, *copy);
   ProgressDisplay display(common.quiet);
   storage::CopyOptions options;
   if (flags.given("name")) options.snapshot = name;

@@ -14,6 +14,8 @@
 namespace perennial::cli {
 namespace {
 
+constexpr std::size_t kColumns = 96;
+
 boost::json::array names_json(const std::vector<std::string>& names) {
   return boost::json::array(names.begin(), names.end());
 }
@@ -24,8 +26,11 @@ std::string list(const std::vector<std::string>& names) {
   return text;
 }
 
-void print_dense(std::ostream& out, const char* what, const std::vector<std::string>& names) {
-  if (!names.empty()) out << "dense state " << what << ": " << list(names) << '\n';
+void print_dense(std::ostream& out, const std::string& what,
+                 const std::vector<std::string>& names) {
+  if (names.empty()) return;
+  out << "dense state " << what << ":\n";
+  for (const std::string& line : wrap(list(names), kColumns)) out << "  " << line << '\n';
 }
 
 int run_diff(const std::vector<std::string>& args) {

@@ -30,7 +30,7 @@ int run_drop(const std::vector<std::string>& args) {
       value_or_throw(store->drop(commits, action_note(*store, "drop")));
 
   const Output output(common.json, common.quiet);
-  output.text() << "dropped " << wanted.size() << (wanted.size() == 1 ? " commit" : " commits")
+  output.text() << "dropped " << format_number_of(wanted.size(), "commit")
                 << " (recorded as commit " << info.commit
                 << ")\ntheir space comes back with: perennial gc --store " << folder << '\n';
   boost::json::object json = commit_json(info);

@@ -2,6 +2,7 @@
 // perennial export: a frozen generation as a safetensors file.
 #include <filesystem>
 #include <ostream>
+#include <string>
 
 #include "commands/commands.h"
 #include "flags.h"
@@ -29,6 +30,15 @@ int run_export(const std::vector<std::string>& args) {
   const auto store = open_view(folder, snapshot);
   const continual::LearntModel learnt = continual::load_learnt(*store, 0);
   PeerImpl& peer = pool_of(learnt);
+  const std::size_t generations = peer.pool().generations().size();
+  if (generation >= generations) {
+    throw InvalidOptions("--generation is " + std::to_string(generation) + "; the store has 0 to " +
+                         std::to_string(generations - 1));
+  }
+  if (!peer.pool().generation(generation).frozen) {
+    throw InvalidOptions("generation " + std::to_string(generation) +
+                         " is open; only frozen ones can be exported (perennial freeze)");
+  }
   export_shard(peer, generation, into);
   const Generation& exported = peer.pool().generation(generation);
   const std::string digest = shard_content_digest(peer, generation).hex();

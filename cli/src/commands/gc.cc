@@ -56,11 +56,14 @@ int run_gc(const std::vector<std::string>& args) {
   if (rule.keep_last == 0) {
     out << "every commit is kept\n";
   } else {
-    out << "snapshots, the last " << rule.keep_last << " commits, " << rule.hourly << " hourly, "
-        << rule.daily << " daily\n";
+    out << "snapshots, the last " << format_number_of(rule.keep_last, "commit");
+    if (rule.hourly > 0) out << ", " << rule.hourly << " hourly";
+    if (rule.daily > 0) out << ", " << rule.daily << " daily";
+    out << '\n';
   }
-  out << "dropped " << dropped << " commits, removed " << report.files_removed << " files, rewrote "
-      << report.files_rewritten << " (" << format_bytes(report.bytes_rewritten) << ")\n"
+  out << "dropped " << format_number_of(dropped, "commit") << ", removed "
+      << format_number_of(report.files_removed, "file") << ", rewrote " << report.files_rewritten
+      << " (" << format_bytes(report.bytes_rewritten) << ")\n"
       << folder << " took " << format_bytes(before) << ", takes " << format_bytes(after) << '\n';
   for (const std::string& reader : report.readers) {
     out << "space may still be held by " << reader << '\n';

@@ -1,15 +1,103 @@
 // SPDX-License-Identifier: Apache-2.0
 // perennial inspect: what a store holds.
+#include <cstdint>
+#include <map>
 #include <ostream>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "commands/commands.h"
 #include "flags.h"
 #include "learnt_pool.h"
 #include "output.h"
+#include "perennial/core/error.h"
+#include "perennial/storage/reshard.h"
 #include "store_access.h"
 
 namespace perennial::cli {
 namespace {
+
+constexpr std::size_t kDenseShown = 20;
+
+// What a store holds that is not a whole run: one that a library made, or a part of one.
+void inspect_plain(const storage::PageReader& store, const std::string& folder,
+                   const storage::CommitInfo& head, std::uint64_t store_bytes,
+                   const Output& output) {
+  const std::vector<storage::CommitInfo> commits = store.log();
+  const auto part = store.read_dense(storage::kPartEntry);
+  std::ostream& out = output.text();
+  out << "store         " << folder << ", " << format_bytes(store_bytes) << ", commit "
+      << head.commit << ", state digest " << head.state_digest.hex() << "\nrun           ";
+  if (part.ok()) {
+    std::istringstream text(std::string(reinterpret_cast<const char*>(part->data()), part->size()));
+    std::uint64_t index = 0, count = 0;
+    text >> index >> count;
+    out << "part " << index + 1 << " of " << count
+        << " of a store; bring the parts together with: perennial reshard\n";
+  } else {
+    out << "none; a program of its own wrote this store\n";
+  }
+  std::size_t snapshots = 0;
+  for (const storage::CommitInfo& info : commits) snapshots += info.snapshot.empty() ? 0 : 1;
+  out << "history       " << format_number_of(commits.size(), "commit") << ", "
+      << format_number_of(snapshots, "snapshot") << '\n';
+
+  struct Kind {
+    std::uint64_t pages = 0, experts = 0, bytes = 0;
+  };
+  std::map<std::pair<std::uint32_t, storage::PageKind>, Kind> kinds;
+  for (const storage::PageId& id : store.pages()) {
+    const storage::PageShape shape = value_or_throw(store.page_shape(id));
+    Kind& kind = kinds[{id.pool, id.kind}];
+    ++kind.pages;
+    kind.experts += shape.experts;
+    kind.bytes += shape.payload_bytes();
+  }
+  Table pages({{"pool"}, {"pages of", Align::left}, {"pages"}, {"expert slots"}, {"size"}});
+  boost::json::array pools;
+  for (const auto& [key, kind] : kinds) {
+    const char* name = key.second == storage::PageKind::weights ? "weights" : "optimizer state";
+    pages.add_row(
+        {std::to_string(key.first), name, format_count(static_cast<std::int64_t>(kind.pages)),
+         format_count(static_cast<std::int64_t>(kind.experts)), format_bytes(kind.bytes)});
+    pools.push_back({{"pool", key.first},
+                     {"kind", name},
+                     {"pages", kind.pages},
+                     {"experts", kind.experts},
+                     {"bytes", kind.bytes}});
+  }
+  if (kinds.empty()) {
+    out << "pages         none\n";
+  } else {
+    out << '\n';
+    pages.print(out);
+  }
+
+  Table dense({{"dense entry", Align::left}, {"size"}});
+  boost::json::array entries;
+  const std::vector<std::string> names = store.dense_names();
+  for (const std::string& name : names) {
+    const std::uint64_t size = value_or_throw(store.dense_size(name));
+    if (entries.size() < kDenseShown) dense.add_row({one_line(name, 80), format_bytes(size)});
+    entries.push_back({{"name", name}, {"bytes", size}});
+  }
+  if (!names.empty()) {
+    out << '\n';
+    dense.print(out);
+  }
+  if (names.size() > kDenseShown) {
+    out << "and " << names.size() - kDenseShown << " more, listed with --json\n";
+  }
+  output.finish({{"head", commit_json(head)},
+                 {"store_bytes", store_bytes},
+                 {"part", part.ok()},
+                 {"commits", commits.size()},
+                 {"snapshots", snapshots},
+                 {"pools", std::move(pools)},
+                 {"dense", std::move(entries)}});
+}
 
 int run_inspect(const std::vector<std::string>& args) {
   std::string folder, snapshot;
@@ -24,8 +112,12 @@ int run_inspect(const std::vector<std::string>& args) {
   const auto store = open_view(folder, snapshot);
   const storage::CommitInfo head = value_or_throw(store->head());
   const std::uint64_t store_bytes = value_or_throw(store->size_bytes());
-  const continual::LearntModel learnt = continual::load_learnt(*store, 0);
   const Output output(common.json, common.quiet);
+  if (!store->dense_size("run").ok() || store->dense_size(storage::kPartEntry).ok()) {
+    inspect_plain(*store, folder, head, store_bytes, output);
+    return kExitOk;
+  }
+  const continual::LearntModel learnt = continual::load_learnt(*store, 0);
   std::ostream& out = output.text();
   boost::json::object json{{"head", commit_json(head)},
                            {"store_bytes", store_bytes},

@@ -3,7 +3,9 @@
 #include "perennial/storage/reshard.h"
 
 #include <boost/json/array.hpp>
+#include <filesystem>
 #include <ostream>
+#include <system_error>
 
 #include "commands/commands.h"
 #include "flags.h"
@@ -14,6 +16,26 @@
 
 namespace perennial::cli {
 namespace {
+
+// Folders of new stores. What failed leaves none of them: a part without its fellows is worth
+// nothing, and would be in the way of the next try.
+class NewFolders {
+ public:
+  NewFolders() = default;
+  NewFolders(const NewFolders&) = delete;
+  NewFolders& operator=(const NewFolders&) = delete;
+  ~NewFolders() {
+    std::error_code none;
+    for (const std::string& folder : folders_) std::filesystem::remove_all(folder, none);
+  }
+  void about_to_make(const std::string& folder) {
+    if (!std::filesystem::exists(folder)) folders_.push_back(folder);
+  }
+  void keep() { folders_.clear(); }
+
+ private:
+  std::vector<std::string> folders_;
+};
 
 int run_reshard(const std::vector<std::string>& args) {
   std::string from, into;
@@ -34,9 +56,11 @@ int run_reshard(const std::vector<std::string>& args) {
     throw_if_failed(reading.back()->head().status());
   }
   (void)value_or_throw(storage::check_parts(reading));  // before any folder is made
+  NewFolders made;
   std::vector<std::unique_ptr<storage::PageStore>> stores;
   std::vector<storage::PageStore*> writing;
   for (const std::string& folder : targets) {
+    made.about_to_make(folder);
     writing.push_back(stores.emplace_back(open_store(folder, storage::OpenMode::create)).get());
   }
   ProgressDisplay display(common.quiet);
@@ -46,6 +70,7 @@ int run_reshard(const std::vector<std::string>& args) {
                         static_cast<std::int64_t>(total), "pages", ""});
         return true;
       }}));
+  made.keep();
   display.clear();
 
   const Output output(common.json, common.quiet);

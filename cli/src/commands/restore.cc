@@ -29,19 +29,31 @@ int run_restore(const std::vector<std::string>& args) {
   auto target_state = value_or_throw(store->at(commit));
   const std::string note = action_note(*target_state, "restore", commit);
   target_state.reset();
+  std::vector<std::string> later;  // what a roll back drops
+  std::size_t dropped = 0;
+  for (const storage::CommitInfo& before : store->log()) {
+    if (!drop_later || before.commit <= commit) continue;
+    ++dropped;
+    if (!before.snapshot.empty()) later.push_back(before.snapshot);
+  }
   const storage::CommitInfo info = value_or_throw(
       store->restore({.commit = commit, .snapshot = name, .note = note, .drop_later = drop_later}));
 
   const Output output(common.json, common.quiet);
   output.text() << "the state of commit " << commit << " is current again, as commit "
-                << info.commit << ", state digest " << info.state_digest.hex()
-                << (drop_later
-                        ? "\nlater commits are dropped; their space comes back with: perennial gc "
-                          "--store "
-                        : "\nlater commits are listed by: perennial log --store ")
-                << folder << '\n';
+                << info.commit << ", state digest " << info.state_digest.hex() << '\n';
+  if (drop_later) {
+    output.text() << "dropped " << format_number_of(dropped, "later commit");
+    for (std::size_t i = 0; i < later.size(); ++i) {
+      output.text() << (i == 0 ? ", with the snapshots " : ", ") << later[i];
+    }
+    output.text() << "; the space comes back with: perennial gc --store " << folder << '\n';
+  } else {
+    output.text() << "later commits are listed by: perennial log --store " << folder << '\n';
+  }
   boost::json::object result = commit_json(info);
   result["restored"] = commit;
+  result["dropped"] = dropped;
   output.finish(result);
   return kExitOk;
 }

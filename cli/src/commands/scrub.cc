@@ -7,6 +7,7 @@
 #include "flags.h"
 #include "learnt_pool.h"
 #include "output.h"
+#include "perennial/storage/reshard.h"
 #include "store_access.h"
 #include "verify_report.h"
 
@@ -29,7 +30,8 @@ int run_scrub(const std::vector<std::string>& args) {
   boost::json::object json = verify_and_print(*store, folder, rate, common, output);
   bool intact = json.at("intact").as_bool();
   boost::json::array shards;
-  if (intact && store->dense_size("run").ok()) {
+  // A part (perennial reshard) has not all pages of its generations.
+  if (intact && store->dense_size("run").ok() && !store->dense_size(storage::kPartEntry).ok()) {
     const continual::LearntModel learnt = continual::load_learnt(*store, 0);
     if (PeerImpl* peer = learnt.model->peer()) {
       for (const Generation& g : peer->pool().generations()) {
