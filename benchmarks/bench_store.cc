@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Question: what does the durable page store make of the device below it: reads beside pread of
 // the same pages, commits beside write and fsync of the same bytes, bytes written beside bytes
-// changed, opening, and the naive layout (one RocksDB key an expert, synced log)?
+// changed, opening, and the naive layout (one RocksDB key an expert, synced log)? And what do
+// commits and page faults cost the thread that trains?
 // Cannot show: reads and commits at the same time, stores larger than the page cache over days,
 // what a device does after its own cache and its burst credit are used up (rows are medians of
 // neighbouring runs, so both sides meet the same device), power cuts. Every sync of a commit waits
@@ -11,7 +12,7 @@
 //   bench_store [--json FILE] [--smoke] [--dir FOLDER] [--only PART]
 //
 // Files go to a new folder inside FOLDER (default: the current one), at most 3 GB at a time. PART:
-// reads, commits, amplification, open or naive.
+// reads, commits, amplification, reclaim, deltas, stall, cache, open or naive.
 #include "bench_store.h"
 
 #include <algorithm>
@@ -19,6 +20,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+
+#include "machine.h"
 
 namespace perennial::bench {
 
@@ -74,17 +77,35 @@ Row time_row(std::string name, const std::vector<double>& ours, const std::vecto
       [](double seconds, double factor) { return factor * seconds; }, 1e3);
 }
 
-Row limit_row(std::string name, std::string unit, double value, double baseline, double multiple) {
-  return {.name = std::move(name),
-          .unit = std::move(unit),
-          .ours = summarize({value}),
-          .baseline = summarize({baseline}),
-          .ratio = multiple * baseline / value,
-          .target = 1.0};
+Row limit_row(std::string name, std::string unit, const std::vector<double>& values,
+              const std::vector<double>& baseline, double multiple) {
+  Row row = less_row(std::move(name), std::move(unit), values, baseline);
+  row.ratio *= multiple;
+  row.target = 1.0;
+  return row;
 }
 
-Row limit_row(std::string name, std::string unit, double value, double limit) {
-  return limit_row(std::move(name), std::move(unit), value, limit, 1.0);
+Row limit_row(std::string name, std::string unit, const std::vector<double>& values, double limit) {
+  return limit_row(std::move(name), std::move(unit), values, {limit}, 1.0);
+}
+
+Row less_row(std::string name, std::string unit, const std::vector<double>& values,
+             const std::vector<double>& baseline) {
+  const Sample ours = summarize(values);
+  const Sample theirs = summarize(baseline);
+  return {.name = std::move(name),
+          .unit = std::move(unit),
+          .ours = ours,
+          .baseline = theirs,
+          .ratio = theirs.median / ours.median};
+}
+
+double quantile(std::vector<double> values, double share) {
+  if (values.empty()) return 0;
+  const auto at = std::min(values.size() - 1,
+                           static_cast<std::size_t>(share * static_cast<double>(values.size())));
+  std::ranges::nth_element(values, values.begin() + static_cast<std::ptrdiff_t>(at));
+  return values[at];
 }
 
 void must(const storage::Status& status) {
@@ -92,8 +113,8 @@ void must(const storage::Status& status) {
 }
 
 std::unique_ptr<storage::PageStore> open_store(const std::filesystem::path& folder,
-                                               storage::OpenMode mode) {
-  return must(storage::open_rocksdb_store(folder, {.mode = mode}));
+                                               const storage::RocksdbStoreOptions& options) {
+  return must(storage::open_rocksdb_store(folder, options));
 }
 
 storage::PageId page_id(std::size_t index) {
@@ -127,6 +148,7 @@ storage::PageWrite PageSource::write(std::size_t index, std::size_t content) con
 
 storage::CommitRequest PageSource::first(std::size_t count) const {
   storage::CommitRequest request;
+  request.retention = storage::Retention::all();
   for (std::size_t i = 0; i < count; ++i) request.pages.push_back(write(i));
   return request;
 }
@@ -137,11 +159,10 @@ struct Part {
   const char* name;
   void (*run)(StoreRun&);
 };
-constexpr Part kParts[] = {{"reads", bench_reads},
-                           {"commits", bench_commits},
-                           {"amplification", bench_amplification},
-                           {"open", bench_open},
-                           {"naive", bench_naive}};
+constexpr Part kParts[] = {
+    {"reads", bench_reads},     {"commits", bench_commits}, {"amplification", bench_amplification},
+    {"reclaim", bench_reclaim}, {"deltas", bench_deltas},   {"stall", bench_stall},
+    {"cache", bench_cache},     {"open", bench_open},       {"naive", bench_naive}};
 
 int run_parts(const Arguments& arguments) {
   const auto value_of = [&](const char* flag, const char* otherwise) {
@@ -154,6 +175,7 @@ int run_parts(const Arguments& arguments) {
     return 2;
   }
   const TemporaryFolder folder(value_of("--dir", "."));
+  const boost::json::object machine = describe_machine(folder.path());
   StoreRun run{.smoke = arguments.smoke, .folder = folder.path(), .rows = {}};
   for (const Part& part : kParts) {
     if (!only.empty() && only != part.name) continue;
@@ -161,7 +183,7 @@ int run_parts(const Arguments& arguments) {
     part.run(run);
     std::fprintf(stderr, "%s: %.1f s\n", part.name, now() - start);
   }
-  return report_rows(arguments, run.rows);
+  return report_rows(arguments, machine, run.rows);
 }
 
 }  // namespace

@@ -33,7 +33,11 @@ struct StoreRun {
 
 void bench_reads(StoreRun& run);          // store_reads.cc
 void bench_commits(StoreRun& run);        // store_commits.cc: latency beside write and fsync
-void bench_amplification(StoreRun& run);  // store_commits.cc: bytes written, steadiness
+void bench_amplification(StoreRun& run);  // store_written.cc: bytes written, steadiness
+void bench_reclaim(StoreRun& run);        // store_written.cc: the same with space given back
+void bench_deltas(StoreRun& run);         // store_deltas.cc
+void bench_stall(StoreRun& run);          // store_stall.cc: training while a commit is written
+void bench_cache(StoreRun& run);          // store_cache.cc: the page cache of the pager
 void bench_open(StoreRun& run);           // store_open.cc
 void bench_naive(StoreRun& run);          // store_naive.cc
 
@@ -50,10 +54,16 @@ Row rate_row(std::string name, std::string unit, double work, const std::vector<
 // The same, shown as milliseconds.
 Row time_row(std::string name, const std::vector<double>& ours, const std::vector<double>& baseline,
              std::optional<double> target = {});
-// A row "value <= limit".
-Row limit_row(std::string name, std::string unit, double value, double limit);
-// The same where `baseline` is what the limit is a multiple of.
-Row limit_row(std::string name, std::string unit, double value, double baseline, double multiple);
+// A row "value <= limit": the median of the values.
+Row limit_row(std::string name, std::string unit, const std::vector<double>& values, double limit);
+// The same where the limit is a multiple of `baseline`.
+Row limit_row(std::string name, std::string unit, const std::vector<double>& values,
+              const std::vector<double>& baseline, double multiple);
+// A row without a target, of whatever is better when it is smaller.
+Row less_row(std::string name, std::string unit, const std::vector<double>& values,
+             const std::vector<double>& baseline);
+// The value below which `share` of the values are.
+double quantile(std::vector<double> values, double share);
 
 // Throws the message of what failed.
 void must(const storage::Status& status);
@@ -63,8 +73,11 @@ T must(storage::Result<T> result) {
   return std::move(*result);
 }
 
+// Keeps the files as the commits leave them, unless told otherwise.
 std::unique_ptr<storage::PageStore> open_store(const std::filesystem::path& folder,
-                                               storage::OpenMode mode = storage::OpenMode::either);
+                                               const storage::RocksdbStoreOptions& options = {
+                                                   .mode = storage::OpenMode::either,
+                                                   .reclaim_in_background = false});
 
 // Page number i of a pool, 64 to a row.
 storage::PageId page_id(std::size_t index);
@@ -82,7 +95,7 @@ class PageSource {
   storage::PageWrite write(std::size_t index) const { return write(index, index); }
   // Page `index` with the content of number `content`.
   storage::PageWrite write(std::size_t index, std::size_t content) const;
-  // Pages 0, 1, ... count - 1.
+  // Pages 0, 1, ... count - 1, into a store that keeps every commit.
   storage::CommitRequest first(std::size_t count) const;
 
  private:

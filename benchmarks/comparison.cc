@@ -14,6 +14,9 @@
 #include <fstream>
 #include <map>
 #include <string_view>
+#include <utility>
+
+#include "machine.h"
 
 namespace perennial::bench {
 namespace {
@@ -67,14 +70,23 @@ void add(const std::string& name, const std::function<void()>& call, const Argum
   }
 }
 
+boost::json::array range_array(const Sample& sample) { return {sample.low, sample.high}; }
+
 boost::json::value or_null(double value) {
   return value > 0 ? boost::json::value(value) : boost::json::value(nullptr);
 }
 
-int write_json(const Arguments& arguments, const boost::json::array& rows) {
+// A row a line.
+int write_json(const Arguments& arguments, const boost::json::object& machine,
+               const boost::json::array& rows) {
   if (arguments.json.empty()) return 0;
   std::ofstream file(arguments.json);
-  file << boost::json::serialize(rows) << '\n';
+  file << "{\"machine\": " << boost::json::serialize(machine) << ",\n \"rows\": [";
+  const char* separator = "\n  ";
+  for (const boost::json::value& row : rows) {
+    file << std::exchange(separator, ",\n  ") << boost::json::serialize(row);
+  }
+  file << "\n]}\n";
   file.close();
   if (!file) {
     std::fprintf(stderr, "%s could not be written\n", arguments.json.c_str());
@@ -119,6 +131,7 @@ Arguments parse_arguments(int argc, char** argv, const std::vector<OwnFlag>& own
 }
 
 int run_comparisons(const Arguments& arguments, const std::vector<Comparison>& comparisons) {
+  const boost::json::object machine = describe_machine(".");
   std::vector<std::string> words = arguments.rest;
   if (!arguments.smoke) words.emplace_back("--benchmark_enable_random_interleaving=true");
   std::vector<char*> pointers;
@@ -160,7 +173,7 @@ int run_comparisons(const Arguments& arguments, const std::vector<Comparison>& c
                     {"target", or_null(comparison.target.value_or(0))},
                     {"ceiling", or_null(ceiling)}});
   }
-  return write_json(arguments, rows);
+  return write_json(arguments, machine, rows);
 }
 
 Sample summarize(std::vector<double> values) {
@@ -169,7 +182,8 @@ Sample summarize(std::vector<double> values) {
   return {.median = values[values.size() / 2], .low = values.front(), .high = values.back()};
 }
 
-int report_rows(const Arguments& arguments, const std::vector<Row>& rows) {
+int report_rows(const Arguments& arguments, const boost::json::object& machine,
+                const std::vector<Row>& rows) {
   boost::json::array json;
   std::printf("| name | ours | baseline | ceiling | unit | ratio | target | |\n");
   std::printf("|---|---:|---:|---:|---|---:|---:|---|\n");
@@ -186,11 +200,13 @@ int report_rows(const Arguments& arguments, const std::vector<Row>& rows) {
                     {"ours", row.ours.median},
                     {"baseline", row.baseline.median},
                     {"unit", row.unit},
+                    {"ours_range", range_array(row.ours)},
+                    {"baseline_range", range_array(row.baseline)},
                     {"ratio", row.ratio},
                     {"target", or_null(row.target.value_or(0))},
                     {"ceiling", or_null(row.ceiling.value_or(0))}});
   }
-  return write_json(arguments, json);
+  return write_json(arguments, machine, json);
 }
 
 }  // namespace perennial::bench

@@ -2,6 +2,7 @@
 // Timing of ours beside a baseline in one run: the shape every benchmark of this folder has.
 #pragma once
 
+#include <boost/json/object.hpp>
 #include <functional>
 #include <map>
 #include <optional>
@@ -39,9 +40,10 @@ struct Comparison {
 };
 
 // Times everything (5 repetitions in random order, medians), prints a table, and writes
-//   [{"name", "ours", "baseline", "unit", "ratio", "target", "ceiling"}, ...]
-// to the JSON file; absent targets and ceilings are null. Returns the exit code of main: 0, or 1
-// when the file could not be written.
+//   {"machine": {...}, "rows":
+//    [{"name", "ours", "baseline", "unit", "ratio", "target", "ceiling"}, ...]}
+// to the JSON file (machine: see machine.h); absent targets and ceilings are null. Returns the exit
+// code of main: 0, or 1 when the file could not be written.
 int run_comparisons(const Arguments& arguments, const std::vector<Comparison>& comparisons);
 
 // What the repetitions of one side came to.
@@ -63,7 +65,9 @@ struct Row {
   std::optional<double> target = {};   // none: informative
   std::optional<double> ceiling = {};  // what the machine can do, in the unit
 };
-// Prints the rows as one Markdown table and writes them to the JSON file as run_comparisons does.
-int report_rows(const Arguments& arguments, const std::vector<Row>& rows);
+// Prints the rows as one Markdown table and writes them to the JSON file as run_comparisons does,
+// with the ranges of the repetitions ("ours_range", "baseline_range": [low, high]).
+int report_rows(const Arguments& arguments, const boost::json::object& machine,
+                const std::vector<Row>& rows);
 
 }  // namespace perennial::bench

@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <sys/resource.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -160,16 +159,6 @@ ReadFile::~ReadFile() { ::close(file_); }
 void ReadFile::read(std::uint64_t offset, std::span<std::byte> bytes, std::size_t least) const {
   const ssize_t count = ::pread(file_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
   if (count < 0 || static_cast<std::size_t>(count) < least) fail_os("pread");
-}
-
-void ReadFile::read_into(std::uint64_t offset, std::span<std::byte> first,
-                         std::span<std::byte> second, std::span<std::byte> third) const {
-  const struct iovec parts[] = {
-      {first.data(), first.size()}, {second.data(), second.size()}, {third.data(), third.size()}};
-  const ssize_t count = ::preadv(file_, parts, 3, static_cast<off_t>(offset));
-  if (count < 0 || static_cast<std::size_t>(count) < first.size() + second.size() + third.size()) {
-    fail_os("preadv");
-  }
 }
 
 std::uint64_t bytes_written() {

@@ -73,9 +73,6 @@ class ReadFile {
   ReadFile& operator=(const ReadFile&) = delete;
   // Fills `bytes`, at least its first `least` (the file may end before the rest).
   void read(std::uint64_t offset, std::span<std::byte> bytes, std::size_t least) const;
-  // Fills three buffers with what lies one after the other, in one call.
-  void read_into(std::uint64_t offset, std::span<std::byte> first, std::span<std::byte> second,
-                 std::span<std::byte> third) const;
 
  private:
   int file_;

@@ -107,7 +107,7 @@ void naive_commits(StoreRun& run) {
   fs::remove_all(theirs);
 
   // Where the ratio passes 1, on a straight line between the neighbours.
-  double crossover = ratios.front().first;
+  double crossover = ratios.front().second >= 1 ? ratios.front().first : ratios.back().first;
   for (std::size_t i = 1; i < ratios.size(); ++i) {
     const auto [below, low] = ratios[i - 1];
     const auto [above, high] = ratios[i];

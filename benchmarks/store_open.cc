@@ -35,8 +35,7 @@ void bench_open(StoreRun& run) {
     const auto seconds = interleave(run.repetitions(7), {[&] {
                                       prepare_cache(folder, caching);
                                       const double start = now();
-                                      const auto store =
-                                          open_store(folder, storage::OpenMode::existing);
+                                      const auto store = open_store(folder);
                                       return now() - start;
                                     }});
     Row row = time_row("open, 1M experts on 65,536 pages (full table, tiny payloads), " +

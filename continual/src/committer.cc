@@ -45,8 +45,19 @@ void Committer::wait() {
   if (flight_.valid()) take_result();
 }
 
+// What throws gives the state back as a failure does.
+storage::Result<storage::CommitInfo> Committer::outcome(
+    const std::function<storage::Result<storage::CommitInfo>()>& commit) {
+  try {
+    return commit();
+  } catch (const std::exception& error) {
+    hooks_.failed({storage::StatusCode::io_error, error.what()});
+    throw;
+  }
+}
+
 void Committer::take_result() {
-  const storage::Result<storage::CommitInfo> info = flight_.get();
+  const storage::Result<storage::CommitInfo> info = outcome([this] { return flight_.get(); });
   if (info.ok()) {
     hooks_.succeeded(*info, action_, "");
     return;
@@ -58,7 +69,8 @@ void Committer::take_result() {
 
 bool Committer::try_once(const std::string& action, const std::string& snapshot,
                          storage::Status& status) {
-  const storage::Result<storage::CommitInfo> info = store_.commit(hooks_.freeze(action, snapshot));
+  const storage::CommitRequest request = hooks_.freeze(action, snapshot);
+  const storage::Result<storage::CommitInfo> info = outcome([&] { return store_.commit(request); });
   status = info.status();
   if (info.ok()) {
     hooks_.succeeded(*info, action, snapshot);
@@ -72,7 +84,14 @@ void Committer::commit(const std::string& action, const std::string& snapshot) {
   wait();
   const Clock::time_point start = Clock::now();
   storage::Status status;
-  while (!try_once(action, snapshot, status)) {
+  for (bool failed_before = false; !try_once(action, snapshot, status);) {
+    // A try whose outcome was unknown may have taken the snapshot's name: the next one finds
+    // another.
+    if (status.code() == storage::StatusCode::invalid_argument && failed_before) {
+      failed_before = false;
+      continue;
+    }
+    failed_before = true;
     if (!may_pass(status) || Clock::now() - start >= patience_) throw StorageError(status);
     for (const auto until = Clock::now() + kPause; Clock::now() < until;) {
       if (hooks_.stop_requested && hooks_.stop_requested()) throw StorageError(status);

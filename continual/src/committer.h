@@ -47,6 +47,8 @@ class Committer {
 
  private:
   using Clock = std::chrono::steady_clock;
+  storage::Result<storage::CommitInfo> outcome(
+      const std::function<storage::Result<storage::CommitInfo>()>& commit);
   void take_result();
   bool try_once(const std::string& action, const std::string& snapshot, storage::Status& status);
 

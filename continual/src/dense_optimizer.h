@@ -53,7 +53,7 @@ class DenseOptimizer {
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   std::map<std::string, Moments> loaded_;  // from the store, until their parameters are set
   std::vector<std::string> stored_;        // entries the last commit holds
-  std::vector<std::string> offered_;  // those of the commit in flight
+  std::vector<std::string> offered_;       // those of the commit in flight
 };
 
 }  // namespace perennial::continual

@@ -2,17 +2,12 @@
 // The training loop, evaluation, commits and exact resume.
 #include "perennial/continual/trainer.h"
 
-#include <ATen/Context.h>
-#include <ATen/Parallel.h>
-#include <ATen/Version.h>
 #include <ATen/ops/cross_entropy_loss.h>
 
 #include <algorithm>
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
 #include <chrono>
-#include <map>
 #include <utility>
 
 #include "committer.h"
@@ -20,6 +15,7 @@
 #include "perennial/continual/evaluate.h"
 #include "perennial/continual/strategy.h"
 #include "perennial/core/sparse_optimizer.h"
+#include "run_note.h"
 #include "run_record.h"
 #include "run_state.h"
 
@@ -38,30 +34,6 @@ SparseOptimizerOptions sparse_options(const TrainOptions& train) {
       train.optimizer == OptimizerKind::adam ? SparseAlgorithm::adam : SparseAlgorithm::sgd;
   options.lr = train.expert_lr > 0 ? train.expert_lr : train.lr;
   return options;
-}
-
-// What bits of a run depend on beside its configuration.
-json::object machine() {
-  return {{"threads", at::get_num_threads()}, {"cpu", at::get_cpu_capability()}};
-}
-
-void require_data(const storage::Digest& learnt_from, const Stream& stream) {
-  if (learnt_from == stream.data_digest()) return;
-  throw DataError("the data set is not the one the store's run was started on");
-}
-
-// The note of the newest commit, from the head towards its parents, that has `key`.
-json::object note_with(const storage::PageReader& store, std::string_view key) {
-  std::map<std::uint64_t, storage::CommitInfo> commits;
-  for (storage::CommitInfo& info : store.log()) commits[info.commit] = std::move(info);
-  const storage::Result<storage::CommitInfo> head = store.head();
-  for (std::uint64_t at = head.ok() ? head->commit : 0; commits.contains(at);
-       at = commits.at(at).parent) {
-    boost::system::error_code error;
-    const json::value note = json::parse(commits.at(at).note, error);
-    if (!error && note.is_object() && note.get_object().contains(key)) return note.get_object();
-  }
-  return {};
 }
 
 }  // namespace
@@ -432,52 +404,5 @@ RunResult Trainer::run() {
 }
 
 Model& Trainer::model() { return *impl_->model; }
-
-storage::Result<RunConfig> stored_config(const storage::PageReader& store) {
-  storage::Result<RunState> state = load_run_state(store);
-  if (!state.ok()) return state.status();
-  return std::move(state->config);
-}
-
-void require_same_data(const LearntModel& learnt, const Stream& stream) {
-  require_data(learnt.data_digest, stream);
-}
-
-LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_bytes) {
-  RunState state = value_or_throw(load_run_state(store));
-  auto model = load_model(state.config, state.preprocessing.features,
-                          static_cast<std::int64_t>(state.label_names.size()), store, budget_bytes);
-  return {std::move(state.config), state.preprocessing, std::move(state.label_names),
-          state.data_digest,       std::move(model),    state.finished};
-}
-
-storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const std::string& action,
-                                 const std::string& snapshot) {
-  storage::CommitRequest request;
-  model.add_to_commit(request);
-  // Moments of parameters that no longer train.
-  const auto trainable = model.trainable();
-  for (const std::string& name : store.dense_names()) {
-    if (!name.starts_with("optimizer/")) continue;
-    const bool kept = std::any_of(trainable.begin(), trainable.end(), [&](const auto& item) {
-      return name.starts_with("optimizer/" + item.first + "/");
-    });
-    if (!kept) request.removed_dense.push_back(name);
-  }
-  request.snapshot = snapshot;
-  json::object note = note_with(store, "events_bytes");  // what a run resumes from stays at hand
-  note["action"] = action;
-  note["machine"] = machine();
-  note.erase("acc");  // it was measured on the model before
-  if (model.peer() != nullptr) note["generations"] = model.peer()->pool().generations().size();
-  request.note = json::serialize(note);
-  storage::Result<storage::CommitInfo> info = store.commit(request);
-  if (!info.ok()) {
-    model.commit_failed();
-    throw StorageError(info.status());
-  }
-  model.committed();
-  return std::move(*info);
-}
 
 }  // namespace perennial::continual

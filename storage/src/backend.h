@@ -37,6 +37,14 @@ class Backend {
 
   // Calls `visit` with the value of a key and returns its result; not_found, corruption, io_error.
   virtual Status get(const std::string& key, const Visit& visit) const = 0;
+  // The same for a value whose size the caller knows and whose bytes `visit` checks: then nothing
+  // else needs to. May call `visit` a second time if it was not satisfied with what it saw.
+  virtual Status get_known(const std::string& key, std::size_t /*value_bytes*/,
+                           const Visit& visit) const {
+    return get(key, visit);
+  }
+  // Calls of get_known() that were answered by one read of a file.
+  virtual std::uint64_t single_reads() const { return 0; }
 
   // The newest commit there has ever been, 0 if there is none: its file is always there.
   virtual std::uint64_t last_commit() const = 0;

@@ -63,10 +63,24 @@ std::string check_file(const CommitFile& entry, std::ifstream& file,
 
 }  // namespace
 
+CommitFiles CommitFiles::with(CommitFile file) const {
+  CommitFiles longer = *this;
+  if (shared_ == nullptr || shared_->size() != size_ || shared_->capacity() == size_) {
+    constexpr std::size_t kLeastRoom = 64;
+    longer.shared_ = std::make_shared<std::vector<CommitFile>>();
+    longer.shared_->reserve(std::max(2 * size_, kLeastRoom));
+    longer.shared_->assign(begin(), end());
+    longer.first_ = longer.shared_->data();
+  }
+  longer.shared_->push_back(std::move(file));
+  ++longer.size_;
+  return longer;
+}
+
 Result<CommitFiles> list_commit_files(rocksdb::DB& db, const fs::path& db_folder) {
   std::vector<rocksdb::LiveFileMetaData> live;
   db.GetLiveFilesMetaData(&live);
-  CommitFiles files;
+  std::vector<CommitFile> files;
   for (const rocksdb::LiveFileMetaData& file : live) {
     const fs::path path = db_folder / file.relative_filename;
     const auto first = commit_of_key(file.smallestkey);
@@ -89,7 +103,7 @@ Result<CommitFiles> list_commit_files(rocksdb::DB& db, const fs::path& db_folder
     return error(StatusCode::corruption, files.back().path.string(),
                  ": not the one file of the newest commit");
   }
-  return files;
+  return CommitFiles(std::move(files));
 }
 
 Result<CommitFiles> list_manifest(const fs::path& db_folder, const fs::path& report_folder,
@@ -114,9 +128,14 @@ std::vector<BackendFile> backend_files(const CommitFiles& files) {
   return result;
 }
 
-BackendFile file_of_commit(const CommitFiles& files, std::uint64_t commit) {
+const CommitFile* find_file(const CommitFiles& files, std::uint64_t commit) {
   const auto file = std::ranges::lower_bound(files, commit, {}, &CommitFile::last_commit);
-  if (file == files.end() || file->first_commit > commit) return {};
+  return file == files.end() || file->first_commit > commit ? nullptr : &*file;
+}
+
+BackendFile file_of_commit(const CommitFiles& files, std::uint64_t commit) {
+  const CommitFile* file = find_file(files, commit);
+  if (file == nullptr) return {};
   return {file->path.string(), file->first_commit, file->last_commit, file->size};
 }
 

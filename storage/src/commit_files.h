@@ -4,10 +4,13 @@
 
 #include <rocksdb/db.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend.h"
@@ -29,7 +32,32 @@ struct CommitFile {
 };
 
 // Ascending, without overlap. The last one is the newest commit's alone, and ends with its record.
-using CommitFiles = std::vector<CommitFile>;
+// Immutable; copies, and lists made by with(), share the files they have in common.
+class CommitFiles {
+ public:
+  CommitFiles() = default;
+  explicit CommitFiles(std::vector<CommitFile> files)
+      : shared_(std::make_shared<std::vector<CommitFile>>(std::move(files))),
+        first_(shared_->data()),
+        size_(shared_->size()) {}
+
+  // This list and one file more. Not at once for lists that share files. O(1), amortised.
+  CommitFiles with(CommitFile file) const;
+
+  const CommitFile* begin() const { return first_; }
+  const CommitFile* end() const { return first_ + size_; }
+  const CommitFile& operator[](std::size_t i) const { return first_[i]; }
+  const CommitFile& back() const { return first_[size_ - 1]; }
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+
+ private:
+  // May hold more than this list's: what others appended, in room that was kept for it, so that
+  // nothing moves.
+  std::shared_ptr<std::vector<CommitFile>> shared_;
+  const CommitFile* first_ = nullptr;
+  std::size_t size_ = 0;
+};
 
 inline std::uint64_t last_commit_of(const CommitFiles& files) {
   return files.empty() ? 0 : files.back().last_commit;
@@ -46,7 +74,8 @@ Result<CommitFiles> list_manifest(const std::filesystem::path& db_folder,
 
 // Backend's view of them.
 std::vector<BackendFile> backend_files(const CommitFiles& files);
-// The file whose range holds a commit; an empty one if there is none.
+// The file whose range holds a commit; null, an empty one, if there is none.
+const CommitFile* find_file(const CommitFiles& files, std::uint64_t commit);
 BackendFile file_of_commit(const CommitFiles& files, std::uint64_t commit);
 
 // Reads every byte of every file (from `folder`) and compares size and digest with the manifest's.

@@ -2,8 +2,10 @@
 // copy_state: one commit of what differs.
 #include "perennial/storage/copy.h"
 
+#include <filesystem>
 #include <memory>
 #include <set>
+#include <system_error>
 
 #include "text.h"
 
@@ -11,7 +13,8 @@ namespace perennial::storage {
 namespace {
 
 Status check_pair(const PageReader& from, const PageStore& to) {
-  if (&from == &to) {
+  std::error_code neither;  // stores in memory have no folder
+  if (&from == &to || std::filesystem::equivalent(from.location(), to.location(), neither)) {
     return error(StatusCode::invalid_argument, from.location(), ": cannot be copied to itself");
   }
   if (to.head().ok() && !(to.identity() == from.identity())) {
@@ -122,6 +125,11 @@ Result<CopyReport> copy_state(const PageReader& from, PageStore& to, const CopyO
   const Result<CommitInfo> source = from.head();
   if (!source.ok()) return source.status();
   if (Status status = check_pair(from, to); !status.ok()) return status;
+  if (const auto* store = dynamic_cast<const PageStore*>(&from)) {  // which may commit meanwhile
+    const Result<std::unique_ptr<PageReader>> state = store->at(source->commit);
+    if (!state.ok()) return state.status();
+    return Copy(**state, to, options).run(*source);
+  }
   return Copy(from, to, options).run(*source);
 }
 

@@ -9,14 +9,33 @@
 #include "page_codec.h"
 
 namespace perennial::storage {
+namespace {
+
+// Of equal ids, the one whose digest is known comes first and stays.
+void remove_duplicates(std::vector<LiveSet::Page>& pages) {
+  std::ranges::sort(pages, {}, [](const LiveSet::Page& p) { return std::pair(p.id, p.base_only); });
+  const auto twice = std::ranges::unique(pages, {}, &LiveSet::Page::id);
+  pages.erase(twice.begin(), twice.end());
+}
+
+}  // namespace
+
+// The same pages come again with every full table: removed as they pile up.
+void LiveSet::add(std::uint64_t commit, const Page& page) {
+  Commit& live = commits_[commit];
+  live.pages.push_back(page);
+  if (live.pages.size() < live.tidy_at) return;
+  remove_duplicates(live.pages);
+  live.tidy_at = std::max<std::size_t>(live.tidy_at, 2 * live.pages.size());
+}
 
 void LiveSet::add(const PageId& id, const PageEntry& entry) {
-  commits_[entry.commit].pages.push_back({id, entry, false});
+  add(entry.commit, {id, entry, false});
   if (!entry.is_delta()) return;
   PageEntry base;
   base.shape = entry.shape;
   base.commit = entry.base;
-  commits_[entry.base].pages.push_back({id, base, true});
+  add(entry.base, {id, base, true});
 }
 
 void LiveSet::add(const std::string& name, const DenseEntry& entry) {
@@ -28,10 +47,7 @@ void LiveSet::add(const std::string& name, const DenseEntry& entry) {
 
 void LiveSet::finish() {
   for (auto& [number, commit] : commits_) {
-    // Of equal ids, the one whose digest is known comes first and stays.
-    std::ranges::sort(commit.pages, {}, [](const Page& p) { return std::pair(p.id, p.base_only); });
-    const auto pages = std::ranges::unique(commit.pages, {}, &Page::id);
-    commit.pages.erase(pages.begin(), pages.end());
+    remove_duplicates(commit.pages);
     std::ranges::stable_sort(commit.chunks, {}, &Chunk::digest);
     const auto chunks = std::ranges::unique(commit.chunks, {}, &Chunk::digest);
     commit.chunks.erase(chunks.begin(), chunks.end());
@@ -44,12 +60,14 @@ void LiveSet::finish() {
 }
 
 Result<LiveSet> LiveSet::collect(
-    const Backend& backend, const State& newest,
+    const Backend& backend, const State& newest, const std::set<std::uint64_t>& pinned,
     const std::function<void(std::uint64_t commit, const Status&)>& broken) {
   LiveSet live;
   live.newest_ = newest.info.commit;
   std::uint64_t known = 0;  // the newest kept commit whose records have all been added
-  for (const auto& [commit, entry] : newest.catalog) {
+  std::set<std::uint64_t> kept = pinned;
+  for (const auto& [commit, entry] : newest.catalog) kept.insert(commit);
+  for (const std::uint64_t commit : kept) {
     // Records back to the full table, or to what is known already.
     std::vector<Record> chain;
     Status failed;

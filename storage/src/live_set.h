@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,12 +37,14 @@ class LiveSet {
     std::vector<Chunk> chunks;
     std::uint64_t record_bytes = 0;  // 0: the record is not needed
     std::uint64_t bytes = 0;         // of all of it
+    std::size_t tidy_at = 4096;      // pages at which duplicates are removed again
   };
 
-  // Reads the records of all commits of `newest`'s catalog. Broken ones are passed to `broken` and
-  // left out; without it the first one ends the collection.
+  // Reads the records of all commits of `newest`'s catalog and of `pinned` ones, which readers may
+  // have kept beyond it. Broken ones are passed to `broken` and left out; without it the first one
+  // ends the collection.
   static Result<LiveSet> collect(
-      const Backend& backend, const State& newest,
+      const Backend& backend, const State& newest, const std::set<std::uint64_t>& pinned = {},
       const std::function<void(std::uint64_t commit, const Status&)>& broken = {});
 
   const std::map<std::uint64_t, Commit>& commits() const { return commits_; }
@@ -52,6 +55,7 @@ class LiveSet {
 
  private:
   void add(const PageId& id, const PageEntry& entry);
+  void add(std::uint64_t commit, const Page& page);
   void add(const std::string& name, const DenseEntry& entry);
   void finish();
   std::map<std::uint64_t, Commit> commits_;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "table_tail.h"
 #include "text.h"
 
 namespace perennial::storage {
@@ -59,10 +58,17 @@ bool starts_with(std::span<const std::byte> bytes, std::string_view text) {
 }  // namespace
 
 Result<PageLocator> PageLocator::read(const std::filesystem::path& path) {
-  Result<std::string> index = read_table_index(path);
+  return parse(read_table_index(path), path.string());
+}
+
+Result<PageLocator> PageLocator::read(const TableBytes& file) {
+  return parse(read_table_index(file), file.name);
+}
+
+Result<PageLocator> PageLocator::parse(Result<std::string> index, const std::string& name) {
   if (!index.ok()) return index.status();
   const auto unknown = [&](const char* what) {
-    return error(StatusCode::corruption, path.string(), ": unexpected index block: ", what);
+    return error(StatusCode::corruption, name, ": unexpected index block: ", what);
   };
   PageLocator locator;
   locator.index_ = std::move(*index);
@@ -95,6 +101,16 @@ Result<PageLocator> PageLocator::read(const std::filesystem::path& path) {
   }
   if (!rest.empty()) return unknown("bytes after its last entry");
   return locator;
+}
+
+std::optional<PageLocator::Extent> PageLocator::first_block() const {
+  if (blocks_.empty()) return std::nullopt;
+  return Extent{blocks_.front().offset, blocks_.front().bytes + kBlockTrailerBytes};
+}
+
+std::optional<PageLocator::Extent> PageLocator::last_block() const {
+  if (blocks_.empty()) return std::nullopt;
+  return Extent{blocks_.back().offset, blocks_.back().bytes + kBlockTrailerBytes};
 }
 
 std::optional<LocatedValue> PageLocator::find(std::string_view key, std::size_t value_bytes) const {

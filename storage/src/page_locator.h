@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "perennial/storage/status.h"
+#include "table_tail.h"
 
 namespace perennial::storage {
 
@@ -34,13 +35,23 @@ class PageLocator {
   // corruption: the tail or the index of the file do not match their checksums, or the index is
   // not one that SstFileWriter makes with the options of this store.
   static Result<PageLocator> read(const std::filesystem::path& path);
+  static Result<PageLocator> read(const TableBytes& file);
 
   // Where the value of `key` lies if the file holds the key, if the value has `value_bytes` and if
   // it fills a block of its own, which every value of more than the 4 KiB of a block does. What
   // lies there must be checked with is_value_of(). O(log blocks), no I/O.
   std::optional<LocatedValue> find(std::string_view key, std::size_t value_bytes) const;
 
+  // Where data blocks lie, with their trailers; nullopt in a file without any.
+  struct Extent {
+    std::uint64_t offset = 0;
+    std::uint64_t bytes = 0;
+  };
+  std::optional<Extent> first_block() const;
+  std::optional<Extent> last_block() const;
+
  private:
+  static Result<PageLocator> parse(Result<std::string> index, const std::string& name);
   struct Block {
     std::uint64_t offset = 0;
     std::uint32_t bytes = 0;  // without its trailer

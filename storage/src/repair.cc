@@ -3,7 +3,6 @@
 #include "perennial/storage/repair.h"
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <ranges>
 
@@ -29,7 +28,15 @@ class Repairer {
   }
 
  private:
+  struct Lost {
+    PageId id;
+    PageShape shape;
+    std::size_t repair = 0;  // its place in the report
+  };
+
+  // What cannot be read for another reason than damage ends the repair: nothing takes its place.
   Status read_pages() {
+    std::vector<Lost> lost;
     for (const PageId& id : store_.pages()) {
       const Result<PageShape> shape = store_.page_shape(id);
       if (!shape.ok()) return shape.status();
@@ -37,53 +44,63 @@ class Repairer {
       const Status status = store_.read_page(id, payload);
       ++report_.pages_read;
       if (status.ok()) continue;
-      Repair repair{to_string(id), status.message()};
-      if (from_copy(id, payload)) {
-        repair.by = Repair::By::copy;
-      } else if (options_.allow_older) {
-        repair.commit = from_older(id, *shape, payload);
-        if (repair.commit != 0) repair.by = Repair::By::older;
-      }
-      if (repair.by != Repair::By::nothing) add(id, *shape, std::move(payload));
-      report_.repairs.push_back(std::move(repair));
+      if (status.code() != StatusCode::corruption) return status;
+      lost.push_back({id, *shape, report_.repairs.size()});
+      report_.repairs.push_back({to_string(id), status.message()});
     }
+    if (options_.copy != nullptr) take_from_copy(lost);
+    if (options_.allow_older) take_older(lost);
+    std::ranges::sort(request_.pages, {}, &PageWrite::id);
     return {};
   }
 
-  void add(const PageId& id, const PageShape& shape, Bytes payload) {
-    request_.pages.push_back(
-        {id, shape, [kept = std::make_shared<const Bytes>(std::move(payload))] {
-           return Result<std::span<const std::byte>>(std::span<const std::byte>(*kept));
-         }});
+  // The bytes are read again when they are committed: they need no memory until then.
+  void add(const Lost& lost, const PageReader& source, std::shared_ptr<const PageReader> owner) {
+    request_.pages.push_back({lost.id, lost.shape,
+                              [id = lost.id, &source, owner = std::move(owner),
+                               payload = std::make_shared<Bytes>(lost.shape.payload_bytes())]()
+                                  -> Result<std::span<const std::byte>> {
+                                Status status = source.read_page(id, *payload);
+                                if (!status.ok()) return status;
+                                return std::span<const std::byte>(*payload);
+                              }});
   }
 
-  bool from_copy(const PageId& id, Bytes& payload) const {
-    if (options_.copy == nullptr) return false;
-    const Result<Digest> lost = store_.page_digest(id);
-    const Result<Digest> copied = options_.copy->page_digest(id);
-    return lost.ok() && copied.ok() && *lost == *copied &&
-           options_.copy->read_page(id, payload).ok();
-  }
-
-  // The commit whose version was taken; 0: none is intact.
-  std::uint64_t from_older(const PageId& id, const PageShape& shape, Bytes& payload) {
-    if (!history_) load_history();
-    for (const auto& reader : *history_) {
-      const Result<PageShape> older = reader->page_shape(id);
-      if (older.ok() && *older == shape && reader->read_page(id, payload).ok()) {
-        return reader->head()->commit;
+  void take_from_copy(std::vector<Lost>& lost) {
+    std::erase_if(lost, [&](const Lost& page) {
+      const Result<Digest> wanted = store_.page_digest(page.id);
+      const Result<Digest> there = options_.copy->page_digest(page.id);
+      Bytes payload(page.shape.payload_bytes());
+      if (!wanted.ok() || !there.ok() || *wanted != *there ||
+          !options_.copy->read_page(page.id, payload).ok()) {
+        return false;
       }
-    }
-    return 0;
+      report_.repairs[page.repair].by = Repair::By::copy;
+      add(page, *options_.copy, nullptr);
+      return true;
+    });
   }
 
-  // Newest first; commits that cannot be loaded are of no help.
-  void load_history() {
-    history_.emplace();
-    const std::vector<CommitInfo> log = store_.log();
+  // From the newest earlier commit whose version is intact; one commit's table at a time, but for
+  // those that something is taken from. Commits that cannot be loaded are of no help.
+  void take_older(std::vector<Lost>& lost) {
+    const std::vector<CommitInfo> log = lost.empty() ? std::vector<CommitInfo>() : store_.log();
     for (const CommitInfo& info : std::views::reverse(log)) {
-      Result<std::unique_ptr<PageReader>> reader = store_.at(info.commit);
-      if (reader.ok()) history_->push_back(std::move(*reader));
+      if (lost.empty()) return;
+      Result<std::unique_ptr<PageReader>> opened = store_.at(info.commit);
+      if (!opened.ok()) continue;
+      const std::shared_ptr<const PageReader> reader = std::move(*opened);
+      std::erase_if(lost, [&](const Lost& page) {
+        const Result<PageShape> shape = reader->page_shape(page.id);
+        Bytes payload(page.shape.payload_bytes());
+        if (!shape.ok() || !(*shape == page.shape) || !reader->read_page(page.id, payload).ok()) {
+          return false;
+        }
+        report_.repairs[page.repair].by = Repair::By::older;
+        report_.repairs[page.repair].commit = info.commit;
+        add(page, *reader, reader);
+        return true;
+      });
     }
   }
 
@@ -92,6 +109,7 @@ class Repairer {
       const Result<Bytes> bytes = store_.read_dense(name);
       ++report_.dense_read;
       if (bytes.ok()) continue;
+      if (bytes.status().code() != StatusCode::corruption) return bytes.status();
       Repair repair{text_of("dense entry '", name, "'"), bytes.status().message()};
       if (options_.copy != nullptr) {
         const Result<Digest> lost = store_.dense_digest(name);
@@ -113,7 +131,6 @@ class Repairer {
   const RepairOptions& options_;
   CommitRequest request_;
   RepairReport report_;
-  std::optional<std::vector<std::unique_ptr<PageReader>>> history_;
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <utility>
 
+#include "state_table.h"
 #include "text.h"
 
 namespace perennial::storage {
@@ -100,6 +101,53 @@ Result<std::vector<Source>> list_pages(const std::vector<const PageReader*>& rea
   return pages;
 }
 
+// The digest that the whole has if every part is as it was cut.
+Result<Digest> digest_of_whole(const PageReader& first, const std::vector<Source>& pages) {
+  StateTable::Builder table;
+  for (const Source& source : pages) {
+    const Result<PageShape> shape = source.reader->page_shape(source.id);
+    if (!shape.ok()) return shape.status();
+    const Result<Digest> digest = source.reader->page_digest(source.id);
+    if (!digest.ok()) return digest.status();
+    table.set(source.id, {*shape, *digest, 1, 0, 0});
+  }
+  DenseTable dense;
+  for (const std::string& name : first.dense_names()) {
+    if (name == kPartEntry) continue;
+    const Result<Bytes> bytes = first.read_dense(name);
+    if (!bytes.ok()) return bytes.status();
+    DenseEntry entry;
+    entry.size = bytes->size();
+    for (std::size_t at = 0; at < bytes->size(); at += kChunkBytes) {
+      const std::size_t size = std::min(kChunkBytes, bytes->size() - at);
+      entry.chunks.push_back({digest_of(std::span(*bytes).subspan(at, size)), 1});
+    }
+    dense.emplace(name, std::move(entry));
+  }
+  table.set_dense(std::move(dense));
+  return table.build().digest();
+}
+
+struct Whole {
+  std::vector<const PageReader*> readers;  // in the order of their parts
+  std::string state;
+  std::vector<Source> pages;
+};
+
+Result<Whole> check_whole(const std::vector<const PageReader*>& from) {
+  auto ordered = whole_of(from);
+  if (!ordered.ok()) return ordered.status();
+  Result<std::vector<Source>> pages = list_pages(ordered->first);
+  if (!pages.ok()) return pages.status();
+  const Result<Digest> digest = digest_of_whole(*ordered->first[0], *pages);
+  if (!digest.ok()) return digest.status();
+  if (digest->hex() != ordered->second) {
+    return error(StatusCode::invalid_argument, "the parts were cut from state ", ordered->second,
+                 " and make ", digest->hex(), ": one of them was changed since");
+  }
+  return Whole{std::move(ordered->first), std::move(ordered->second), std::move(*pages)};
+}
+
 // Where the parts end, in `pages`: about equal, never within a row.
 std::vector<std::size_t> cut(const std::vector<Source>& pages, std::size_t parts) {
   std::vector<std::size_t> ends;
@@ -117,6 +165,12 @@ std::vector<std::size_t> cut(const std::vector<Source>& pages, std::size_t parts
 
 }  // namespace
 
+Result<std::string> check_parts(const std::vector<const PageReader*>& from) {
+  Result<Whole> whole = check_whole(from);
+  if (!whole.ok()) return whole.status();
+  return std::move(whole->state);
+}
+
 Result<ReshardReport> reshard(const std::vector<const PageReader*>& from,
                               const std::vector<PageStore*>& to, const ReshardOptions& options) {
   if (to.empty()) return error(StatusCode::invalid_argument, "no store to write to was given");
@@ -127,12 +181,9 @@ Result<ReshardReport> reshard(const std::vector<const PageReader*>& from,
                    ": a store to write to must be empty, and given once");
     }
   }
-  const auto whole = whole_of(from);
+  Result<Whole> whole = check_whole(from);
   if (!whole.ok()) return whole.status();
-  const auto& [readers, state] = *whole;
-  Result<std::vector<Source>> listed = list_pages(readers);
-  if (!listed.ok()) return listed.status();
-  std::vector<Source> pages = std::move(*listed);
+  auto& [readers, state, pages] = *whole;
   const std::vector<std::size_t> ends = cut(pages, to.size());
 
   CommitRequest dense;
@@ -178,12 +229,6 @@ Result<ReshardReport> reshard(const std::vector<const PageReader*>& from,
     report.pages.push_back(request.pages.size());
     const Result<CommitInfo> info = to[part]->commit(request);
     if (!info.ok()) return info.status();
-    if (to.size() == 1) {
-      if (info->state_digest.hex() != state) {
-        return error(StatusCode::corruption, to[0]->location(), ": the whole has state digest ",
-                     info->state_digest.hex(), ", the parts were cut from ", state);
-      }
-    }
   }
   return report;
 }

@@ -8,8 +8,10 @@
 #include <utility>
 
 #include "env_files.h"
+#include "keys.h"
 #include "rocksdb_recovery.h"
 #include "rocksdb_support.h"
+#include "store_file_system.h"
 #include "store_views.h"
 #include "text.h"
 
@@ -21,8 +23,11 @@ RocksdbBackend::RocksdbBackend(StoreFolder folder, const RocksdbStoreOptions& op
     : folder_(std::move(folder)),
       options_(options),
       seam_(std::move(seam)),
-      env_(seam_.env != nullptr ? seam_.env : rocksdb::Env::Default()),
-      lock_(std::move(lock)) {}
+      owned_env_(make_store_env(seam_.env != nullptr ? *seam_.env : *rocksdb::Env::Default(),
+                                ManifestEnd::cut)),
+      env_(owned_env_.get()),
+      lock_(std::move(lock)),
+      tables_(env_->GetFileSystem(), options.direct_reads) {}
 
 RocksdbBackend::~RocksdbBackend() {
   abandon();
@@ -36,8 +41,11 @@ RocksdbBackend::FilesPtr RocksdbBackend::commit_files() const {
 
 void RocksdbBackend::set_files(CommitFiles files) {
   auto fresh = std::make_shared<const CommitFiles>(std::move(files));
-  const std::lock_guard lock(mutex_);
-  files_.swap(fresh);
+  {
+    const std::lock_guard lock(mutex_);
+    files_.swap(fresh);
+  }
+  tables_.keep_only(nullptr);  // the names of files that came to nothing are given out again
 }
 
 Status RocksdbBackend::refresh_files(rocksdb::DB& db) {
@@ -47,6 +55,12 @@ Status RocksdbBackend::refresh_files(rocksdb::DB& db) {
   if (!files.ok()) return files.status();
   files_ = std::make_shared<const CommitFiles>(std::move(*files));
   return {};
+}
+
+void RocksdbBackend::add_file(CommitFile file) {
+  const std::lock_guard lock(mutex_);
+  if (last_commit_of(*files_) >= file.last_commit) return;  // a rewrite listed it meanwhile
+  files_ = std::make_shared<const CommitFiles>(files_->with(std::move(file)));
 }
 
 Status RocksdbBackend::closed_why() const {
@@ -63,6 +77,7 @@ rocksdb::Options RocksdbBackend::database_options() const {
   rocksdb::Options options = make_rocksdb_options(env_);
   options.use_direct_reads = options_.direct_reads;
   options.compaction_filter_factory = filters_;
+  options.listeners = {listener_};
   return options;
 }
 
@@ -160,7 +175,7 @@ Status RocksdbBackend::add_and_open(std::optional<fs::path> next) {
   sweep_views(folder_, *env_);
   if (Status status = open_database(); !status.ok()) return status;
   if (next) {
-    if (Status status = ingest(last + 1, ""); !status.ok()) return status;
+    if (Status status = ingest(last + 1, nullptr); !status.ok()) return status;
     clear_stage(last + 1, std::nullopt);
   }
   return {};
@@ -216,6 +231,19 @@ Status RocksdbBackend::reopen() {
 Status RocksdbBackend::get(const std::string& key, const Visit& visit) const {
   const DbGate::Use db = gate_.enter();
   if (!db) return closed_why();
+  return read_key(*db, key, visit);
+}
+
+Status RocksdbBackend::get_known(const std::string& key, std::size_t value_bytes,
+                                 const Visit& visit) const {
+  const DbGate::Use db = gate_.enter();
+  if (!db) return closed_why();
+  const std::uint64_t age = tables_.age();
+  const FilesPtr files = commit_files();
+  const CommitFile* file = find_file(*files, commit_of_key(key).value_or(0));
+  if (file != nullptr && tables_.read(age, file->path, key, value_bytes, visit)) {
+    return {};
+  }
   return read_key(*db, key, visit);
 }
 

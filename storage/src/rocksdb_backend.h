@@ -3,6 +3,7 @@
 #pragma once
 
 #include <rocksdb/db.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/sst_file_writer.h>
 
 #include <atomic>
@@ -11,6 +12,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "backend.h"
 #include "commit_files.h"
@@ -19,8 +21,23 @@
 #include "rocksdb_store_internal.h"
 #include "store_folder.h"
 #include "store_lock.h"
+#include "table_reads.h"
 
 namespace perennial::storage {
+
+// Remembers the name that the last ingested file got in db/. On the thread that ingests.
+class IngestListener final : public rocksdb::EventListener {
+ public:
+  void OnExternalFileIngested(rocksdb::DB*,
+                              const rocksdb::ExternalFileIngestionInfo& info) override {
+    path_ = info.internal_file_path;
+  }
+  // Empty if there was none since it was last asked.
+  std::filesystem::path take() { return std::exchange(path_, {}); }
+
+ private:
+  std::string path_;
+};
 
 // Thread-safety as Backend's: one thread commits and reopens, one rewrites and removes, any read.
 // The thread that commits owns db_; the others use it through gate_.
@@ -40,6 +57,9 @@ class RocksdbBackend final : public Backend {
   rocksdb::Env& env() const { return *env_; }
 
   Status get(const std::string& key, const Visit& visit) const override;
+  Status get_known(const std::string& key, std::size_t value_bytes,
+                   const Visit& visit) const override;
+  std::uint64_t single_reads() const override { return tables_.answered(); }
   std::uint64_t last_commit() const override { return last_commit_of(*commit_files()); }
   std::vector<BackendFile> files() const override { return backend_files(*commit_files()); }
   BackendFile file_of(std::uint64_t commit) const override {
@@ -69,6 +89,8 @@ class RocksdbBackend final : public Backend {
   void set_files(CommitFiles files);
   // Lists the files of `db` anew.
   Status refresh_files(rocksdb::DB& db);
+  // Adds the file of the commit that was just ingested, unless it is listed already.
+  void add_file(CommitFile file);
   Status closed_why() const;
   void set_closed_why(Status why);
 
@@ -81,8 +103,9 @@ class RocksdbBackend final : public Backend {
   void clear_stage(std::optional<std::uint64_t> keep, std::optional<std::uint64_t> also_keep);
   void remove_empty_logs();
   Status finish_file(rocksdb::ExternalSstFileInfo& info);
-  // Hands the staged file of a commit to RocksDB. `digest` may be empty: then it is computed.
-  Status ingest(std::uint64_t commit, const std::string& digest);
+  // Hands the staged file of a commit to RocksDB. `built` is what its writer said; where that is
+  // not known, null.
+  Status ingest(std::uint64_t commit, const rocksdb::ExternalSstFileInfo* built);
   // Closes, looks at the store and opens it again without adding what is staged. Where that fails
   // and no commit is in question, reads go on.
   enum class InQuestion { nothing, last_commit };
@@ -101,12 +124,15 @@ class RocksdbBackend final : public Backend {
   StoreFolder folder_;
   RocksdbStoreOptions options_;
   StoreSeam seam_;
+  std::unique_ptr<rocksdb::Env> owned_env_;
   rocksdb::Env* env_;
   std::unique_ptr<StoreLock> lock_;  // outlives db_
+  std::shared_ptr<IngestListener> listener_ = std::make_shared<IngestListener>();
   std::shared_ptr<RewriteFilterFactory> filters_ = std::make_shared<RewriteFilterFactory>();
   std::unique_ptr<rocksdb::DB> db_;
   bool writable_ = false;  // db_ was opened for writing
   DbGate gate_;
+  TableReads tables_;  // of what files_ lists
   std::optional<std::filesystem::path> next_;
 
   mutable std::mutex mutex_;  // of the next three

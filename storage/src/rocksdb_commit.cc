@@ -78,7 +78,7 @@ Status RocksdbBackend::finish_file(rocksdb::ExternalSstFileInfo& info) {
   return rename_file(*env_, path, folder_.staged(building_));
 }
 
-Status RocksdbBackend::ingest(std::uint64_t commit, const std::string& digest) {
+Status RocksdbBackend::ingest(std::uint64_t commit, const rocksdb::ExternalSstFileInfo* built) {
   const std::string link = folder_.ingesting(commit).string();
   if (Status status = link_file(*env_, folder_.staged(commit), link); !status.ok()) return status;
   rocksdb::IngestExternalFileArg argument;
@@ -92,15 +92,29 @@ Status RocksdbBackend::ingest(std::uint64_t commit, const std::string& digest) {
   argument.options.write_global_seqno = false;
   argument.options.fail_if_not_bottommost_level = true;
   argument.options.verify_file_checksum = false;  // it was computed from what was written
-  if (!digest.empty()) {
-    argument.files_checksums = {digest};
+  if (built != nullptr) {
+    argument.files_checksums = {built->file_checksum};
     argument.files_checksum_func_names = {kFileDigestName};
   }
+  (void)listener_->take();
   seam_.enter(Phase::ingest);
   const rocksdb::Status ingested = db_->IngestExternalFiles({argument});
   remove_one(*env_, link);
   if (!ingested.ok()) return from_rocksdb(ingested, folder_.staged(commit).string());
-  return refresh_files(*db_);
+  const fs::path name = listener_->take().filename();
+  if (built == nullptr || name.empty()) return refresh_files(*db_);
+  // Listing all files would take longer with every commit.
+  CommitFile file;
+  file.path = folder_.db() / name;
+  file.first_commit = file.last_commit = commit;
+  file.size = built->file_size;
+  file.level = db_->NumberLevels() - 1;
+  file.first_key = built->smallest_key;
+  file.last_key = built->largest_key;
+  file.digest_name = kFileDigestName;
+  file.digest = built->file_checksum;
+  add_file(std::move(file));
+  return {};
 }
 
 Status RocksdbBackend::publish() {
@@ -118,7 +132,7 @@ Status RocksdbBackend::publish() {
     return status;
   }
   writer_.reset();
-  status = ingest(commit, info.file_checksum);
+  status = ingest(commit, &info);
   if (!status.ok()) {
     // The commit may be there or not, and the handle is not safe to use any more.
     if (Status reopened = reopen_and_look(InQuestion::last_commit); !reopened.ok()) {

@@ -62,7 +62,7 @@ Status add_sizes(const fs::path& folder, std::set<std::pair<dev_t, ino_t>>& seen
 Result<CommitFiles> RocksdbBackend::choose(const std::vector<BackendFile>& wanted,
                                            bool neighbours) const {
   const FilesPtr files = commit_files();
-  CommitFiles chosen;
+  std::vector<CommitFile> chosen;
   std::set<std::size_t> places;
   for (const BackendFile& file : wanted) {
     const auto found = std::ranges::find(*files, file.first_commit, &CommitFile::first_commit);
@@ -80,7 +80,7 @@ Result<CommitFiles> RocksdbBackend::choose(const std::vector<BackendFile>& wante
     return error(StatusCode::invalid_argument, location(), ": not neighbouring files");
   }
   for (const std::size_t place : places) chosen.push_back((*files)[place]);
-  return chosen;
+  return CommitFiles(std::move(chosen));
 }
 
 Status RocksdbBackend::change_files(rocksdb::DB& db, const CommitFiles& old, RewriteJob& job,
@@ -99,6 +99,7 @@ Status RocksdbBackend::change_files(rocksdb::DB& db, const CommitFiles& old, Rew
                                  : from_rocksdb(status, location()));
   }
   if (Status refreshed = refresh_files(db); !refreshed.ok()) return suspect(refreshed);
+  tables_.keep_only(commit_files().get());
   seam_.enter(Phase::purge);
   if (status = db.EnableFileDeletions(/*force=*/false); !status.ok()) {
     return from_rocksdb(status, location());

@@ -14,9 +14,12 @@
 
 #include "commit_files.h"
 #include "env_files.h"
+#include "keys.h"
 #include "rocksdb_recovery.h"
 #include "rocksdb_support.h"
+#include "store_file_system.h"
 #include "store_views.h"
+#include "table_reads.h"
 #include "table_tail.h"
 #include "text.h"
 
@@ -46,16 +49,29 @@ Status read_only_error() { return {StatusCode::invalid_argument, "a view is read
 
 class ViewBackend final : public Backend {
  public:
-  ViewBackend(StoreFolder folder, std::unique_ptr<ViewFolder> view, CommitFiles files,
-              std::unique_ptr<rocksdb::DB> db)
+  ViewBackend(StoreFolder folder, std::unique_ptr<rocksdb::Env> env,
+              std::unique_ptr<ViewFolder> view, CommitFiles files, std::unique_ptr<rocksdb::DB> db,
+              bool direct)
       : folder_(std::move(folder)),
+        env_(std::move(env)),
         view_(std::move(view)),
         files_(std::move(files)),
-        db_(std::move(db)) {}
+        db_(std::move(db)),
+        tables_(env_->GetFileSystem(), direct) {}
 
   Status get(const std::string& key, const Visit& visit) const override {
     return as_in(folder_, links(), read_key(*db_, key, visit));
   }
+  Status get_known(const std::string& key, std::size_t value_bytes,
+                   const Visit& visit) const override {
+    const CommitFile* file = find_file(files_, commit_of_key(key).value_or(0));
+    if (file != nullptr &&
+        tables_.read(0, links() / file->path.filename(), key, value_bytes, visit)) {
+      return {};
+    }
+    return get(key, visit);
+  }
+  std::uint64_t single_reads() const override { return tables_.answered(); }
   std::uint64_t last_commit() const override { return last_commit_of(files_); }
   std::vector<BackendFile> files() const override { return backend_files(files_); }
   BackendFile file_of(std::uint64_t commit) const override {
@@ -98,9 +114,11 @@ class ViewBackend final : public Backend {
   fs::path links() const { return view_ != nullptr ? view_->path() : folder_.db(); }
 
   StoreFolder folder_;
+  std::unique_ptr<rocksdb::Env> env_;
   std::unique_ptr<ViewFolder> view_;  // outlives db_; null: reads db/ itself
   CommitFiles files_;
   std::unique_ptr<rocksdb::DB> db_;
+  TableReads tables_;
 };
 
 Result<std::unique_ptr<rocksdb::DB>> open_links(const fs::path& links, const ViewOptions& options,
@@ -175,24 +193,28 @@ Attempt link_files(const StoreFolder& folder, const fs::path& links, rocksdb::En
 
 // Reads db/ itself: nothing may be written there, so nothing vanishes.
 Result<std::unique_ptr<Backend>> open_in_place(const StoreFolder& folder,
-                                               const ViewOptions& options, rocksdb::Env* env) {
+                                               const ViewOptions& options,
+                                               std::unique_ptr<rocksdb::Env> env) {
   if (const std::string holder = lock_holder(folder.lock()); !holder.empty()) {
     return error(StatusCode::busy, folder.lock().string(), ": held by ", holder,
                  "; reading beside it needs permission to write to ", folder.views().string());
   }
-  Result<Inspection> inspection = inspect_store(folder, env);
+  Result<Inspection> inspection = inspect_store(folder, env.get());
   if (!inspection.ok()) return inspection.status();
-  Result<std::unique_ptr<rocksdb::DB>> db = open_links(folder.db(), options, env);
+  Result<std::unique_ptr<rocksdb::DB>> db = open_links(folder.db(), options, env.get());
   if (!db.ok()) return db.status();
   return std::unique_ptr<Backend>(
-      std::make_unique<ViewBackend>(folder, nullptr, std::move(inspection->files), std::move(*db)));
+      std::make_unique<ViewBackend>(folder, std::move(env), nullptr, std::move(inspection->files),
+                                    std::move(*db), options.direct_reads));
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Backend>> open_view(const StoreFolder& folder, const ViewOptions& options,
                                            const StoreSeam& seam) {
-  rocksdb::Env* env = seam.env != nullptr ? seam.env : rocksdb::Env::Default();
+  // A view does not look for what a cut manifest lost.
+  std::unique_ptr<rocksdb::Env> env = make_store_env(
+      seam.env != nullptr ? *seam.env : *rocksdb::Env::Default(), ManifestEnd::as_it_is);
   const Result<FolderState> state = look_at_folder(folder);
   if (!state.ok()) return state.status();
   if (Status status = check_mode(folder, *state, OpenMode::existing); !status.ok()) return status;
@@ -202,7 +224,7 @@ Result<std::unique_ptr<Backend>> open_view(const StoreFolder& folder, const View
   }
   Result<std::unique_ptr<ViewFolder>> view = ViewFolder::make(folder);
   if (!view.ok()) return view.status();
-  if (*view == nullptr) return open_in_place(folder, options, env);
+  if (*view == nullptr) return open_in_place(folder, options, std::move(env));
   const fs::path links = (*view)->path();
 
   Attempt attempt;
@@ -211,7 +233,7 @@ Result<std::unique_ptr<Backend>> open_view(const StoreFolder& folder, const View
       (*view)->clear();
       std::this_thread::sleep_for(std::min(std::chrono::milliseconds(i), kLongestPause));
     }
-    attempt = link_files(folder, links, env);
+    attempt = link_files(folder, links, env.get());
     if (attempt.status.ok() || !attempt.vanished) break;
   }
   if (!attempt.status.ok()) return attempt.status;
@@ -220,10 +242,11 @@ Result<std::unique_ptr<Backend>> open_view(const StoreFolder& folder, const View
       return as_in(folder, links, status);
     }
   }
-  Result<std::unique_ptr<rocksdb::DB>> db = open_links(links, options, env);
+  Result<std::unique_ptr<rocksdb::DB>> db = open_links(links, options, env.get());
   if (!db.ok()) return as_in(folder, links, db.status());
   return std::unique_ptr<Backend>(std::make_unique<ViewBackend>(
-      folder, std::move(*view), std::move(attempt.files), std::move(*db)));
+      folder, std::move(env), std::move(*view), std::move(attempt.files), std::move(*db),
+      options.direct_reads));
 }
 
 }  // namespace perennial::storage

@@ -25,11 +25,13 @@ Status as_damage(const Status& status, const std::string& what) {
 // One stored value, checked by its header; `use(body, digest)`.
 template <class Use>
 Status read_body(const Backend& backend, const PageId& id, const PageEntry& entry, Use&& use) {
-  return backend.get(page_key(entry.commit, id), [&](std::span<const std::byte> value) {
-    Digest digest;
-    const Result<std::span<const std::byte>> body = check_page_value(value, id, entry, digest);
-    return body.ok() ? use(*body, digest) : body.status();
-  });
+  const std::size_t value_bytes = kPageHeaderBytes + stored_bytes(entry);
+  return backend.get_known(
+      page_key(entry.commit, id), value_bytes, [&](std::span<const std::byte> value) {
+        Digest digest;
+        const Result<std::span<const std::byte>> body = check_page_value(value, id, entry, digest);
+        return body.ok() ? use(*body, digest) : body.status();
+      });
 }
 
 PageEntry base_of(const PageEntry& delta) {
@@ -103,12 +105,14 @@ Result<Bytes> read_dense(const Backend& backend, const State& state, const std::
   // Not entry.size at once: the chunks that are really there bound what is allocated.
   for (std::size_t i = 0; i < entry.chunks.size(); ++i) {
     const ChunkRef& chunk = entry.chunks[i];
-    Status status =
-        backend.get(chunk_key(chunk.commit, chunk.digest), [&](std::span<const std::byte> value) {
-          Status check = check_chunk(value, entry.chunk_bytes(i), chunk.digest);
-          if (check.ok()) bytes.insert(bytes.end(), value.begin(), value.end());
-          return check;
-        });
+    Status status = backend.get_known(chunk_key(chunk.commit, chunk.digest), entry.chunk_bytes(i),
+                                      [&](std::span<const std::byte> value) {
+                                        Status check =
+                                            check_chunk(value, entry.chunk_bytes(i), chunk.digest);
+                                        if (check.ok())
+                                          bytes.insert(bytes.end(), value.begin(), value.end());
+                                        return check;
+                                      });
     if (!status.ok()) {
       return as_damage(status, text_of("dense entry '", name, "' chunk ", i, " (",
                                        where(backend, chunk.commit), ")"));
@@ -178,16 +182,10 @@ Result<std::uint64_t> resolve_in(const State& state, const std::string& name) {
   return error(StatusCode::not_found, "no snapshot or commit '", name, "'");
 }
 
-StateReader::StateReader(const Backend& backend, StatePtr state, StatePtr newest,
-                         std::function<void()> on_close)
-    : backend_(backend),
-      state_(std::move(state)),
-      newest_(std::move(newest)),
-      on_close_(std::move(on_close)) {}
+StateReader::StateReader(const Backend& backend, StatePtr state, Store store)
+    : backend_(backend), state_(std::move(state)), store_(std::move(store)) {}
 
-StateReader::~StateReader() {
-  if (on_close_) on_close_();
-}
+StateReader::~StateReader() { store_.on_close(); }
 
 bool StateReader::contains(const PageId& id) const { return state_->table.find(id) != nullptr; }
 
@@ -237,15 +235,15 @@ Result<CommitInfo> StateReader::head() const {
 }
 
 std::vector<CommitInfo> StateReader::log() const {
-  return log_of(backend_, *state_, newest_->catalog);
+  return log_of(backend_, *state_, store_.newest()->catalog);
 }
 
 Result<std::uint64_t> StateReader::resolve(const std::string& name) const {
-  return resolve_in(*newest_, name);
+  return resolve_in(*store_.newest(), name);
 }
 
 Result<VerifyReport> StateReader::verify(const VerifyOptions& options) {
-  return verify_history(backend_, *newest_, options);
+  return store_.verify(options);
 }
 
 Result<std::uint64_t> StateReader::size_bytes() const { return backend_.size_bytes(); }
@@ -274,8 +272,13 @@ Result<std::unique_ptr<PageReader>> make_reader(std::unique_ptr<Backend> backend
   backend->pin(state->info.commit);
   const Backend& kept = *backend;
   return std::unique_ptr<PageReader>(std::make_unique<StateReader>(
-      kept, std::move(state), std::move(newest),
-      [owner = std::shared_ptr<Backend>(std::move(backend))]() mutable { owner.reset(); }));
+      kept, std::move(state),
+      StateReader::Store{
+          [newest] { return newest; },
+          [&kept, newest](const VerifyOptions& options) {
+            return verify_history(kept, *newest, options);
+          },
+          [owner = std::shared_ptr<Backend>(std::move(backend))]() mutable { owner.reset(); }}));
 }
 
 }  // namespace perennial::storage

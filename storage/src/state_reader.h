@@ -32,11 +32,15 @@ Digest digest_of(const DenseEntry& entry);
 Result<VerifyReport> verify_history(const Backend& backend, const State& newest,
                                     const VerifyOptions& options);
 
-// The state of one commit, in the history that `newest` lists. Calls `on_close` when it goes.
+// The state of one commit, in the history of the store it belongs to.
 class StateReader final : public PageReader {
  public:
-  StateReader(const Backend& backend, StatePtr state, StatePtr newest,
-              std::function<void()> on_close);
+  struct Store {
+    std::function<StatePtr()> newest;  // its history
+    std::function<Result<VerifyReport>(const VerifyOptions&)> verify;
+    std::function<void()> on_close;  // called when the reader goes
+  };
+  StateReader(const Backend& backend, StatePtr state, Store store);
   ~StateReader() override;
   StateReader(const StateReader&) = delete;
   StateReader& operator=(const StateReader&) = delete;
@@ -62,8 +66,7 @@ class StateReader final : public PageReader {
  private:
   const Backend& backend_;
   StatePtr state_;
-  StatePtr newest_;
-  std::function<void()> on_close_;
+  Store store_;
 };
 
 // Loads the state of a snapshot name, a commit number, or (empty) the newest commit from a backend

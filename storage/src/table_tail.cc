@@ -49,44 +49,28 @@ std::optional<Handle> take_handle(std::string_view& text) {
 }
 
 // A block without its trailer; nullopt if it is not inside the file or its checksum is wrong.
-std::optional<std::string> read_block(std::ifstream& file, const Handle& handle,
-                                      std::uint64_t file_size) {
+std::optional<std::string> read_block(const TableBytes& file, const Handle& handle) {
   constexpr std::uint64_t kLargest = std::uint64_t{64} << 20;
-  if (handle.size > kLargest || handle.offset > file_size ||
-      handle.size + kBlockTrailerBytes + kFooterBytes > file_size - handle.offset) {
+  if (handle.size > kLargest || handle.offset > file.size ||
+      handle.size + kBlockTrailerBytes + kFooterBytes > file.size - handle.offset) {
     return std::nullopt;
   }
   std::string block(handle.size + kBlockTrailerBytes, '\0');
-  file.seekg(static_cast<std::streamoff>(handle.offset));
-  if (!file.read(block.data(), static_cast<std::streamsize>(block.size()))) return std::nullopt;
-  // RocksDB's kXXH3: the hash of the block, then the compression type mixed in by a multiplication.
-  constexpr std::uint32_t kLastBytePrime = 0x6b9083d9;
-  const auto type = static_cast<unsigned char>(block[handle.size]);
-  const std::uint32_t expected =
-      static_cast<std::uint32_t>(XXH3_64bits(block.data(), handle.size)) ^ (type * kLastBytePrime);
-  std::uint32_t stored = 0;
-  for (int i = 3; i >= 0; --i) {
-    stored = stored << 8 | static_cast<unsigned char>(block[handle.size + 1 + std::size_t(i)]);
-  }
-  if (stored != expected) return std::nullopt;
+  if (!file.read(handle.offset, block)) return std::nullopt;
+  if (!is_block(block)) return std::nullopt;
   block.resize(handle.size);
   return block;
 }
 
-// What check_table_tail() says; leaves the handle of the index and the file's size.
-Status read_tail(const std::filesystem::path& path, std::ifstream& file, Handle& index,
-                 std::uint64_t& size) {
+// What check_table_tail() says; leaves the handle of the index.
+Status read_tail(const TableBytes& file, Handle& index) {
   const auto damaged = [&](const char* what) {
-    return error(StatusCode::corruption, path.string(), ": damaged ", what);
+    return error(StatusCode::corruption, file.name, ": damaged ", what);
   };
-  file.open(path, std::ios::binary | std::ios::ate);
-  if (!file) return error(StatusCode::io_error, path.string(), ": cannot be opened");
-  size = static_cast<std::uint64_t>(file.tellg());
-  if (size < kFooterBytes) return damaged("table file: shorter than a footer");
+  if (file.size < kFooterBytes) return damaged("table file: shorter than a footer");
   std::string footer(kFooterBytes, '\0');
-  file.seekg(static_cast<std::streamoff>(size - kFooterBytes));
-  if (!file.read(footer.data(), kFooterBytes)) {
-    return error(StatusCode::io_error, path.string(), ": cannot be read");
+  if (!file.read(file.size - kFooterBytes, footer)) {
+    return error(StatusCode::io_error, file.name, ": cannot be read");
   }
   std::string_view handles(footer.data() + kHandlesAt, kVersionAt - kHandlesAt);
   const auto metaindex_at = take_handle(handles);
@@ -95,36 +79,67 @@ Status read_tail(const std::filesystem::path& path, std::ifstream& file, Handle&
       !metaindex_at || !index_at || handles.find_first_not_of('\0') != std::string_view::npos) {
     return damaged("footer");
   }
-  const auto metaindex = read_block(file, *metaindex_at, size);
+  const auto metaindex = read_block(file, *metaindex_at);
   if (!metaindex) return damaged("metaindex block");
   const std::size_t key = metaindex->find(kPropertiesKey);
   if (key == std::string::npos) return damaged("metaindex block: it lists no properties");
   std::string_view value = std::string_view(*metaindex).substr(key + kPropertiesKey.size());
   const auto properties_at = take_handle(value);
-  if (!properties_at || !read_block(file, *properties_at, size)) {
-    return damaged("properties block");
-  }
+  if (!properties_at || !read_block(file, *properties_at)) return damaged("properties block");
   index = *index_at;
   return {};
 }
 
+// The bytes of a file that `file` opens.
+Result<TableBytes> bytes_of(const std::filesystem::path& path, std::ifstream& file) {
+  file.open(path, std::ios::binary | std::ios::ate);
+  if (!file) return error(StatusCode::io_error, path.string(), ": cannot be opened");
+  TableBytes bytes;
+  bytes.name = path.string();
+  bytes.size = static_cast<std::uint64_t>(file.tellg());
+  bytes.read = [&file](std::uint64_t offset, std::span<char> into) {
+    file.seekg(static_cast<std::streamoff>(offset));
+    return bool(file.read(into.data(), static_cast<std::streamsize>(into.size())));
+  };
+  return bytes;
+}
+
 }  // namespace
+
+bool is_block(std::string_view block) {
+  if (block.size() < kBlockTrailerBytes) return false;
+  const std::size_t size = block.size() - kBlockTrailerBytes;
+  // RocksDB's kXXH3: the hash of the block, then the compression type mixed in by a multiplication.
+  constexpr std::uint32_t kLastBytePrime = 0x6b9083d9;
+  const auto type = static_cast<unsigned char>(block[size]);
+  const std::uint32_t expected =
+      static_cast<std::uint32_t>(XXH3_64bits(block.data(), size)) ^ (type * kLastBytePrime);
+  std::uint32_t stored = 0;
+  for (int i = 3; i >= 0; --i) {
+    stored = stored << 8 | static_cast<unsigned char>(block[size + 1 + std::size_t(i)]);
+  }
+  return stored == expected;
+}
 
 Status check_table_tail(const std::filesystem::path& path) {
   std::ifstream file;
+  const Result<TableBytes> bytes = bytes_of(path, file);
   Handle index;
-  std::uint64_t size = 0;
-  return read_tail(path, file, index, size);
+  return bytes.ok() ? read_tail(*bytes, index) : bytes.status();
+}
+
+Result<std::string> read_table_index(const TableBytes& file) {
+  Handle handle;
+  if (Status status = read_tail(file, handle); !status.ok()) return status;
+  std::optional<std::string> index = read_block(file, handle);
+  if (!index) return error(StatusCode::corruption, file.name, ": damaged index block");
+  return std::move(*index);
 }
 
 Result<std::string> read_table_index(const std::filesystem::path& path) {
   std::ifstream file;
-  Handle handle;
-  std::uint64_t size = 0;
-  if (Status status = read_tail(path, file, handle, size); !status.ok()) return status;
-  std::optional<std::string> index = read_block(file, handle, size);
-  if (!index) return error(StatusCode::corruption, path.string(), ": damaged index block");
-  return std::move(*index);
+  const Result<TableBytes> bytes = bytes_of(path, file);
+  return bytes.ok() ? read_table_index(*bytes) : bytes.status();
 }
 
 }  // namespace perennial::storage

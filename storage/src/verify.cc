@@ -99,7 +99,7 @@ Result<VerifyReport> verify_history(const Backend& backend, const State& newest,
   backend.verify_files(report.damage, tick);
   if (!report.finished) return report;
   const Result<LiveSet> live =
-      LiveSet::collect(backend, newest, [&](std::uint64_t commit, const Status& status) {
+      LiveSet::collect(backend, newest, {}, [&](std::uint64_t commit, const Status& status) {
         report.damage.push_back({backend.file_of(commit).path,
                                  text_of("record of commit ", commit, ": ", status.message()),
                                  {},

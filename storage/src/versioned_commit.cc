@@ -298,8 +298,8 @@ std::future<Result<CommitInfo>> VersionedStore::commit_async(CommitRequest reque
   }
   auto flight = std::make_shared<std::promise<void>>();
   flight_ = flight->get_future().share();
-  boost::asio::post(commit_thread_, [this, promise, flight,
-                                     owned = std::make_shared<CommitRequest>(std::move(request))] {
+  boost::asio::post(*commit_thread_, [this, promise, flight,
+                                      owned = std::make_shared<CommitRequest>(std::move(request))] {
     try {
       Result<CommitInfo> result = build_and_publish(*owned);
       flight->set_value();

@@ -14,6 +14,8 @@ namespace {
 
 using Files = std::vector<BackendFile>;
 
+constexpr std::size_t kLongestRun = 64;
+
 std::uint64_t bytes_of(const Files& files) {
   std::uint64_t bytes = 0;
   for (const BackendFile& file : files) bytes += file.bytes;
@@ -80,6 +82,8 @@ Plan make_plan(Files files, const LiveSet& live, const ReclaimOptions& options) 
   for (const BackendFile& file : files) {
     if (options.fold_files > 0 && file.bytes < options.fold_bytes) {
       run.push_back(file);
+      // A group is done at one go: not too long, so that stopping does not wait.
+      if (run.size() == kLongestRun) end_run(run, wanted, options.fold_files, plan);
       continue;
     }
     end_run(run, wanted, options.fold_files, plan);
@@ -93,11 +97,11 @@ Plan make_plan(Files files, const LiveSet& live, const ReclaimOptions& options) 
 
 Result<ReclaimReport> VersionedStore::reclaim_now(const ReclaimOptions& options) {
   if (Status status = ensure_open(); !status.ok()) return status;
-  const StatePtr newest = state();
+  const StatePtr newest = state();  // before the pins, see at()
   ReclaimReport report;
   report.bytes_before = report.bytes_after = bytes_of(backend_->files());
   if (newest->info.commit == 0) return report;
-  const Result<LiveSet> live = LiveSet::collect(*backend_, *newest);
+  const Result<LiveSet> live = LiveSet::collect(*backend_, *newest, pinned());
   if (!live.ok()) return live.status();
   const Plan plan = make_plan(backend_->files(), *live, options);
   const auto stopped = [&] { return closing_ || (options.stop && options.stop()); };
@@ -139,12 +143,14 @@ void VersionedStore::reclaim_soon() {
   const Files files = backend_->files();
   if (files.size() <= look_above_files_ && bytes_of(files) <= look_above_bytes_) return;
   if (reclaim_queued_.exchange(true)) return;
-  boost::asio::post(reclaim_thread_, [this] {
+  boost::asio::post(*reclaim_thread_, [this] {
     reclaim_queued_ = false;
     const std::unique_lock lock(maintenance_, std::try_to_lock);
     if (closing_ || !lock.owns_lock()) return;
-    (void)reclaim_now(ReclaimOptions());
-    look_again_later();
+    const Result<ReclaimReport> report = reclaim_now(ReclaimOptions());
+    if (report.ok()) look_again_later();
+    const std::lock_guard counters(counters_mutex_);
+    reclaim_error_ = report.ok() ? "" : report.status().to_string();
   });
 }
 

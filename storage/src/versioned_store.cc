@@ -2,6 +2,9 @@
 // VersionedStore: the current state, reading it, and its history.
 #include "versioned_store.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <utility>
 
 #include "state_reader.h"
@@ -11,13 +14,24 @@ namespace perennial::storage {
 
 VersionedStore::VersionedStore(std::unique_ptr<Backend> backend,
                                const VersionedStoreOptions& options)
-    : backend_(std::move(backend)), options_(options) {}
+    : backend_(std::move(backend)),
+      options_(options),
+      pid_(::getpid()),
+      commit_thread_(std::make_unique<boost::asio::thread_pool>(1)),
+      reclaim_thread_(std::make_unique<boost::asio::thread_pool>(1)) {}
 
 VersionedStore::~VersionedStore() {
+  if (is_forked()) {  // the threads are the parent's: waiting for them would never end
+    (void)commit_thread_.release();
+    (void)reclaim_thread_.release();
+    return;
+  }
   closing_ = true;
-  commit_thread_.join();
-  reclaim_thread_.join();
+  commit_thread_->join();
+  reclaim_thread_->join();
 }
+
+bool VersionedStore::is_forked() const { return ::getpid() != pid_; }
 
 Status VersionedStore::load() {
   StatePtr state = std::make_shared<const State>();
@@ -56,6 +70,9 @@ void VersionedStore::wait_for_flight() {
 }
 
 Status VersionedStore::ready() {
+  if (is_forked()) {
+    return error(StatusCode::busy, location(), ": opened before this process forked");
+  }
   wait_for_flight();
   return ensure_open();
 }
@@ -137,8 +154,11 @@ Result<CommitInfo> VersionedStore::head() const {
 std::vector<CommitInfo> VersionedStore::log() const {
   for (StatePtr state = this->state();;) {
     std::vector<CommitInfo> infos = log_of(*backend_, *state, state->catalog);
+    // A record that could not be read may have been dropped and reclaimed meanwhile.
+    const bool whole =
+        std::ranges::none_of(infos, [](const CommitInfo& i) { return i.unix_ms == 0; });
     StatePtr now = this->state();
-    if (now == state) return infos;
+    if (whole || now == state) return infos;
     state = std::move(now);
   }
 }
@@ -159,11 +179,9 @@ std::string VersionedStore::location() const { return backend_->location(); }
 std::filesystem::path VersionedStore::scratch_folder() const { return backend_->scratch_folder(); }
 Result<std::uint64_t> VersionedStore::size_bytes() const { return backend_->size_bytes(); }
 
+// The pin comes before the look at the catalog: whoever removes keys looks at the catalog first and
+// at the pins then, so one of the two sees the other.
 Result<std::unique_ptr<PageReader>> VersionedStore::at(std::uint64_t commit) const {
-  const StatePtr newest = state();
-  if (!newest->catalog.contains(commit)) {
-    return resolve_in(*newest, std::to_string(commit)).status();
-  }
   {
     const std::lock_guard lock(pins_->mutex);
     pins_->commits.insert(commit);
@@ -172,14 +190,25 @@ Result<std::unique_ptr<PageReader>> VersionedStore::at(std::uint64_t commit) con
     const std::lock_guard lock(pins->mutex);
     pins->commits.erase(pins->commits.find(commit));
   };
-  Result<StatePtr> loaded =
-      commit == newest->info.commit ? Result<StatePtr>(newest) : load_state(*backend_, commit);
+  const StatePtr newest = state();
+  Result<StatePtr> loaded = newest->catalog.contains(commit)
+                                ? Result<StatePtr>(newest)
+                                : resolve_in(*newest, std::to_string(commit)).status();
+  if (loaded.ok() && commit != newest->info.commit) loaded = load_state(*backend_, commit);
   if (!loaded.ok()) {
     unpin();
     return loaded.status();
   }
+  // Only its own commit is sure to stay, so that is what it verifies.
+  const auto verify = [this, own = *loaded](const VerifyOptions& options) -> Result<VerifyReport> {
+    State alone = *own;
+    alone.catalog = {{own->info.commit, {own->info.unix_ms, own->info.snapshot}}};
+    const std::lock_guard lock(maintenance_);
+    return verify_history(*backend_, alone, options);
+  };
   return std::unique_ptr<PageReader>(
-      std::make_unique<StateReader>(*backend_, std::move(*loaded), newest, unpin));
+      std::make_unique<StateReader>(*backend_, std::move(*loaded),
+                                    StateReader::Store{[this] { return state(); }, verify, unpin}));
 }
 
 std::set<std::uint64_t> VersionedStore::pinned() const {
@@ -201,6 +230,10 @@ StoreCounters VersionedStore::counters() const {
   counters.pages_read = pages_read_.load(std::memory_order_relaxed);
   counters.bytes_read = bytes_read_.load(std::memory_order_relaxed);
   counters.reopens = backend_->reopens();
+  {
+    const std::lock_guard lock(counters_mutex_);
+    counters.reclaim_error = reclaim_error_;
+  }
   return counters;
 }
 

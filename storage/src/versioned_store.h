@@ -3,6 +3,8 @@
 // of a commit live here, so the memory and the RocksDB store cannot differ in them.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <boost/asio/thread_pool.hpp>
 #include <cstdint>
@@ -69,6 +71,7 @@ class VersionedStore final : public PageStore {
     std::uint64_t new_bytes = 0;
   };
 
+  bool is_forked() const;  // in a child of the process that opened the store
   StatePtr state() const;
   void set_state(StatePtr state);
   // Waits for a commit in flight, then opens again what a failure closed.
@@ -103,6 +106,7 @@ class VersionedStore final : public PageStore {
 
   std::unique_ptr<Backend> backend_;
   VersionedStoreOptions options_;
+  pid_t pid_;
 
   mutable std::mutex state_mutex_;  // guards the pointer
   StatePtr state_ = std::make_shared<const State>();
@@ -118,9 +122,10 @@ class VersionedStore final : public PageStore {
   mutable std::atomic<std::uint64_t> bytes_read_{0};
   mutable std::mutex counters_mutex_;
   StoreCounters written_;
+  std::string reclaim_error_;  // of the last pass in the background
 
-  std::mutex history_;  // held while a commit is written or the backend is opened again
-  std::mutex maintenance_;  // verify reads what reclaim removes
+  std::mutex history_;              // held while a commit is written or the backend is opened again
+  mutable std::mutex maintenance_;  // verify reads what reclaim removes
   // Beyond either, the store's files are worth a look by the background reclaiming.
   std::atomic<std::uint64_t> look_above_bytes_{0};
   std::atomic<std::size_t> look_above_files_{0};
@@ -128,8 +133,8 @@ class VersionedStore final : public PageStore {
   std::atomic<bool> closing_{false};
   std::shared_future<void> flight_;  // the commit in flight
   // Last, so that they end first.
-  boost::asio::thread_pool commit_thread_{1};
-  boost::asio::thread_pool reclaim_thread_{1};
+  std::unique_ptr<boost::asio::thread_pool> commit_thread_;
+  std::unique_ptr<boost::asio::thread_pool> reclaim_thread_;
 };
 
 }  // namespace perennial::storage

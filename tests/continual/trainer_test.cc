@@ -14,70 +14,10 @@
 #include "perennial/core/sparse_optimizer.h"
 #include "perennial/kernels/philox.h"
 #include "perennial/storage/memory_store.h"
+#include "trainer_testing.h"
 
 namespace perennial::continual {
 namespace {
-
-constexpr std::int64_t kFeatures = 12, kClasses = 4;
-
-// Bytes whose classes differ in which pixels are bright: learnable, and the same on every machine.
-Dataset make_data(std::int64_t n, std::uint64_t seed) {
-  Dataset data;
-  data.x = torch::empty({n, kFeatures}, torch::kByte);
-  data.y = torch::empty({n}, torch::kLong);
-  kernels::RandomStream random(seed);
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::int64_t label = i % kClasses;
-    data.y[i] = label;
-    for (std::int64_t j = 0; j < kFeatures; ++j) {
-      const bool bright = j % kClasses == label;
-      data.x[i][j] = static_cast<int>(random.below(100)) + (bright ? 120 : 0);
-    }
-  }
-  for (std::int64_t c = 0; c < kClasses; ++c) data.label_names.push_back(std::to_string(c));
-  return data;
-}
-
-struct Case {
-  std::string name;
-  std::function<void(RunConfig&)> change;
-};
-
-void PrintTo(const Case& test_case, std::ostream* out) { *out << test_case.name; }
-
-RunConfig small_config(const Case& test_case) {
-  RunConfig config;
-  config.stream.experiences = 3;
-  config.train.batch = 16;
-  config.train.commit_every = 4;
-  config.train.lr = 0.01;
-  config.train.gate_options.features = 32;
-  config.model.hidden = 16;
-  config.model.peer.heads = 2;
-  config.model.peer.top_k = 3;
-  config.model.peer.d_key = 8;
-  config.model.peer.rows = 6;
-  config.model.peer.cols = 6;
-  config.model.peer.page_bytes = 256;
-  test_case.change(config);
-  return config;
-}
-
-Stream make_stream(const RunConfig& config) {
-  return {config.stream, TrainTest{make_data(100, 7), make_data(40, 8), "bright pixels"}};
-}
-
-RunResult run(const RunConfig& config, storage::PageStore* store, std::function<bool()> stop = {},
-              std::int64_t budget = 0) {
-  RunSettings settings;
-  settings.stop_requested = std::move(stop);
-  settings.budget_bytes = budget;
-  return Trainer(config, make_stream(config), store, settings).run();
-}
-
-std::string matrix_of(const RunResult& result) {
-  return boost::json::serialize(result.matrix.to_json());
-}
 
 class TrainerTest : public testing::TestWithParam<Case> {};
 

@@ -92,6 +92,21 @@ TEST_P(Copies, AreRefusedOntoAnotherStore) {
   EXPECT_EQ(difference(*store, other), "");
 }
 
+TEST(CopyToItself, IsRefusedThroughAViewToo) {
+  TempFolder folder;
+  auto store = open_rocksdb_store(folder.path() / "s", {.mode = OpenMode::create});
+  ASSERT_TRUE(store.ok());
+  Model model;
+  Change first(model);
+  ASSERT_TRUE((*store)->commit(first.page(weights(0, 0), 1).get()).ok());
+  Change second(model);
+  ASSERT_TRUE((*store)->commit(second.page(weights(0, 0), 2).get()).ok());
+  const auto view = open_rocksdb_view(folder.path() / "s", {.snapshot = "1"});
+  ASSERT_TRUE(view.ok()) << view.status().to_string();
+  EXPECT_EQ(copy_state(**view, **store).status().code(), StatusCode::invalid_argument);
+  EXPECT_EQ(difference(**store, model), "");
+}
+
 TEST_P(Copies, StoppedLeaveTheTargetAsItWas) {
   source_commit([](Change& c) {
     for (std::uint32_t row = 0; row < 9; ++row) c.page(weights(row, 0), row);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // History over every implementation: older states, dropping, retention, reclaiming, deltas and
 // commits in flight.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <condition_variable>
 #include <mutex>
 #include <random>
@@ -155,6 +158,68 @@ TEST_P(History, ReadersKeepTheirCommit) {
   EXPECT_EQ(difference(**reader, then), "");
   reader->reset();
   EXPECT_TRUE(store->drop({2}, "").ok());
+}
+
+// The commit in flight has decided what it drops before the reader comes.
+TEST_P(History, AReaderThatComesDuringACommitKeepsItsPages) {
+  Change rule(model);
+  rule.request.retention = Retention{.keep_last = 2};
+  commit(rule);
+  commit_pages(3, 1);
+  const Model then = model;
+  commit_pages(3, 2);
+  Change change(model);
+  CommitRequest request = change.page(weights(0, 0), 99, shape_of(16, 64)).get();
+  std::promise<void> entered;
+  std::promise<void> go_on;
+  request.pages[0].payload = [&, payload = request.pages[0].payload] {
+    entered.set_value();
+    go_on.get_future().wait();
+    return payload();
+  };
+  auto future = store->commit_async(std::move(request));
+  entered.get_future().wait();
+  const auto reader = store->at(2);  // dropped by the commit in flight
+  ASSERT_TRUE(reader.ok()) << reader.status().to_string();
+  go_on.set_value();
+  ASSERT_TRUE(future.get().ok());
+  EXPECT_EQ(store->resolve("2").status().code(), StatusCode::not_found);
+  reclaimed_size();
+  EXPECT_EQ(difference(**reader, then), "");
+  const auto report = (*reader)->verify();
+  ASSERT_TRUE(report.ok());
+  EXPECT_TRUE(report->damage.empty());
+}
+
+TEST_P(History, ReadersVerifyWhatIsTheirs) {
+  Change rule(model);
+  rule.request.retention = Retention{.keep_last = 2};
+  commit(rule);
+  commit_pages(3, 1);
+  const auto reader = store->at(2);
+  ASSERT_TRUE(reader.ok());
+  for (std::uint64_t i = 2; i < 6; ++i) commit_pages(3, i);
+  reclaimed_size();
+  const auto report = (*reader)->verify();
+  ASSERT_TRUE(report.ok());
+  for (const Damage& damage : report->damage) ADD_FAILURE() << damage.what;
+  for (const CommitInfo& info : (*reader)->log()) EXPECT_NE(info.unix_ms, 0) << info.note;
+}
+
+TEST_P(History, AForkedChildNeitherCommitsNorHangs) {
+  commit_pages(1, 1);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(20);
+    const bool busy = store->commit({}).status().code() == StatusCode::busy;
+    store.reset();
+    ::_exit(busy ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  commit_pages(1, 2);
+  expect_intact();
 }
 
 TEST_P(History, ReclaimGivesTheSpaceBack) {

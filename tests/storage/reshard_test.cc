@@ -94,6 +94,17 @@ TEST_P(Reshard, RefusesWhatIsNoWhole) {
   refused = reshard({parts[0].get(), parts[1].get(), parts[2].get()}, {target.get()});
   EXPECT_EQ(refused.status().code(), StatusCode::invalid_argument);
   EXPECT_FALSE(target->head().ok());
+  // A page of a part, too.
+  for (int i = 0; i < 3; ++i) parts[static_cast<std::size_t>(i)] = make_memory_store();
+  ASSERT_TRUE(reshard({store.get()}, {parts[0].get(), parts[1].get(), parts[2].get()}).ok());
+  Change page(ignored);
+  const PageId id = parts[2]->pages().front();
+  ASSERT_TRUE(parts[2]->commit(page.page(id, 12345, *parts[2]->page_shape(id)).get()).ok());
+  auto other_target = make_memory_store();
+  refused =
+      reshard({parts[0].get(), parts[1].get(), parts[2].get()}, {target.get(), other_target.get()});
+  EXPECT_THAT(refused.status().message(), HasSubstr("was changed since"));
+  EXPECT_FALSE(target->head().ok());
 }
 
 }  // namespace

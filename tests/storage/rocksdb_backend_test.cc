@@ -107,6 +107,53 @@ TEST_F(RocksdbBackendTest, ReadsWithinReads) {
   EXPECT_EQ(inner, "");
 }
 
+// What a commit adds to the list of files is what listing them all gives.
+TEST_F(RocksdbBackendTest, TheListOfFilesGrowsAsIfItWereListedAnew) {
+  const auto list = [](const Backend& backend) {
+    std::string text;
+    for (const BackendFile& file : backend.files()) {
+      text += file.path + " " + std::to_string(file.first_commit) + "-" +
+              std::to_string(file.last_commit) + " " + std::to_string(file.bytes) + "\n";
+    }
+    return text;
+  };
+  for (int run = 0; run < 3; ++run) {
+    auto backend = open_with(70);
+    const std::vector<BackendFile> early = files_between(*backend, 1, 1000);
+    const std::uint64_t first = early[early.size() - 5].first_commit;
+    ASSERT_EQ(rewrite(*backend, first, first + 2, keep_even).to_string(), "ok");
+    ASSERT_EQ(add_commit(*backend).to_string(), "ok");
+    std::vector<Damage> damage;
+    backend->verify_files(damage, {});
+    EXPECT_TRUE(damage.empty());
+    const std::string grown = list(*backend);
+    backend.reset();
+    EXPECT_EQ(list(*open()), grown);
+  }
+}
+
+TEST(CommitFiles, ListsShareWhatTheyHaveInCommon) {
+  const auto file = [](std::uint64_t commit) {
+    CommitFile made;
+    made.path = std::to_string(commit);
+    made.first_commit = made.last_commit = commit;
+    return made;
+  };
+  std::vector<CommitFiles> lists(1);
+  for (std::uint64_t commit = 1; commit <= 300; ++commit) {
+    lists.push_back(lists.back().with(file(commit)));
+  }
+  // Two that go on from the same list.
+  const CommitFiles other = lists[200].with(file(1000));
+  for (std::size_t length = 0; length < lists.size(); ++length) {
+    ASSERT_EQ(lists[length].size(), length);
+    for (std::size_t i = 0; i < length; ++i) ASSERT_EQ(lists[length][i].last_commit, i + 1);
+  }
+  EXPECT_EQ(other.size(), 201u);
+  EXPECT_EQ(other[199].path, "200");
+  EXPECT_EQ(other.back().path, "1000");
+}
+
 TEST_F(RocksdbBackendTest, DirectReads) {
   open_with(3);
   auto direct = store_.open({}, {.direct_reads = true});

@@ -55,6 +55,7 @@ int run_reshard(const std::vector<std::string>& args) {
     reading.push_back(readers.emplace_back(open_view(folder)).get());
     throw_if_failed(reading.back()->head().status());
   }
+  (void)value_or_throw(storage::check_parts(reading));  // before any folder is made
   NewFolders made;
   std::vector<std::unique_ptr<storage::PageStore>> stores;
   std::vector<storage::PageStore*> writing;

@@ -25,8 +25,8 @@ std::string join(const std::string& folder, const std::string& name) {
 
 }  // namespace
 
-DiskModel::DiskModel(fs::path root, fs::path vault, bool strict)
-    : root_(std::move(root)), vault_(std::move(vault)), strict_(strict) {
+DiskModel::DiskModel(fs::path root, fs::path vault)
+    : root_(std::move(root)), vault_(std::move(vault)) {
   reset();
 }
 
@@ -112,7 +112,6 @@ DiskModel::Node DiskModel::created(const std::string& path) {
   const Node before = find(path);
   const Node node = adopt(path);
   nodes_[node].size = nodes_[node].durable = 0;
-  nodes_[node].manifest = name.starts_with("MANIFEST-");
   if (node != before) set(folder, name, node, ++clock_);
   return node;
 }
@@ -247,20 +246,15 @@ void DiskModel::look_for_untold_changes(Random& random) {
   }
 }
 
-// Whether `change` cannot survive alone: a rename whose new name does not, or a CURRENT whose
-// manifest does not.
+// Whether `change` cannot survive alone: a rename whose new name does not.
 bool DiskModel::takes_too_much(
-    const std::string& path, const Change& change,
+    const Change& change,
     const std::map<std::pair<std::string, std::string>, std::uint64_t>& until) const {
   if (!change.moved_name.empty()) {
     const auto target = until.find({change.moved_to, change.moved_name});
     if (target != until.end() && target->second < change.time) return true;
   }
-  if (strict_ || change.name != "CURRENT") return false;
-  return std::ranges::any_of(folders_.at(path).pending, [&](const Change& other) {
-    return other.node != 0 && other.time < change.time && other.name != change.name &&
-           until.at({path, other.name}) < other.time;
-  });
+  return false;
 }
 
 DiskModel::Tree DiskModel::choose_names(Random& random) {
@@ -285,7 +279,7 @@ DiskModel::Tree DiskModel::choose_names(Random& random) {
     for (const auto& [path, folder] : folders_) {
       for (const Change& change : folder.pending) {
         std::uint64_t& kept = until[{path, change.name}];
-        if (kept < change.time || !takes_too_much(path, change, until)) continue;
+        if (kept < change.time || !takes_too_much(change, until)) continue;
         kept = change.time - 1;
         stable = false;
       }
@@ -312,7 +306,7 @@ void DiskModel::choose_bytes(Node node, Random& random) {
   Survivor survivor{inode.durable, inode.durable, 0};
   const std::uint64_t open = inode.size > inode.durable ? inode.size - inode.durable : 0;
   if (open > 0) {
-    const std::uint64_t kind = below(random, inode.manifest && !strict_ ? 3 : 5);
+    const std::uint64_t kind = below(random, 5);
     if (kind >= 2) survivor.keep += below(random, open);  // 0: none of them
     survivor.size = survivor.keep;
     if (kind == 1) survivor.keep = survivor.size = inode.size;

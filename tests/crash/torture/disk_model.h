@@ -30,9 +30,7 @@ class DiskModel {
  public:
   using Node = std::uint64_t;  // a file or folder; 0: none
 
-  // `strict`: also what RocksDB 7.8.3 is known not to survive: garbage after a manifest, and a
-  // CURRENT that became durable before the manifest it names.
-  DiskModel(std::filesystem::path root, std::filesystem::path vault, bool strict);
+  DiskModel(std::filesystem::path root, std::filesystem::path vault);
 
   // What is on the disk now is durable.
   void reset();
@@ -57,7 +55,6 @@ class DiskModel {
  private:
   struct Inode {
     bool folder = false;
-    bool manifest = false;
     ino_t number = 0;
     std::uint64_t size = 0;
     std::uint64_t durable = 0;
@@ -83,14 +80,13 @@ class DiskModel {
   Node adopt(const std::filesystem::path& path);
   void look_for_untold_changes(Random& random);
   bool takes_too_much(
-      const std::string& path, const Change& change,
+      const Change& change,
       const std::map<std::pair<std::string, std::string>, std::uint64_t>& until) const;
   Tree choose_names(Random& random);
   void choose_bytes(Node node, Random& random);
 
   std::filesystem::path root_;
   std::filesystem::path vault_;
-  bool strict_;
   std::uint64_t clock_ = 0;
   Node last_node_ = 0;
   std::map<Node, Inode> nodes_;

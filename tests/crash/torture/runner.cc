@@ -68,7 +68,6 @@ void Runner::start(const KindOfTorture& kind, std::uint64_t cycles, std::uint64_
     session.seed = seed;
     session.cycles = cycles;
     session.mutant = mutant;
-    session.strict = strict_;
     session.folder = child.folder;
     run_child(kind, std::move(session), ends[1]);
   }

@@ -32,8 +32,7 @@ struct KindReport {
 class Runner {
  public:
   // `jobs` sessions at once, in folders inside `folder`.
-  Runner(std::filesystem::path folder, unsigned jobs, bool strict)
-      : folder_(std::move(folder)), jobs_(jobs), strict_(strict) {}
+  Runner(std::filesystem::path folder, unsigned jobs) : folder_(std::move(folder)), jobs_(jobs) {}
 
   // Sessions of `kind` until `cycles` cycles are done. Stops after kMostFailures failures, or after
   // the first if a promise is broken on purpose.
@@ -53,7 +52,6 @@ class Runner {
 
   std::filesystem::path folder_;
   unsigned jobs_;
-  bool strict_;
   std::uint64_t sessions_ = 0;
 };
 

@@ -27,7 +27,6 @@ struct Session {
   std::uint64_t seed = 0;
   std::uint64_t cycles = 0;
   Mutant mutant = Mutant::none;
-  bool strict = false;           // see DiskModel, TortureDisk::set_ingesting
   std::filesystem::path folder;  // empty; the store is in folder / "store"
 
   std::function<void()> cycle_done;                  // called after each cycle
@@ -75,13 +74,12 @@ class TortureStore {
  public:
   explicit TortureStore(const Session& session)
       : session_(session),
-        disk(session.store(), session.folder / "vault", session.mutant, session.strict),
+        disk(session.store(), session.folder / "vault", session.mutant),
         env_(make_torture_env(disk)) {}
 
   Status open(OpenMode mode = OpenMode::either) {
     StoreSeam seam;
     seam.env = env_.get();
-    seam.on_phase = [this](Phase phase) { disk.set_ingesting(phase == Phase::ingest); };
     auto opened =
         open_rocksdb_store_with(session_.store(), {.mode = mode, .full_table_every = 5}, seam);
     if (!opened.ok()) return opened.status();

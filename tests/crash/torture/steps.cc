@@ -23,7 +23,9 @@ PageId random_page(Random& random) {
 
 std::string new_snapshot(Random& random, const Expected& expected) {
   if (!one_in(random, 4)) return "";
-  return "s" + std::to_string(expected.head + 1) + "." + std::to_string(below(random, 1000));
+  std::string name = "s";
+  name.append(std::to_string(expected.head + 1)).append(".");
+  return name.append(std::to_string(below(random, 1000)));
 }
 
 void drop_commit(Expected& expected, std::uint64_t commit) {
@@ -142,7 +144,9 @@ class DropStep final : public Step {
       commit_ = random_commit(random, expected);
     } while (commit_ == expected.head);
   }
-  std::string describe() const override { return "drop " + std::to_string(commit_); }
+  std::string describe() const override {
+    return std::string("drop ").append(std::to_string(commit_));
+  }
   Status run(PageStore& store) override { return store.drop({commit_}, "").status(); }
   void apply(Expected& expected) const override {
     const std::shared_ptr<const Model> model = expected.commits.at(expected.head);
@@ -264,13 +268,14 @@ Comparison compare(const PageStore& store, const Expected& expected) {
   if (expected.commits.size() > 1) {
     const auto& [number, model] = *std::next(expected.commits.begin());
     const auto oldest = store.at(number);
-    note(worst, oldest.ok() ? compare_state(**oldest, *model)
-                            : from(oldest.status(), "commit " + std::to_string(number)));
+    note(worst, oldest.ok()
+                    ? compare_state(**oldest, *model)
+                    : from(oldest.status(), std::string("commit ").append(std::to_string(number))));
   }
   for (const auto& [name, number] : expected.snapshots) {
     const Result<std::uint64_t> found = store.resolve(name);
     if (!found.ok()) {
-      note(worst, from(found.status(), "snapshot " + name));
+      note(worst, from(found.status(), std::string("snapshot ").append(name)));
     } else if (*found != number) {
       note(worst, {Match::different, "snapshot " + name + " is another commit"});
     }

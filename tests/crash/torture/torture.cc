@@ -24,7 +24,6 @@ struct Flags {
   std::uint64_t seed = 1;
   std::string kinds = "kill,power,fault,flip,writers";
   bool mutants = false;
-  bool strict = false;
   unsigned jobs = 2;
   std::string json;
   std::string folder;
@@ -62,7 +61,6 @@ bool parse(int argc, char** argv, Flags& flags) {
       ("seed", po::value(&flags.seed)->default_value(flags.seed), "decides everything but the time")
       ("kinds", po::value(&flags.kinds)->default_value(flags.kinds), "which, separated by commas")
       ("mutants", po::bool_switch(&flags.mutants), "also break promises of the disk: each must be caught")
-      ("strict", po::bool_switch(&flags.strict), "also what RocksDB 7.8.3 is known not to survive")
       ("jobs", po::value(&flags.jobs)->default_value(flags.jobs), "processes at once")
       ("json", po::value(&flags.json), "file for the result")
       ("folder", po::value(&flags.folder), "where stores are made (default: the folder for temporary files)")
@@ -115,11 +113,11 @@ void run_mutants(Runner& runner, const KindOfTorture& kind, std::uint64_t seed,
   }
 }
 
-void print_details(const KindReport& report, std::uint64_t cycles_per_session, bool strict) {
+void print_details(const KindReport& report, std::uint64_t cycles_per_session) {
   for (const Failure& failure : report.failures) {
-    std::printf("LOST: %s, cycle %llu: %s\n  again:%s --kinds %s --cycles %llu --session %llu\n",
+    std::printf("LOST: %s, cycle %llu: %s\n  again: --kinds %s --cycles %llu --session %llu\n",
                 report.kind.c_str(), static_cast<unsigned long long>(failure.cycle),
-                failure.what.c_str(), strict ? " --strict" : "", report.kind.c_str(),
+                failure.what.c_str(), report.kind.c_str(),
                 static_cast<unsigned long long>(cycles_per_session),
                 static_cast<unsigned long long>(failure.seed));
   }
@@ -158,7 +156,7 @@ int run(const Flags& flags) {
   require(::mkdtemp(folder.data()) != nullptr, folder + " could not be made");
   std::vector<KindReport> reports;
   {
-    Runner runner(folder, flags.jobs, flags.strict);
+    Runner runner(folder, flags.jobs);
     for (const KindOfTorture* kind : kinds) {
       const auto begin = std::chrono::steady_clock::now();
       KindReport report;
@@ -170,7 +168,7 @@ int run(const Flags& flags) {
         runner.run(*kind, cycles, derive(flags.seed, kind->share), mutant, report);
       }
       if (flags.mutants) run_mutants(runner, *kind, derive(flags.seed, 1000), report);
-      print_details(report, std::min(cycles, kind->cycles_per_store), flags.strict);
+      print_details(report, std::min(cycles, kind->cycles_per_store));
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
       std::printf("  %-8s %.1f s\n", report.kind.c_str(), took.count());
       std::fflush(stdout);

@@ -20,11 +20,6 @@ void TortureDisk::disarm() {
   trouble_ = Trouble::none;
 }
 
-void TortureDisk::set_ingesting(bool ingesting) {
-  const auto guard = lock();
-  ingesting_ = ingesting;
-}
-
 bool TortureDisk::hit() const {
   const auto guard = lock();
   return hit_;
@@ -51,8 +46,7 @@ IOStatus TortureDisk::powered() const {
 
 bool TortureDisk::due(bool is_read) {
   const bool of_reads = trouble_ == Trouble::read_error || trouble_ == Trouble::short_read;
-  if (trouble_ == Trouble::none || trouble_ == Trouble::little_space || of_reads != is_read ||
-      (is_read && ingesting_ && !strict_)) {
+  if (trouble_ == Trouble::none || trouble_ == Trouble::little_space || of_reads != is_read) {
     return false;
   }
   if (countdown_ > 1) {

@@ -56,18 +56,14 @@ inline constexpr std::array<MutantName, 6> kMutants = {{
 // State shared by the file system and its files. Thread-safe: RocksDB may work in the background.
 class TortureDisk {
  public:
-  TortureDisk(const std::filesystem::path& root, const std::filesystem::path& vault, Mutant mutant,
-              bool strict)
-      : model_(root, vault, strict), mutant_(mutant), strict_(strict) {}
+  TortureDisk(const std::filesystem::path& root, const std::filesystem::path& vault, Mutant mutant)
+      : model_(root, vault), mutant_(mutant) {}
 
   // The `operation`-th change (or read, for a trouble of reads) from now on meets `trouble`; with
   // `for_good` all after it do too. `seed` decides what a power cut leaves.
   void arm(Trouble trouble, std::uint64_t operation, bool for_good, std::uint64_t seed);
   void disarm();
   bool hit() const;
-  // RocksDB 7.8.3 does not survive a read that fails while it ingests (it goes on with keys that it
-  // did not read): unless strict, such reads meet no trouble.
-  void set_ingesting(bool ingesting);
   // Power fails now.
   void cut(std::uint64_t seed);
   // After a cut, when the store is gone: what the disk holds when the power is back.
@@ -91,8 +87,6 @@ class TortureDisk {
   mutable std::mutex mutex_;
   DiskModel model_;
   Mutant mutant_;
-  bool strict_;
-  bool ingesting_ = false;
   Trouble trouble_ = Trouble::none;
   std::uint64_t countdown_ = 0;
   bool for_good_ = false;

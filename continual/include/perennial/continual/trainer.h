@@ -30,8 +30,8 @@ struct Progress {
 
 // What decides how a run goes on, but none of its numbers.
 struct RunSettings {
-  std::filesystem::path run_folder;  // events.jsonl, metrics.csv, summary.json; empty = none
-  std::int64_t budget_bytes = 0;     // memory for the pool's pages; 0 = no limit
+  std::filesystem::path run_folder = {};  // events.jsonl, metrics.csv, summary.json; empty = none
+  std::int64_t budget_bytes = 0;          // memory for the pool's pages; 0 = no limit
   // Beside RunConfig's commit_every: commit after so many seconds, or once so many bytes of pages
   // have changed; 0 = off. Such commits are written while training goes on.
   double commit_seconds = 0;
@@ -39,12 +39,12 @@ struct RunSettings {
   // A commit that fails for want of space or by an I/O error is tried again; where the run cannot
   // go on without it, for so long.
   double commit_patience_seconds = 60;
-  std::optional<storage::Retention> retention;  // the store's rule from the next commit on
-  bool exact = false;                           // refuse to resume where bits may differ (threads, processor)
-  std::function<void(const Progress&)> on_progress;
-  std::function<bool()> stop_requested;  // polled after each step
+  std::optional<storage::Retention> retention = {};  // the store's rule from the next commit on
+  bool exact = false;  // refuse to resume where bits may differ (threads, processor)
+  std::function<void(const Progress&)> on_progress = {};
+  std::function<bool()> stop_requested = {};  // polled after each step
   // One line that a user should see, as of bits that may differ on another machine.
-  std::function<void(const std::string&)> on_warning;
+  std::function<void(const std::string&)> on_warning = {};
 };
 
 struct RunResult {
@@ -64,8 +64,9 @@ struct RunResult {
 // last commit. Single-threaded.
 //
 // Commits: after row 0 of the matrix; while training goes on, every commit_every steps (at the next
-// step after the one before is written); and after each experience in the order freeze, solve the gate, evaluate all test sets, commit with snapshot "experience-N". A kill
-// between any two resumes from the commit before and repeats the same bits.
+// step after the one before is written); and after each experience in the order freeze, solve the
+// gate, evaluate all test sets, commit with snapshot "experience-N". A kill between any two resumes
+// from the commit before and repeats the same bits.
 class Trainer {
  public:
   // Starts a run, or resumes the one in `store` when its configuration equals `config`. Throws

@@ -72,7 +72,7 @@ struct ReclaimOptions {
   std::uint32_t fold_files = 16;
   std::uint64_t fold_bytes = std::uint64_t{4} << 20;
   std::uint64_t bytes_per_second = 0;  // of rewriting; 0 = as fast as the disk
-  std::function<bool()> stop = {};          // polled between files; true ends early
+  std::function<bool()> stop = {};     // polled between files; true ends early
 };
 
 struct ReclaimReport {
@@ -92,6 +92,7 @@ struct StoreCounters {
   std::uint64_t bytes_written = 0;
   std::uint64_t commits = 0;
   std::uint64_t reopens = 0;  // closes and reopens after a failed ingest
+  std::string reclaim_error;  // why the last reclaiming in the background failed; empty: it did not
 };
 
 // The current state of a store, and its history. As a PageReader it reads the last commit.

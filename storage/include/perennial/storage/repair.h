@@ -13,7 +13,8 @@ namespace perennial::storage {
 struct RepairOptions {
   // A copy of the store (see copy.h), or nothing.
   const PageReader* copy = nullptr;
-  // Where no copy has a page's bytes, an earlier version of it may take its place.
+  // Where no copy has a page's bytes, an earlier version of it may take its place. A frozen shard
+  // that gets one no longer has its digest.
   bool allow_older = true;
   // Only looks and reports.
   bool dry_run = false;
@@ -44,7 +45,8 @@ struct RepairReport {
 // Reads every page and dense entry of the current state; what is damaged is taken from the copy if
 // that has the same digest, else (pages only, if allowed) from the newest earlier commit whose
 // version is intact. Everything that could be repaired goes into one new commit; earlier commits
-// stay as they are. invalid_argument: `copy` is no copy of this store. Nothing is written when
+// stay as they are. Only damage (corruption) is repaired: any other failure to read is returned.
+// invalid_argument: `copy` is no copy of this store. Nothing is written when
 // nothing can be repaired.
 Result<RepairReport> repair_store(PageStore& store, const RepairOptions& options = {});
 

@@ -25,6 +25,11 @@ struct ReshardReport {
   std::vector<std::uint64_t> pages;  // of each part written
 };
 
+// The state digest (hexadecimal) of the whole that these stores are all parts of, or are. Reads no
+// page. invalid_argument: parts that are missing, twice there, of different states, or changed
+// since they were cut.
+Result<std::string> check_parts(const std::vector<const PageReader*>& from);
+
 // Reads a whole state, or all parts of one in any order, and writes it to the empty stores `to`:
 // one gets the whole state, several get a part each, cut at row boundaries into about equal numbers
 // of pages; a row's weights and optimizer state stay together. Every part holds the dense state and

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Notes of a run's commits.
+#include "run_note.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+
+#include <boost/json/parse.hpp>
+#include <map>
+
+#include "perennial/core/error.h"
+
+namespace perennial::continual {
+
+namespace json = boost::json;
+
+json::object machine() {
+  return {{"threads", at::get_num_threads()}, {"cpu", at::get_cpu_capability()}};
+}
+
+json::object note_with(const storage::PageReader& store, std::string_view key) {
+  std::map<std::uint64_t, storage::CommitInfo> commits;
+  for (storage::CommitInfo& info : store.log()) commits[info.commit] = std::move(info);
+  const storage::Result<storage::CommitInfo> head = store.head();
+  for (std::uint64_t at = head.ok() ? head->commit : 0; commits.contains(at);
+       at = commits.at(at).parent) {
+    boost::system::error_code error;
+    const json::value note = json::parse(commits.at(at).note, error);
+    if (!error && note.is_object() && note.get_object().contains(key)) return note.get_object();
+  }
+  return {};
+}
+
+void require_data(const storage::Digest& learnt_from, const Stream& stream) {
+  if (learnt_from == stream.data_digest()) return;
+  throw DataError("the data set is not the one the store's run was started on");
+}
+
+}  // namespace perennial::continual

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the notes of a run's commits carry beside its state: the machine and the length of its
+// events.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <string_view>
+
+#include "perennial/continual/stream.h"
+#include "perennial/storage/page_reader.h"
+
+namespace perennial::continual {
+
+// What bits of a run depend on beside its configuration.
+boost::json::object machine();
+
+// The note of the newest commit, from the head towards its parents, that has `key`; empty without
+// one.
+boost::json::object note_with(const storage::PageReader& store, std::string_view key);
+
+// Throws DataError unless the stream's data set has this digest.
+void require_data(const storage::Digest& learnt_from, const Stream& stream);
+
+}  // namespace perennial::continual
