@@ -498,6 +498,70 @@ TEST_F(LearningTest, GrowsFreezesAndRestores) {
   EXPECT_EQ(commits("store").as_array().back().at("state_digest"), result.at("state_digest"));
 }
 
+TEST_F(LearningTest, TheLogShowsGenerationsAndAccuracy) {
+  const json::object result = succeed(train("store"));
+  succeed({"grow", "--store", path("store"), "--freeze"});
+  const json::array listed = commits("store").as_array();
+  const json::value grown = listed.back().at("note");
+  EXPECT_EQ(grown.at("generations"), 3);
+  EXPECT_FALSE(grown.as_object().contains("acc"));  // of the model before
+  const auto of = [&](const char* snapshot) {
+    for (const json::value& commit : listed) {
+      if (commit.at("snapshot") == snapshot) return commit.at("note");
+    }
+    return json::value();
+  };
+  EXPECT_EQ(of("experience-1").at("acc"), result.at("matrix").at(1).at(0));
+  EXPECT_EQ(of("experience-2").at("acc"), result.at("acc"));
+  EXPECT_EQ(of("experience-2").at("generations"), 2);
+  const std::string people = run({"log", "--store", path("store")}).out;
+  for (const char* part : {"generations", "acc", "experience 2", "grow\n"}) {
+    EXPECT_THAT(people, HasSubstr(part));
+  }
+}
+
+TEST_F(LearningTest, ExportsAndImportsOnlyWhatIsWhole) {
+  succeed(train("store"));
+  const Args at_store = {"--store", path("store")};
+  const json::object out =
+      succeed(Args{"export", "--generation", "1", "--into", path("shard")} + at_store);
+  expect_refused(Args{"export", "--into", path("shard")} + at_store, 2, {"exists already"});
+  expect_refused(Args{"export", "--generation", "2", "--into", path("other")} + at_store, 2,
+                 {"--generation is 2", "0 to 1"});
+  EXPECT_FALSE(fs::exists(path("other")));
+  const auto before = commits("store");
+  std::string bytes = read_file(path("shard"));
+  write_file(path("short"), bytes.substr(0, bytes.size() / 2));
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+  write_file(path("bad"), bytes);
+  expect_refused(Args{"import", "--file", path("bad")} + at_store, 3, {"shard", "bad"});
+  expect_refused(Args{"import", "--file", path("short")} + at_store, 3, {"short"});
+  expect_refused(Args{"import", "--file", path("none")} + at_store, 3, {"none"});
+  EXPECT_EQ(commits("store"), before);
+  const json::object in = succeed(Args{"import", "--file", path("shard")} + at_store);
+  EXPECT_EQ(in.at("content_digest"), out.at("content_digest"));
+  succeed(Args{"grow", "--freeze"} + at_store);
+  expect_refused(Args{"export", "--generation", "3", "--into", path("other")} + at_store, 2,
+                 {"generation 3 is open"});
+}
+
+TEST_F(LearningTest, APartOfAStoreIsNotTakenForTheWhole) {
+  succeed(train("store"));
+  const json::object learnt = succeed({"eval", "--store", path("store")});
+  succeed({"reshard", "--from", path("store"), "--into", path("a") + "," + path("b")});
+  for (const char* command : {"eval", "train", "grow", "freeze"}) {
+    SCOPED_TRACE(command);
+    expect_refused({command, "--store", path("b")}, 2, {"part 2 of 2", "reshard"});
+  }
+  EXPECT_EQ(succeed({"inspect", "--store", path("a")}).at("part"), true);
+  EXPECT_EQ(succeed({"scrub", "--store", path("a")}).at("intact"), true);
+  succeed({"reshard", "--from", path("a") + "," + path("b"), "--into", path("whole")});
+  EXPECT_EQ(succeed({"eval", "--store", path("whole")}).at("accuracy"), learnt.at("accuracy"));
+  // Its finished run has no folder here; train makes one and reports it again.
+  EXPECT_EQ(succeed({"train", "--store", path("whole")}).at("finished"), true);
+  EXPECT_TRUE(fs::exists(folder_ / "whole" / "runs" / "grow_freeze" / "summary.json"));
+}
+
 TEST_F(LearningTest, RefusesAnotherConfigurationAndAStoreInUse) {
   const json::object result = succeed(train("store"));
   const auto files = content("store");
