@@ -34,7 +34,7 @@ std::vector<std::uint64_t> trace_of(TraceKind kind, std::size_t pages, std::size
 }
 
 void lookup_rows(StoreRun& run) {
-  const std::size_t pages = run.size(65536, 1024);
+  const std::size_t pages = run.size(65536, 8192);  // a tenth of a quarter still holds a group
   const std::size_t length = run.size(std::size_t{1} << 20, std::size_t{1} << 13);
   const std::vector<std::uint64_t> zipf = trace_of(TraceKind::zipf, pages, length);
   std::vector<std::uint64_t> uniform(length);
