@@ -117,8 +117,8 @@ void folded_rows(StoreRun& run, const fs::path& folder) {
 
 // Most of a large file is dead: what is left of it moves.
 void throughput_row(StoreRun& run, const fs::path& folder) {
-  const std::size_t pages = run.size(8192, 64);  // 512 MB, 40% of them stay
-  const std::size_t dead = pages * 6 / 10;
+  const std::size_t pages = run.size(8192, 64);  // 512 MB, 30% of them stay
+  const std::size_t dead = pages * 7 / 10;
   const PageSource source(kPageBytes, run.size(2048, 64));
   const fs::path raw = run.folder / "raw";
   const PageSource rest(kPageBytes, pages - dead);
@@ -129,7 +129,7 @@ void throughput_row(StoreRun& run, const fs::path& folder) {
     must(store->commit(first));
     storage::CommitRequest second;
     for (std::size_t i = 0; i < dead; ++i) {
-      second.pages.push_back(source.write(i * 10 / 6, i + 1));
+      second.pages.push_back(source.write(i * 10 / 7, i + 1));
     }
     must(store->commit(second));
     const double start = now();
@@ -146,7 +146,7 @@ void throughput_row(StoreRun& run, const fs::path& folder) {
     return seconds;
   };
   const auto seconds = interleave(run.repetitions(5), {reclaim, plain});
-  run.rows.push_back(rate_row("reclaim a file of 512 MB, 60% dead; beside write and fsync", "GB/s",
+  run.rows.push_back(rate_row("reclaim a file of 512 MB, 70% dead; beside write and fsync", "GB/s",
                               1e-9 * static_cast<double>(rest.all().size()), seconds[0],
                               seconds[1]));
 }

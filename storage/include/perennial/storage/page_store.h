@@ -64,7 +64,7 @@ struct RestoreRequest {
 
 struct ReclaimOptions {
   // A file is rewritten when more than this share of it is dead.
-  double max_dead = 0.5;
+  double max_dead = 0.6;
   // Beside them the deadest files, until all files together have at most so many times the live
   // bytes; 0 = only max_dead counts. 1.2 is a thorough cleaning.
   double target_space = 0;
