@@ -57,6 +57,8 @@ class Layer {
         row_index_(at::empty({n_.tokens, n_.heads, n_.top_k}, at::kInt)),
         y_(at::empty({n_.tokens, n_.width})),
         pre_(at::empty({n_.tokens, n_.heads * n_.top_k})),
+        row_panels_(packed(row_keys_)),
+        col_panels_(packed(col_keys_)),
         segment_{.key_begin = 0, .rows = n_.side, .cols = n_.side, .first_row = 0} {
     for (std::int64_t first = 0; first < n_.side * n_.side; first += n_.tile) {
       frames_.push_back(records_.data_ptr<float>() + first * layout_.stride());
@@ -83,14 +85,13 @@ class Layer {
     args.k = n_.top_k;
     args.sub_dim = n_.sub_dim;
     args.query = query_.data_ptr<float>();
-    args.row_keys = row_keys_.data_ptr<float>();
-    args.col_keys = col_keys_.data_ptr<float>();
-    args.row_head_stride = args.col_head_stride = n_.side * n_.sub_dim;
+    args.rows = {.count = n_.side, .panels = row_panels_.data()};
+    args.cols = {.count = n_.side, .panels = col_panels_.data()};
     args.segments = {&segment_, 1};
     args.ids = ids_.data_ptr<std::int64_t>();
     args.scores = scores_.data_ptr<float>();
     args.row_index = row_index_.data_ptr<std::int32_t>();
-    kernels::retrieve(args, 0, n_.tokens);
+    kernels::retrieve(args, 0, n_.tokens, 0, n_.heads);
   }
   // The usual way: top-k of rows, top-k of columns, top-k of their K x K sums.
   void eager_retrieve() {
@@ -131,12 +132,24 @@ class Layer {
   double bytes() const { return static_cast<double>(records_.nbytes()); }
 
  private:
+  std::vector<float> packed(const at::Tensor& keys) const {
+    const std::int64_t floats = kernels::panel_floats(n_.side, n_.sub_dim);
+    std::vector<float> panels(static_cast<std::size_t>(n_.heads * floats));
+    for (std::int64_t head = 0; head < n_.heads; ++head) {
+      kernels::pack_panels(n_.side, n_.sub_dim,
+                           keys.data_ptr<float>() + head * n_.side * n_.sub_dim,
+                           panels.data() + head * floats);
+    }
+    return panels;
+  }
+
   Sizes n_;
   kernels::ExpertLayout layout_;
   at::Tensor x_, query_, row_keys_, col_keys_;
   at::Tensor records_, u_, v_;
   at::Tensor ids_, scores_, row_index_, y_, pre_, weights_, flat_ids_;
   at::Tensor eager_scores_, eager_ids_;
+  std::vector<float> row_panels_, col_panels_;
   kernels::KeySegment segment_;
   std::vector<float*> frames_;
   kernels::PageSpan span_;

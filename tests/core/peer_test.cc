@@ -40,6 +40,22 @@ TEST(Peer, RetrievesTheBestOfAllPairs) {
   EXPECT_TRUE(at::allclose(found.weights, found.scores.softmax(-1), 0, 1e-6));
 }
 
+// Retrieval reads a packed copy of the sub-keys.
+TEST(Peer, RetrievesByTheKeysAsTheyAreNow) {
+  const torch::NoGradGuard no_grad;
+  PeerImpl peer(with(QueryNorm::none)), fresh(with(QueryNorm::none));
+  const at::Tensor x = inputs(1, 32);
+  const at::Tensor before = peer.retrieve(x, 0).ids;
+  for (const char* name : {"router_0.row_keys_00000", "router_0.col_keys_00000"}) {
+    peer.named_parameters()[name].mul_(-1);
+    fresh.named_parameters()[name].mul_(-1);
+    EXPECT_FALSE(at::equal(peer.retrieve(x, 0).ids, before)) << name;
+  }
+  const PeerImpl::Retrieval found = peer.retrieve(x, 0), expected = fresh.retrieve(x, 0);
+  EXPECT_TRUE(at::equal(found.ids, expected.ids));
+  EXPECT_TRUE(same_bits(found.scores, expected.scores));
+}
+
 TEST(Peer, KeepsLeadingDimensions) {
   PeerImpl peer(with(QueryNorm::rms));
   const at::Tensor x = inputs(1, 24);

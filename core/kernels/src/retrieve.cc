@@ -4,13 +4,13 @@
 #include "perennial/kernels/retrieve.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <utility>
 #include <vector>
 
 #include "pair_order.h"
 #include "perennial/kernels/expert_id.h"
-#include "perennial/kernels/matmul.h"
 #include "select.h"
 
 namespace perennial::kernels {
@@ -18,8 +18,17 @@ namespace {
 
 // Floats of scores a tile of tokens may take: half of a small second-level cache.
 constexpr std::int64_t kTileFloats = 64 * 1024;
-constexpr std::int64_t kMaxTileTokens = 64;
-constexpr std::int64_t kMinTileTokens = 4;  // the rows of one matmul_nt tile
+constexpr std::int64_t kMaxTileTokens = 60;  // blocks of score_panels are 6 tokens high
+constexpr std::int64_t kMinTileTokens = 6;
+
+// Pairs that are ordered by counting, which takes a compare for each two. K = 16 has 50.
+constexpr std::int64_t kMostPairs = 128;
+
+// A key, never 0, whose order is that of the sums; -0 equals 0.
+std::uint64_t sum_key(double sum) {
+  const auto bits = std::bit_cast<std::uint64_t>(sum + 0.0);
+  return (bits >> 63) != 0 ? ~bits : bits | std::uint64_t{1} << 63;
+}
 
 // The next pair of one row rank of one segment.
 struct Head {
@@ -31,7 +40,7 @@ struct Head {
 
 // What one token's scores look like and where its results go.
 struct TokenHead {
-  const float* row_scores = nullptr;  // all segments' rows, one after the other
+  const float* row_scores = nullptr;  // of all row keys
   const float* col_scores = nullptr;
   std::int64_t* ids = nullptr;
   float* scores = nullptr;
@@ -52,18 +61,58 @@ class Merger {
   }
 
   void run(const TokenHead& token) {
-    const float* row_scores = token.row_scores;
     for (std::size_t s = 0; s < segments_.size(); ++s) {
-      select_top(row_scores, segments_[s].rows, k_, scratch_, rows_[s]);
-      row_scores += segments_[s].rows;
+      select_top(token.row_scores + segments_[s].key_begin, segments_[s].rows, k_, scratch_,
+                 rows_[s]);
     }
     for (std::size_t w = 0; w < widths_.size(); ++w) {
       select_top(token.col_scores, widths_[w], k_, scratch_, cols_[w]);
     }
+    if (rank(token)) return;
     fill_lowest(token, walk(token));
   }
 
  private:
+  // The common case at one go: every pair that can win, ordered by counting. False where two sums
+  // tie, K pairs are not there, or there are too many to count: then nothing is known.
+  bool rank(const TokenHead& token) {
+    std::int64_t n = 0;
+    for (std::size_t s = 0; s < segments_.size(); ++s) {
+      const Side& rows = rows_[s];
+      const Side& cols = cols_[col_side_[s]];
+      for (std::size_t a = 0; a < rows.size(); ++a) {
+        const std::size_t most = static_cast<std::size_t>(k_) / (a + 1);
+        for (std::size_t b = 0; b < cols.size() && b < most; ++b) {
+          if (n == kMostPairs) return false;
+          sums_[n] = sum_key(order_value(rows.score[a]) + order_value(cols.score[b]));
+          pairs_[n++] = {static_cast<std::uint32_t>(s), static_cast<std::uint32_t>(a),
+                         static_cast<std::uint32_t>(b)};
+        }
+      }
+    }
+    if (n < k_) return false;
+    rank_keys(sums_, n, ranks_);
+    std::int32_t winner[kMostPairs];
+    std::fill_n(winner, k_, -1);
+    for (std::int64_t i = 0; i < n; ++i) {
+      if (ranks_[i] < static_cast<std::uint64_t>(k_)) {
+        winner[ranks_[i]] = static_cast<std::int32_t>(i);
+      }
+    }
+    // Equal sums stand at the last of their places and leave the others empty, the K-th too.
+    if (std::find(winner, winner + k_, -1) != winner + k_) return false;
+    for (std::int64_t slot = 0; slot < k_; ++slot) {
+      const Ranks& pair = pairs_[winner[slot]];
+      const Side& rows = rows_[pair.segment];
+      const Side& cols = cols_[col_side_[pair.segment]];
+      const std::uint32_t row = rows.index[pair.row];
+      emit(token, slot, pair.segment, row,
+           expert_id(segments_[pair.segment].first_row + row, cols.index[pair.col]),
+           rows.score[pair.row] + cols.score[pair.col]);
+    }
+    return true;
+  }
+
   // Best first: a row rank enters when the rank before it gives its best pair, so that at every
   // moment the best pair not yet taken is a head. Ranks with (a + 1)(b + 1) > K are never reached.
   std::int64_t walk(const TokenHead& token) {
@@ -80,7 +129,7 @@ class Merger {
       const Side& cols = cols_[col_side_[head.segment]];
       emit(token, taken, head.segment, rows.index[head.row_rank], head.pair.id,
            rows.score[head.row_rank] + cols.score[head.col_rank]);
-      if (head.col_rank + 1 < cols.index.size()) {
+      if (head.col_rank + 1 < cols.size()) {
         heads_[best].col_rank = head.col_rank + 1;
         heads_[best].pair = pair_of(heads_[best]);
       } else {
@@ -93,7 +142,7 @@ class Merger {
   }
 
   void push(std::size_t segment, std::size_t row_rank) {
-    if (row_rank >= rows_[segment].index.size() || cols_[col_side_[segment]].index.empty()) return;
+    if (row_rank >= rows_[segment].size() || cols_[col_side_[segment]].index.empty()) return;
     Head head{{}, segment, row_rank, 0};
     head.pair = pair_of(head);
     heads_.push_back(head);
@@ -110,9 +159,9 @@ class Merger {
   // The pairs with a lowest side, in id order. Fewer than K pairs are skipped on the way, since
   // fewer than K without one exist.
   void fill_lowest(const TokenHead& token, std::int64_t taken) const {
-    const float* row_scores = token.row_scores;
     for (std::size_t s = 0; s < segments_.size() && taken < k_; ++s) {
       const KeySegment& segment = segments_[s];
+      const float* row_scores = token.row_scores + segment.key_begin;
       for (std::int64_t r = 0; r < segment.rows && taken < k_; ++r) {
         for (std::int64_t c = 0; c < segment.cols && taken < k_; ++c) {
           if (!is_lowest(row_scores[r]) && !is_lowest(token.col_scores[c])) continue;
@@ -121,7 +170,6 @@ class Merger {
                row_scores[r] + token.col_scores[c]);
         }
       }
-      row_scores += segment.rows;
     }
   }
 
@@ -140,40 +188,49 @@ class Merger {
   std::vector<Side> cols_;             // per width
   std::vector<Head> heads_;
   SelectScratch scratch_;
+
+  struct Ranks {
+    std::uint32_t segment, row, col;
+  };
+  std::uint64_t sums_[kMostPairs + kKeySlack];
+  std::uint64_t ranks_[kMostPairs];
+  Ranks pairs_[kMostPairs];
 };
 
 }  // namespace
 
-void retrieve(const RetrieveArgs& args, std::int64_t begin, std::int64_t end) {
+void retrieve(const RetrieveArgs& args, std::int64_t begin, std::int64_t end,
+              std::int64_t head_begin, std::int64_t head_end) {
   const std::int64_t heads = args.heads, k = args.k, dim = args.sub_dim;
   std::int64_t rows = 0, cols = 0;
   for (const KeySegment& segment : args.segments) {
-    rows += segment.rows;
+    if (segment.rows > 0) rows = std::max(rows, segment.key_begin + segment.rows);
     cols = std::max(cols, segment.cols);
   }
   if (begin >= end || rows == 0 || cols == 0) return;
-  const std::int64_t tile = std::min(
-      end - begin, std::clamp(kTileFloats / (rows + cols), kMinTileTokens, kMaxTileTokens));
-  std::vector<float> row_scores(static_cast<std::size_t>(tile * rows));
-  std::vector<float> col_scores(static_cast<std::size_t>(tile * cols));
+  const std::int64_t row_panels = panels_of(rows), col_panels = panels_of(cols);
+  const std::int64_t row_floats = row_panels * kPanelKeys, col_floats = col_panels * kPanelKeys;
+  const std::int64_t fitting = kTileFloats / (row_floats + col_floats) / kMinTileTokens;
+  const std::int64_t tile =
+      std::min(end - begin, std::clamp(fitting * kMinTileTokens, kMinTileTokens, kMaxTileTokens));
+  std::vector<float> row_scores(static_cast<std::size_t>(tile * row_floats));
+  std::vector<float> col_scores(static_cast<std::size_t>(tile * col_floats));
   Merger merger(args.segments, k);
-  for (std::int64_t first = begin; first < end; first += tile) {
-    const std::int64_t tokens = std::min(tile, end - first);
-    for (std::int64_t h = 0; h < heads; ++h) {
-      const float* query = args.query + (first * heads + h) * 2 * dim;
-      const float* row_keys = args.row_keys + h * args.row_head_stride;
-      std::int64_t at = 0;
-      for (const KeySegment& segment : args.segments) {
-        matmul_nt(tokens, segment.rows, dim, query, heads * 2 * dim,
-                  row_keys + segment.key_begin * dim, dim, nullptr, row_scores.data() + at, rows);
-        at += segment.rows;
-      }
-      matmul_nt(tokens, cols, dim, query + dim, heads * 2 * dim,
-                args.col_keys + h * args.col_head_stride, dim, nullptr, col_scores.data(), cols);
+  for (std::int64_t h = head_begin; h < head_end; ++h) {  // a head's panels stay in the cache
+    const float* row_keys = args.rows.panels_of(h, dim);
+    const float* col_keys = args.cols.panels_of(h, dim);
+    for (std::int64_t first = begin; first < end; first += tile) {
+      const std::int64_t tokens = std::min(tile, end - first);
+      const std::int64_t stride = heads * 2 * dim;
+      const float* query = args.query + first * stride + h * 2 * dim;
+      score_panels(tokens, dim, query, stride, row_keys, 0, row_panels, row_scores.data(),
+                   row_floats);
+      score_panels(tokens, dim, query + dim, stride, col_keys, 0, col_panels, col_scores.data(),
+                   col_floats);
       for (std::int64_t t = 0; t < tokens; ++t) {
         const std::int64_t out = ((first + t) * heads + h) * k;
-        merger.run({row_scores.data() + t * rows, col_scores.data() + t * cols, args.ids + out,
-                    args.scores + out, args.row_index + out});
+        merger.run({row_scores.data() + t * row_floats, col_scores.data() + t * col_floats,
+                    args.ids + out, args.scores + out, args.row_index + out});
       }
     }
   }

@@ -20,8 +20,8 @@ void backward_query_target(const RetrieveArgs& args, const float* dscores, std::
     for (std::int64_t h = 0; h < args.heads; ++h) {
       float* out = dquery + (t * args.heads + h) * 2 * dim;
       for (std::int64_t i = 0; i < 2 * dim; ++i) out[i] = 0;
-      const float* row_keys = args.row_keys + h * args.row_head_stride;
-      const float* col_keys = args.col_keys + h * args.col_head_stride;
+      const float* row_keys = args.rows.keys_of(h, dim);
+      const float* col_keys = args.cols.keys_of(h, dim);
       const std::int64_t first = (t * args.heads + h) * args.k;
       for (std::int64_t slot = first; slot < first + args.k; ++slot) {
         axpy(dim, dscores[slot], row_keys + args.row_index[slot] * dim, out);
@@ -38,8 +38,8 @@ void backward_keys_target(const RetrieveArgs& args, const float* dscores, std::i
   for (std::int64_t t = 0; t < tokens; ++t) {
     for (std::int64_t h = head_begin; h < head_end; ++h) {
       const float* query = args.query + (t * args.heads + h) * 2 * dim;
-      float* row_grad = drow_keys + h * args.row_head_stride;
-      float* col_grad = dcol_keys + h * args.col_head_stride;
+      float* row_grad = drow_keys + (args.rows.per_head ? h * args.rows.count * dim : 0);
+      float* col_grad = dcol_keys + (args.cols.per_head ? h * args.cols.count * dim : 0);
       const std::int64_t first = (t * args.heads + h) * args.k;
       for (std::int64_t slot = first; slot < first + args.k; ++slot) {
         axpy(dim, dscores[slot], query, row_grad + args.row_index[slot] * dim);

@@ -169,8 +169,7 @@ PeerImpl::Retrieval PeerImpl::retrieve(const torch::Tensor& x, std::uint32_t gen
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
   const QueryResult query =
       compute_query(router, flat, router.query, router.gamma, router.beta, false);
-  RetrieveResult found = retrieve_experts(router, query.normed, router.row_keys().contiguous(),
-                                          router.col_keys().contiguous());
+  RetrieveResult found = retrieve_experts(router, query.normed);
   torch::Tensor weights = at::empty_like(found.scores);
   kernels::score_forward(options_.score, options_.heads, options_.top_k,
                          found.scores.const_data_ptr<float>(), weights.mutable_data_ptr<float>(), 0,

@@ -27,6 +27,9 @@ using torch::autograd::variable_list;
 // Tokens a thread takes at once: enough to amortise a kernel call, few enough to balance.
 constexpr std::int64_t kTokenGrain = 16;
 
+// Too few tokens to keep every thread busy: heads or channels are shared out instead.
+bool few_tokens(std::int64_t tokens) { return tokens < kTokenGrain * at::get_num_threads(); }
+
 void over_tokens(std::int64_t begin, std::int64_t end,
                  const std::function<void(std::int64_t, std::int64_t)>& work) {
   at::parallel_for(begin, end, kTokenGrain, work);
@@ -41,17 +44,12 @@ float* out(at::Tensor& tensor) {
 
 kernels::RetrieveArgs retrieve_args(const PeerOptions& options,
                                     const std::vector<kernels::KeySegment>& segments,
-                                    const at::Tensor& query, const at::Tensor& row_keys,
-                                    const at::Tensor& col_keys) {
+                                    const at::Tensor& query) {
   kernels::RetrieveArgs args;
   args.heads = options.heads;
   args.k = options.top_k;
   args.sub_dim = options.d_key / 2;
   args.query = data(query);
-  args.row_keys = data(row_keys);
-  args.col_keys = data(col_keys);
-  args.row_head_stride = row_keys.size(0) == 1 ? 0 : row_keys.stride(0);
-  args.col_head_stride = col_keys.size(0) == 1 ? 0 : col_keys.stride(0);
   args.segments = segments;
   return args;
 }
@@ -121,7 +119,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     const PeerOptions& options = call->router->options();
     const QueryResult query =
         compute_query(*call->router, x, weight, gamma, beta, call->batch_statistics);
-    RetrieveResult found = retrieve_experts(*call->router, query.normed, row_keys, col_keys);
+    RetrieveResult found = retrieve_experts(*call->router, query.normed);
     const std::int64_t tokens = x.size(0), slots = found.ids.size(1);
     at::Tensor weights = at::empty({tokens, slots});
     over_tokens(0, tokens, [&](auto begin, auto end) {
@@ -185,7 +183,13 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     at::Tensor dscores = at::empty({tokens, slots});
     at::Tensor dnormed = at::empty({tokens, channels});
     const std::vector<kernels::KeySegment> segments = router.segments();
-    kernels::RetrieveArgs retrieved = retrieve_args(options, segments, normed, row_keys, col_keys);
+    kernels::RetrieveArgs retrieved = retrieve_args(options, segments, normed);
+    const auto side = [](const at::Tensor& keys) {
+      return kernels::SubKeys{
+          .count = keys.size(1), .per_head = keys.size(0) > 1, .keys = data(keys)};
+    };
+    retrieved.rows = side(row_keys);
+    retrieved.cols = side(col_keys);
     retrieved.ids = const_cast<std::int64_t*>(ids.const_data_ptr<std::int64_t>());
     retrieved.row_index = const_cast<std::int32_t*>(row_index.const_data_ptr<std::int32_t>());
     over_tokens(0, tokens, [&](auto begin, auto end) {
@@ -278,11 +282,20 @@ QueryResult compute_query(const Router& router, const at::Tensor& x, const at::T
   const std::int64_t tokens = x.size(0), channels = options.heads * options.d_key;
   QueryResult result;
   result.raw = at::empty({tokens, channels});
-  over_tokens(0, tokens, [&](auto begin, auto end) {
-    kernels::matmul_nt(end - begin, channels, options.d_in, data(x) + begin * options.d_in,
-                       options.d_in, data(weight), options.d_in, data(router.query_bias),
-                       out(result.raw) + begin * channels, channels);
-  });
+  // The product of tokens [begin, end) and channels [from, to).
+  const auto project = [&](std::int64_t begin, std::int64_t end, std::int64_t from,
+                           std::int64_t to) {
+    const float* bias = data(router.query_bias);
+    kernels::matmul_nt(end - begin, to - from, options.d_in, data(x) + begin * options.d_in,
+                       options.d_in, data(weight) + from * options.d_in, options.d_in,
+                       bias == nullptr ? nullptr : bias + from,
+                       out(result.raw) + begin * channels + from, channels);
+  };
+  if (few_tokens(tokens)) {
+    at::parallel_for(0, channels, 64, [&](auto from, auto to) { project(0, tokens, from, to); });
+  } else {
+    over_tokens(0, tokens, [&](auto begin, auto end) { project(begin, end, 0, channels); });
+  }
   if (options.query_norm == QueryNorm::none || router.folded()) {
     result.normed = result.raw;
     return result;
@@ -317,18 +330,26 @@ QueryResult compute_query(const Router& router, const at::Tensor& x, const at::T
   return result;
 }
 
-RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query,
-                                const at::Tensor& row_keys, const at::Tensor& col_keys) {
+RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query) {
   const PeerOptions& options = router.options();
   const std::int64_t tokens = query.size(0), slots = options.heads * options.top_k;
   RetrieveResult result{at::empty({tokens, slots}, at::kLong), at::empty({tokens, slots}),
                         at::empty({tokens, slots}, at::kInt)};
   const std::vector<kernels::KeySegment> segments = router.segments();
-  kernels::RetrieveArgs args = retrieve_args(options, segments, query, row_keys, col_keys);
+  kernels::RetrieveArgs args = retrieve_args(options, segments, query);
+  args.rows = router.packed_rows();
+  args.cols = router.packed_cols();
   args.ids = result.ids.mutable_data_ptr<std::int64_t>();
   args.scores = out(result.scores);
   args.row_index = result.row_index.mutable_data_ptr<std::int32_t>();
-  over_tokens(0, tokens, [&](auto begin, auto end) { kernels::retrieve(args, begin, end); });
+  if (few_tokens(tokens)) {
+    at::parallel_for(0, options.heads, 1,
+                     [&](auto begin, auto end) { kernels::retrieve(args, 0, tokens, begin, end); });
+  } else {
+    over_tokens(0, tokens, [&](auto begin, auto end) {
+      kernels::retrieve(args, begin, end, 0, options.heads);
+    });
+  }
   return result;
 }
 

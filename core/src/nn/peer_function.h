@@ -28,8 +28,7 @@ QueryResult compute_query(const Router& router, const at::Tensor& x, const at::T
 struct RetrieveResult {
   at::Tensor ids, scores, row_index;
 };
-RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query,
-                                const at::Tensor& row_keys, const at::Tensor& col_keys);
+RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query);
 
 // y (B, d_out) of x (B, d_in), with gradients for x and the router's tensors; the experts'
 // gradients go to the pool's tape when the generation is open. Updates the running statistics when

@@ -2,6 +2,7 @@
 // Initial values, growth and folding of a router.
 #include "nn/router.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
@@ -122,15 +123,57 @@ std::int64_t Router::visible_experts() const {
   return experts;
 }
 
-torch::Tensor Router::row_keys() const {
-  if (row_blocks.size() == 1) return row_blocks.front().keys;
+std::vector<torch::Tensor> Router::row_key_blocks() const {
   std::vector<torch::Tensor> keys;
   for (const RowBlock& block : row_blocks) keys.push_back(block.keys);
-  return at::cat(keys, 1);
+  return keys;
+}
+
+torch::Tensor Router::row_keys() const {
+  return row_blocks.size() == 1 ? row_blocks.front().keys : at::cat(row_key_blocks(), 1);
 }
 
 torch::Tensor Router::col_keys() const {
   return col_blocks.size() == 1 ? col_blocks.front() : at::cat(col_blocks, 1);
+}
+
+kernels::SubKeys Router::packed_rows() const { return packed(row_panels_, row_key_blocks()); }
+kernels::SubKeys Router::packed_cols() const { return packed(col_panels_, col_blocks); }
+
+kernels::SubKeys Router::packed(Panels& panels, const std::vector<torch::Tensor>& blocks) const {
+  kernels::SubKeys side;
+  for (const torch::Tensor& block : blocks) side.count += block.size(1);
+  side.per_head = options_.sub_keys == SubKeys::per_head;
+  // Tensors made in inference mode count no versions: these are packed every time.
+  bool same = panels.blocks.size() == blocks.size();
+  for (std::size_t i = 0; i < blocks.size() && same; ++i) {
+    same = panels.blocks[i].is_same(blocks[i]) && !blocks[i].is_inference() &&
+           panels.versions[i] == blocks[i]._version();
+  }
+  if (!same) {
+    const torch::NoGradGuard no_grad;
+    const torch::Tensor keys =
+        (blocks.size() == 1 ? blocks.front() : at::cat(blocks, 1)).contiguous();
+    const std::int64_t sets = keys.size(0), n = keys.size(1), dim = keys.size(2);
+    const std::int64_t floats = kernels::panel_floats(n, dim);
+    if (!panels.values.defined() || panels.values.size(1) != floats) {
+      panels.values = at::empty({sets, floats});
+    }
+    const float* from = keys.const_data_ptr<float>();
+    float* to = panels.values.mutable_data_ptr<float>();
+    at::parallel_for(0, sets, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t set = begin; set < end; ++set) {
+        kernels::pack_panels(n, dim, from + set * n * dim, to + set * floats);
+      }
+    });
+    panels.blocks = blocks;
+    panels.versions.clear();
+    for (const torch::Tensor& block : blocks) {
+      panels.versions.push_back(block.is_inference() ? 0 : block._version());
+    }
+  }
+  side.panels = panels.values.const_data_ptr<float>();
+  return side;
 }
 
 void Router::fold_and_freeze() {

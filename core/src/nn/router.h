@@ -42,6 +42,11 @@ class Router : public torch::nn::Module {
 
   torch::Tensor row_keys() const;  // (H or 1, n_row, d_key / 2)
   torch::Tensor col_keys() const;  // (H or 1, n_col, d_key / 2)
+  // The sub-keys as retrieval reads them; without `keys`. Valid until the keys change or the router
+  // is asked again. Their panels are kept, and packed again after a change that torch counts (any
+  // operation in place; not a write through a raw pointer).
+  kernels::SubKeys packed_rows() const;
+  kernels::SubKeys packed_cols() const;
 
   // Folds batch norm into query and bias and stops every gradient (isolated routing).
   void fold_and_freeze();
@@ -68,10 +73,20 @@ class Router : public torch::nn::Module {
   const PeerOptions& options() const { return options_; }
 
  private:
+  // One side's panels and the blocks that they were packed from.
+  struct Panels {
+    torch::Tensor values;  // (H or 1, panel_floats)
+    std::vector<torch::Tensor> blocks;
+    std::vector<std::uint32_t> versions;
+  };
+
   torch::Tensor new_keys(std::uint32_t block, std::uint32_t part, std::int64_t n) const;
+  kernels::SubKeys packed(Panels& panels, const std::vector<torch::Tensor>& blocks) const;
+  std::vector<torch::Tensor> row_key_blocks() const;
 
   PeerOptions options_;
   std::uint32_t index_;
+  mutable Panels row_panels_, col_panels_;
 };
 
 }  // namespace perennial

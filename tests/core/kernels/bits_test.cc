@@ -62,7 +62,7 @@ Bytes retrieve_bits() {
     Retrieval problem(shape, uniform);
     if (!problem.query.empty()) problem.query.back() = std::nanf("");
     const RetrieveArgs args = problem.args();
-    retrieve(args, 0, shape.tokens);
+    retrieve(args, 0, shape.tokens, 0, shape.heads);
     append(bytes, problem.ids);
     append(bytes, problem.row_index);
     for (float& score : problem.scores) score = score == score ? score : 0;  // a NaN has many bits

@@ -30,6 +30,7 @@ inline std::vector<RetrievalCase> retrieval_cases() {
       {"one_col", 5, 2, 8, 16, 40, 1, true, {{0, 40, 1, 3}}},
       {"odd_sizes", 9, 3, 13, 17, 77, 101, false, {{0, 77, 101, 0}}},
       {"wide", 70, 2, 16, 32, 120, 90, true, {{0, 120, 90, 0}}},
+      {"common", 13, 2, 16, 16, 300, 260, false, {{0, 300, 260, 0}}},
       {"large_k", 2, 1, 128, 8, 530, 520, true, {{0, 530, 520, 0}}},
       {"huge_ids",
        4,
@@ -74,22 +75,34 @@ struct Retrieval {
     row_index.assign(slots, -1);
   }
 
+  // Packs the keys as they are now.
   RetrieveArgs args() {
     return {.heads = shape.heads,
             .k = shape.k,
             .sub_dim = shape.dim,
             .query = query.data(),
-            .row_keys = row_keys.data(),
-            .col_keys = col_keys.data(),
-            .row_head_stride = row_stride(),
-            .col_head_stride = col_stride(),
+            .rows = side(shape.n_row, row_keys, row_panels),
+            .cols = side(shape.n_col, col_keys, col_panels),
             .segments = shape.segments,
             .ids = ids.data(),
             .scores = scores.data(),
             .row_index = row_index.data()};
   }
+  void run() { retrieve(args(), 0, shape.tokens, 0, shape.heads); }
   std::int64_t row_stride() const { return shape.common_keys ? 0 : shape.n_row * shape.dim; }
   std::int64_t col_stride() const { return shape.common_keys ? 0 : shape.n_col * shape.dim; }
+
+ private:
+  SubKeys side(std::int64_t n, const std::vector<float>& keys, std::vector<float>& panels) const {
+    const std::int64_t sets = shape.common_keys ? 1 : shape.heads;
+    const std::int64_t floats = panel_floats(n, shape.dim);
+    panels.assign(static_cast<std::size_t>(sets * floats), -1);
+    for (std::int64_t set = 0; set < sets; ++set) {
+      pack_panels(n, shape.dim, keys.data() + set * n * shape.dim, panels.data() + set * floats);
+    }
+    return {n, !shape.common_keys, keys.data(), panels.data()};
+  }
+  std::vector<float> row_panels, col_panels;
 };
 
 }  // namespace perennial::kernels

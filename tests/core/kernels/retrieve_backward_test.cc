@@ -54,7 +54,7 @@ TEST(RetrieveBackward, MatchesPlainSums) {
     SCOPED_TRACE(shape.name);
     Retrieval problem(shape, uniform);
     const RetrieveArgs args = problem.args();
-    retrieve(args, 0, shape.tokens);
+    retrieve(args, 0, shape.tokens, 0, shape.heads);
     const auto dscores = uniform(std::ssize(problem.scores), 21);
     const Gradients expected = plain(problem, dscores);
 
@@ -86,7 +86,7 @@ TEST(RetrieveBackward, KeysAccumulateIntoWhatIsThere) {
   RetrievalCase shape{"one", 1, 1, 1, 2, 1, 1, true, {{0, 1, 1, 0}}};
   Retrieval problem(shape, uniform);
   problem.query = {1, 2, 3, 4};
-  retrieve(problem.args(), 0, 1);
+  problem.run();
   std::vector<float> drow{10, 20}, dcol{30, 40};
   const float dscore = 0.5f;
   retrieve_backward_keys(problem.args(), &dscore, 1, 0, 1, drow.data(), dcol.data());

@@ -24,7 +24,7 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 void expect_matches_reference(Retrieval& problem) {
   const RetrievalCase& shape = problem.shape;
   SCOPED_TRACE(shape.name);
-  retrieve(problem.args(), 0, shape.tokens);
+  problem.run();
   for (std::int64_t t = 0; t < shape.tokens; ++t) {
     for (std::int64_t h = 0; h < shape.heads; ++h) {
       const std::int64_t first = t * shape.heads + h;
@@ -86,7 +86,7 @@ TEST(Retrieve, MinusZeroTiesWithZero) {
   problem.query = {1, 1};
   problem.row_keys = {0.0f, -0.0f, 0.0f, -0.0f};
   problem.col_keys = {0.0f};
-  retrieve(problem.args(), 0, 1);
+  problem.run();
   for (std::uint32_t i = 0; i < 4; ++i) EXPECT_EQ(problem.ids[i], expert_id(i, 0));
 }
 
@@ -97,7 +97,7 @@ TEST(Retrieve, ComparesExactSums) {
   problem.query = {1, 1};
   problem.row_keys = {1e20f, 1e20f};
   problem.col_keys = {1e-20f, 2e-20f, -1e-20f};
-  retrieve(problem.args(), 0, 1);
+  problem.run();
   EXPECT_EQ(problem.ids[0], expert_id(0, 1));
   for (const std::int64_t k : {2, 3, 4, 6}) {
     shape.k = k;
@@ -118,7 +118,7 @@ TEST(Retrieve, NanQueryGivesTheSmallestIds) {
         const bool row_half = static_cast<std::int64_t>(i) / shape.dim % 2 == 0;
         if (nan_half == 2 || row_half == (nan_half == 0)) problem.query[i] = kNan;
       }
-      retrieve(problem.args(), 0, shape.tokens);
+      problem.run();
       std::vector<std::int64_t> smallest;
       for (const KeySegment& segment : shape.segments) {
         for (std::uint32_t r = 0; r < segment.rows; ++r) {
@@ -164,10 +164,12 @@ TEST(Retrieve, TokensDoNotDependOnTheBatch) {
   for (const RetrievalCase& shape : retrieval_cases()) {
     SCOPED_TRACE(shape.name);
     Retrieval whole(shape, uniform), split(shape, uniform), alone(shape, uniform);
-    retrieve(whole.args(), 0, shape.tokens);
-    retrieve(split.args(), 0, shape.tokens / 3);
-    retrieve(split.args(), shape.tokens / 3, shape.tokens);
-    for (std::int64_t t = shape.tokens; t > 0; --t) retrieve(alone.args(), t - 1, t);
+    whole.run();
+    const std::int64_t third = shape.tokens / 3, heads = shape.heads;
+    retrieve(split.args(), 0, third, 0, heads);
+    retrieve(split.args(), third, shape.tokens, heads / 2, heads);
+    retrieve(split.args(), third, shape.tokens, 0, heads / 2);
+    for (std::int64_t t = shape.tokens; t > 0; --t) retrieve(alone.args(), t - 1, t, 0, heads);
     EXPECT_EQ(split.ids, whole.ids);
     EXPECT_EQ(alone.ids, whole.ids);
     expect_same_bits(split.scores, whole.scores);
@@ -185,8 +187,8 @@ TEST(Retrieve, MaskedRowsChangeNothing) {
   Retrieval small(before, uniform), grown(after, uniform);
   std::copy(small.row_keys.begin(), small.row_keys.end(), grown.row_keys.begin());
   std::copy(small.col_keys.begin(), small.col_keys.end(), grown.col_keys.begin());
-  retrieve(small.args(), 0, 5);
-  retrieve(grown.args(), 0, 5);
+  small.run();
+  grown.run();
   EXPECT_EQ(grown.ids, small.ids);
   expect_same_bits(grown.scores, small.scores);
 }
