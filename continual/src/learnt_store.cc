@@ -25,8 +25,14 @@ LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_by
   RunState state = value_or_throw(load_run_state(store));
   auto model = load_model(state.config, state.preprocessing.features,
                           static_cast<std::int64_t>(state.label_names.size()), store, budget_bytes);
-  return {std::move(state.config), state.preprocessing, std::move(state.label_names),
-          state.data_digest,       std::move(model),    state.finished};
+  const json::object note = note_with(store, "pager");
+  return {std::move(state.config),
+          state.preprocessing,
+          std::move(state.label_names),
+          state.data_digest,
+          std::move(model),
+          state.finished,
+          note.empty() ? json::object{} : note.at("pager").as_object()};
 }
 
 storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const std::string& action,

@@ -19,6 +19,24 @@ json::object machine() {
   return {{"threads", at::get_num_threads()}, {"cpu", at::get_cpu_capability()}};
 }
 
+json::object counters_json(const PagerCounters& counters) {
+  return {{"hits", counters.hits},
+          {"misses", counters.initialised + counters.read + counters.unspilled},
+          {"initialised", counters.initialised},
+          {"read", counters.read},
+          {"unspilled", counters.unspilled},
+          {"prefetched", counters.prefetched},
+          {"prefetch_hits", counters.prefetch_hits},
+          {"evicted", counters.evicted},
+          {"spilled", counters.spilled},
+          {"copied_on_write", counters.copied_on_write},
+          {"waits", counters.waits},
+          {"wait_ms", static_cast<double>(counters.wait_ns) / 1e6},
+          {"resident_bytes", counters.resident_bytes},
+          {"peak_bytes", counters.peak_bytes},
+          {"spill_peak_bytes", counters.spill_peak_bytes}};
+}
+
 json::object note_with(const storage::PageReader& store, std::string_view key) {
   std::map<std::uint64_t, storage::CommitInfo> commits;
   for (storage::CommitInfo& info : store.log()) commits[info.commit] = std::move(info);

@@ -7,12 +7,16 @@
 #include <string_view>
 
 #include "perennial/continual/stream.h"
+#include "perennial/core/pager_counters.h"
 #include "perennial/storage/page_reader.h"
 
 namespace perennial::continual {
 
 // What bits of a run depend on beside its configuration.
 boost::json::object machine();
+
+// What events, notes and results tell of the pager.
+boost::json::object counters_json(const PagerCounters& counters);
 
 // The note of the newest commit, from the head towards its parents, that has `key`; empty without
 // one.

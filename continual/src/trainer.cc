@@ -46,21 +46,7 @@ json::object RunResult::to_json() const {
   object["steps"] = steps;
   object["seconds"] = seconds;
   object["state_digest"] = state_digest;
-  if (pager) {
-    object["pager"] = {{"hits", pager->hits},
-                       {"initialised", pager->initialised},
-                       {"read", pager->read},
-                       {"evicted", pager->evicted},
-                       {"spilled", pager->spilled},
-                       {"unspilled", pager->unspilled},
-                       {"prefetched", pager->prefetched},
-                       {"prefetch_hits", pager->prefetch_hits},
-                       {"copied_on_write", pager->copied_on_write},
-                       {"waits", pager->waits},
-                       {"wait_ms", static_cast<double>(pager->wait_ns) / 1e6},
-                       {"peak_bytes", pager->peak_bytes},
-                       {"spill_peak_bytes", pager->spill_peak_bytes}};
-  }
+  if (pager) object["pager"] = counters_json(*pager);
   return object;
 }
 
@@ -214,7 +200,10 @@ struct Trainer::Impl {
                       {"steps", state.steps},
                       {"events_bytes", record.event_bytes()},
                       {"machine", machine()}};
-    if (model->peer() != nullptr) note["generations"] = model->peer()->pool().generations().size();
+    if (model->peer() != nullptr) {
+      note["generations"] = model->peer()->pool().generations().size();
+      note["pager"] = counters_json(model->peer()->pool().counters());
+    }
     if (const std::optional<double> value = acc_so_far(action)) note["acc"] = *value;
     request.note = json::serialize(note);
     last_commit = std::chrono::steady_clock::now();
@@ -297,9 +286,13 @@ struct Trainer::Impl {
     progress.loss = loss.item<double>();
     progress.examples_done += batch.y.size(0);
     if (state.steps % kStepEvents == 0) {
-      record.event("step", {{"steps", state.steps},
-                            {"experience", state.position.experience},
-                            {"loss", progress.loss}});
+      json::object event{{"steps", state.steps},
+                         {"experience", state.position.experience},
+                         {"loss", progress.loss}};
+      if (model->peer() != nullptr) {
+        event["pager"] = counters_json(model->peer()->pool().counters());
+      }
+      record.event("step", std::move(event));
     }
   }
 

@@ -362,6 +362,8 @@ TEST_F(LearningTest, TheSmallestBudgetChangesNoBit) {
   EXPECT_GE(json::value_to<std::int64_t>(inspected.at("pages")) *
                 json::value_to<std::int64_t>(inspected.at("page_bytes")),
             8 * budget);
+  EXPECT_EQ(inspected.at("pager").at("evicted"), pager.at("evicted"));
+  EXPECT_EQ(inspected.at("pager").at("spilled"), pager.at("spilled"));
   EXPECT_EQ(succeed({"eval", "--store", path("small"), "--budget", std::to_string(budget)})
                 .at("accuracy"),
             free.at("matrix").as_array().back());

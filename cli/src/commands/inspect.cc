@@ -99,6 +99,24 @@ void inspect_plain(const storage::PageReader& store, const std::string& folder,
                  {"dense", std::move(entries)}});
 }
 
+// What the last run's pager did, by its newest commit.
+void inspect_pager(const boost::json::object& pager, const Output& output) {
+  if (pager.empty()) return;
+  const auto count = [&](const char* name) { return pager.at(name).to_number<std::int64_t>(); };
+  const auto bytes = [&](const char* name) {
+    return format_bytes(static_cast<std::uint64_t>(count(name)));
+  };
+  output.text() << "pager         " << format_count(count("hits")) << " hits, "
+                << format_count(count("misses")) << " misses ("
+                << format_count(count("initialised")) << " from a recipe, "
+                << format_count(count("read")) << " read, " << format_count(count("unspilled"))
+                << " from the spill file), " << format_count(count("prefetch_hits"))
+                << " prefetched in time\n              waited "
+                << format_duration(1e-3 * pager.at("wait_ms").to_number<double>()) << "; at most "
+                << bytes("peak_bytes") << " in memory, " << bytes("spill_peak_bytes")
+                << " spilled (the last run, at its newest commit)\n";
+}
+
 int run_inspect(const std::vector<std::string>& args) {
   std::string folder, snapshot;
   CommonOptions common;
@@ -148,7 +166,9 @@ int run_inspect(const std::vector<std::string>& args) {
         << format_count(static_cast<std::int64_t>(head.pages_listed))
         << " in the store, those of optimizer state among them\nfrozen shards "
         << (intact ? "match their digests" : "DO NOT MATCH THEIR DIGESTS: run perennial verify")
-        << "\n\n";
+        << '\n';
+    inspect_pager(learnt.pager, output);
+    out << '\n';
     Table table({{"generation"},
                  {"rows"},
                  {"columns"},
@@ -169,6 +189,7 @@ int run_inspect(const std::vector<std::string>& args) {
     json["page_bytes"] = page_bytes;
     json["frozen_intact"] = intact;
     json["generations"] = std::move(generations);
+    json["pager"] = learnt.pager;
     output.finish(json);
     return intact ? kExitOk : kExitData;
   }

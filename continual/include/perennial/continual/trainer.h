@@ -96,6 +96,8 @@ struct LearntModel {
   storage::Digest data_digest;  // of the data set it was learnt from
   std::unique_ptr<Model> model;
   bool finished = false;  // the run's stream has ended
+  // The pager's counters at the last commit of a run, since that process began; empty without one.
+  boost::json::object pager;
 };
 // Throws StorageError, DataError.
 LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_bytes);
