@@ -85,7 +85,7 @@ TEST(Options, UnknownKeysAndNamesSuggestTheNearest) {
   EXPECT_THAT(refusal(R"({"routing": "isolate"})"),
               AllOf(HasSubstr("routing"), HasSubstr("'isolate'"), HasSubstr("'isolated'")));
   EXPECT_THAT(refusal(R"({"activation": "swish7"})"),
-              AllOf(HasSubstr("activation"), HasSubstr("relu, gelu, identity")));
+              AllOf(HasSubstr("activation"), HasSubstr("relu, gelu, gelu_tanh, silu, identity")));
   EXPECT_EQ(nearest_name("", {"a"}), "a");
   EXPECT_EQ(nearest_name("heads", {}), "");
 }

@@ -96,10 +96,8 @@ void check_gradients(const PeerOptions& options, bool training, bool x_gradient)
 }
 
 TEST_P(Gradient, EqualsCentralDifferences) {
-  using kernels::Activation;
-  using kernels::ScoreFunction;
-  for (const ScoreFunction score : {ScoreFunction::softmax, ScoreFunction::sigmoid}) {
-    for (const Activation activation : {Activation::relu, Activation::gelu, Activation::identity}) {
+  for (const auto& [score, score_name] : enum_names(kernels::ScoreFunction{})) {
+    for (const auto& [activation, activation_name] : enum_names(kernels::Activation{})) {
       for (const bool glu : {false, true}) {
         for (const SubKeys keys : {SubKeys::per_head, SubKeys::common}) {
           PeerOptions options;
@@ -116,7 +114,7 @@ TEST_P(Gradient, EqualsCentralDifferences) {
           options.activation = activation;
           options.glu = glu;
           options.sub_keys = keys;
-          SCOPED_TRACE(std::string(enum_name(score)) + " " + std::string(enum_name(activation)) +
+          SCOPED_TRACE(std::string(score_name) + " " + std::string(activation_name) +
                        (glu ? " glu " : " ") + std::string(enum_name(keys)));
           check_gradients(options, GetParam().training, true);
         }
@@ -135,6 +133,7 @@ TEST_P(Gradient, NeedsNoGradientOfTheInput) {
 INSTANTIATE_TEST_SUITE_P(Norms, Gradient,
                          ::testing::Values(NormCase{QueryNorm::batch, true, "batch_training"},
                                            NormCase{QueryNorm::batch, false, "batch_evaluation"},
+                                           NormCase{QueryNorm::layer, true, "layer"},
                                            NormCase{QueryNorm::rms, true, "rms"},
                                            NormCase{QueryNorm::none, true, "none"}),
                          [](const auto& info) { return std::string(info.param.name); });

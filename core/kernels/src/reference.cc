@@ -20,6 +20,15 @@ double dot(const T* a, const T* b, std::int64_t n) {
   return sum;
 }
 
+double tanh_argument(double x) {
+  return std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+}
+
+double score_of(ScoreFunction function, double score) {
+  if (function == ScoreFunction::sigmoid) return 1 / (1 + std::exp(-score));
+  return function == ScoreFunction::relu && score < 0 ? 0 : score;
+}
+
 }  // namespace
 
 template <class T>
@@ -68,6 +77,10 @@ T activate(Activation activation, T x) {
       return static_cast<T>(0.5 * x * (1 + std::erf(x / std::numbers::sqrt2)));
     case Activation::identity:
       return x;
+    case Activation::gelu_tanh:
+      return static_cast<T>(0.5 * x * (1 + std::tanh(tanh_argument(x))));
+    case Activation::silu:
+      return static_cast<T>(x / (1 + std::exp(-static_cast<double>(x))));
   }
   return x;
 }
@@ -82,6 +95,15 @@ T activate_derivative(Activation activation, T x) {
                             x * std::exp(-0.5 * x * x) / std::sqrt(2 * std::numbers::pi));
     case Activation::identity:
       return T{1};
+    case Activation::gelu_tanh: {
+      const double t = std::tanh(tanh_argument(x));
+      const double slope = std::sqrt(2 / std::numbers::pi) * (1 + 3 * 0.044715 * x * x);
+      return static_cast<T>(0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope);
+    }
+    case Activation::silu: {
+      const double s = 1 / (1 + std::exp(-static_cast<double>(x)));
+      return static_cast<T>(s + x * s * (1 - s));
+    }
   }
   return T{1};
 }
@@ -94,7 +116,7 @@ std::vector<T> score(ScoreFunction function, std::span<const T> scores) {
   for (std::size_t i = 0; i < scores.size(); ++i) {
     weights[i] = function == ScoreFunction::softmax
                      ? std::exp(static_cast<double>(scores[i]) - top)
-                     : 1 / (1 + std::exp(-static_cast<double>(scores[i])));
+                     : score_of(function, static_cast<double>(scores[i]));
     sum += weights[i];
   }
   std::vector<T> out(scores.size());
@@ -111,8 +133,9 @@ std::vector<T> score_backward(ScoreFunction function, std::span<const T> weights
   std::vector<T> out(weights.size());
   for (std::size_t i = 0; i < weights.size(); ++i) {
     const double g = weights[i], dg = dweights[i];
-    out[i] =
-        static_cast<T>(function == ScoreFunction::softmax ? g * (dg - mean) : g * (1 - g) * dg);
+    double slope = function == ScoreFunction::sigmoid ? g * (1 - g) : 1;
+    if (function == ScoreFunction::relu && g == 0) slope = 0;
+    out[i] = static_cast<T>(function == ScoreFunction::softmax ? g * (dg - mean) : slope * dg);
   }
   return out;
 }

@@ -25,18 +25,27 @@ EnumNames<Routing> enum_names(Routing) {
   return {{Routing::isolated, "isolated"}, {Routing::shared, "shared"}};
 }
 EnumNames<QueryNorm> enum_names(QueryNorm) {
-  return {{QueryNorm::batch, "batch"}, {QueryNorm::rms, "rms"}, {QueryNorm::none, "none"}};
+  return {{QueryNorm::batch, "batch"},
+          {QueryNorm::layer, "layer"},
+          {QueryNorm::rms, "rms"},
+          {QueryNorm::none, "none"}};
 }
 EnumNames<SubKeys> enum_names(SubKeys) {
   return {{SubKeys::per_head, "per-head"}, {SubKeys::common, "common"}};
 }
 namespace kernels {
 EnumNames<Activation> enum_names(Activation) {
-  return {
-      {Activation::relu, "relu"}, {Activation::gelu, "gelu"}, {Activation::identity, "identity"}};
+  return {{Activation::relu, "relu"},
+          {Activation::gelu, "gelu"},
+          {Activation::gelu_tanh, "gelu_tanh"},
+          {Activation::silu, "silu"},
+          {Activation::identity, "identity"}};
 }
 EnumNames<ScoreFunction> enum_names(ScoreFunction) {
-  return {{ScoreFunction::softmax, "softmax"}, {ScoreFunction::sigmoid, "sigmoid"}};
+  return {{ScoreFunction::softmax, "softmax"},
+          {ScoreFunction::sigmoid, "sigmoid"},
+          {ScoreFunction::relu, "relu"},
+          {ScoreFunction::identity, "identity"}};
 }
 }  // namespace kernels
 

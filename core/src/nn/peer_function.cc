@@ -222,6 +222,18 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
           kernels::rms_norm_backward_gamma(tokens, options.heads, options.d_key, begin, end,
                                            data(raw), data(rstd), data(dnormed), out(dgamma));
         });
+      } else if (options.query_norm == QueryNorm::layer) {
+        dbeta = at::empty({channels});
+        over_tokens(0, tokens, [&](auto begin, auto end) {
+          kernels::layer_norm_backward(begin, end, options.heads, options.d_key, data(raw),
+                                       data(gamma), data(mean), data(rstd), data(dnormed),
+                                       out(draw));
+        });
+        at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
+          kernels::layer_norm_backward_affine(tokens, options.heads, options.d_key, begin, end,
+                                              data(raw), data(mean), data(rstd), data(dnormed),
+                                              out(dgamma), out(dbeta));
+        });
       } else {
         dbeta = at::empty({channels});
         if (batch_statistics) {
@@ -294,6 +306,14 @@ QueryResult compute_query(const Router& router, const at::Tensor& x, const at::T
       kernels::rms_norm_forward(begin, end, options.heads, options.d_key, data(result.raw),
                                 data(gamma), static_cast<float>(options.norm_eps),
                                 out(result.normed), out(result.rstd));
+    });
+  } else if (options.query_norm == QueryNorm::layer) {
+    result.mean = at::empty({tokens, options.heads});
+    result.rstd = at::empty({tokens, options.heads});
+    over_tokens(0, tokens, [&](auto begin, auto end) {
+      kernels::layer_norm_forward(begin, end, options.heads, options.d_key, data(result.raw),
+                                  data(gamma), data(beta), static_cast<float>(options.norm_eps),
+                                  out(result.normed), out(result.mean), out(result.rstd));
     });
   } else if (batch_statistics) {
     result.mean = at::empty({channels});

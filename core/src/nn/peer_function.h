@@ -18,7 +18,7 @@ namespace perennial {
 struct QueryResult {
   at::Tensor raw;  // before the norm
   at::Tensor normed;
-  at::Tensor mean, rstd;  // (C) batch norm's, or rstd (B, H): RMS norm's
+  at::Tensor mean, rstd;  // (C) batch norm's, (B, H) layer norm's, or rstd (B, H) RMS norm's
   at::Tensor scale;       // (C) batch norm in evaluation
 };
 QueryResult compute_query(const Router& router, const at::Tensor& x, const at::Tensor& weight,

@@ -163,21 +163,24 @@ TEST(Experts, GradientTakesUsesInOrderFromSeveralContributions) {
 }
 
 TEST(Activations, MatchTheReference) {
-  for (const Activation activation : {Activation::relu, Activation::gelu, Activation::identity}) {
-    for (const float x : {-20.0f, -3.0f, -0.5f, -0.0f, 0.0f, 1e-20f, 0.7f, 3.0f, 30.0f}) {
-      // Both round once from double.
-      EXPECT_EQ(activate(activation, x),
-                static_cast<float>(reference::activate<double>(activation, x)));
+  for (const Activation activation : kActivations) {
+    for (const float x :
+         {-1e38f, -200.0f, -20.0f, -3.0f, -0.5f, -0.0f, 0.0f, 1e-20f, 0.7f, 3.0f, 30.0f, 1e38f}) {
+      // Both round once from double; the formulas differ in its last bits.
+      EXPECT_FLOAT_EQ(activate(activation, x),
+                      static_cast<float>(reference::activate<double>(activation, x)));
       EXPECT_FLOAT_EQ(activate_derivative(activation, x),
                       static_cast<float>(reference::activate_derivative<double>(activation, x)));
     }
     EXPECT_TRUE(std::isnan(activate(activation, std::nanf(""))));
+    EXPECT_EQ(std::isnan(activate_derivative(activation, std::nanf(""))),
+              activation != Activation::identity);
   }
   EXPECT_EQ(activate_derivative(Activation::relu, 0.0f), 0.0f);
 }
 
 TEST(Scores, MatchTheReference) {
-  for (const ScoreFunction function : {ScoreFunction::softmax, ScoreFunction::sigmoid}) {
+  for (const ScoreFunction function : kScoreFunctions) {
     for (const std::int64_t k : {1, 2, 16, 17}) {
       const std::int64_t tokens = 4, heads = 3;
       auto scores = uniform(tokens * heads * k, 1);
@@ -197,6 +200,20 @@ TEST(Scores, MatchTheReference) {
             reference::score_backward<float>(function, row(weights, r, k), row(dweights, r, k)),
             1e-7);
       }
+    }
+  }
+}
+
+TEST(Scores, NanGivesNan) {
+  for (const ScoreFunction function : kScoreFunctions) {
+    for (const std::size_t bad : {0, 1, 2}) {
+      std::vector<float> scores{1, 2, 3}, weights(3), dscores(3);
+      scores[bad] = std::nanf("");
+      score_forward(function, 1, 3, scores.data(), weights.data(), 0, 1);
+      EXPECT_TRUE(std::isnan(weights[bad]));
+      const std::vector<float> dweights(3, std::nanf(""));
+      score_backward(function, 1, 3, weights.data(), dweights.data(), dscores.data(), 0, 1);
+      EXPECT_TRUE(std::isnan(dscores[bad]));
     }
   }
 }

@@ -85,18 +85,17 @@ TEST_P(ReferenceGradient, MatchesCentralDifferences) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, ReferenceGradient, testing::ValuesIn([] {
-      std::vector<GradientCase> cases;
-      for (const auto activation : {Activation::relu, Activation::gelu, Activation::identity}) {
-        for (const bool glu : {false, true}) {
-          for (const auto score : {ScoreFunction::softmax, ScoreFunction::sigmoid}) {
-            cases.push_back({activation, glu, score});
-          }
-        }
-      }
-      return cases;
-    }()));
+INSTANTIATE_TEST_SUITE_P(All, ReferenceGradient, testing::ValuesIn([] {
+                           std::vector<GradientCase> cases;
+                           for (const auto activation : kActivations) {
+                             for (const bool glu : {false, true}) {
+                               for (const auto score : kScoreFunctions) {
+                                 cases.push_back({activation, glu, score});
+                               }
+                             }
+                           }
+                           return cases;
+                         }()));
 
 TEST(Reference, RetrievesByScoreThenId) {
   const std::vector<double> query{1, 1}, rows{0.5, 0.25, 0.5}, cols{0, 0.25};

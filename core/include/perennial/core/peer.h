@@ -30,8 +30,8 @@ enum class Routing : std::uint8_t { isolated, shared };
 EnumNames<Routing> enum_names(Routing);
 
 // Norm of the query. batch: the paper's, with running statistics in evaluation, folded into the
-// query network when an isolated generation freezes. rms: per token and head.
-enum class QueryNorm : std::uint8_t { batch, rms, none };
+// query network when an isolated generation freezes. layer, rms: per token and head.
+enum class QueryNorm : std::uint8_t { batch, rms, none, layer };
 EnumNames<QueryNorm> enum_names(QueryNorm);
 
 enum class SubKeys : std::uint8_t { per_head, common };

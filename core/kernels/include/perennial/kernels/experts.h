@@ -13,18 +13,20 @@
 
 namespace perennial::kernels {
 
-enum class Activation : std::uint8_t { relu, gelu, identity };  // gelu: the exact one, with erf
-enum class ScoreFunction : std::uint8_t { softmax, sigmoid };
+// gelu: the exact one, with erf. gelu_tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
+// (Hendrycks & Gimpel 2016). silu: x sigmoid(x).
+enum class Activation : std::uint8_t { relu, gelu, identity, gelu_tanh, silu };
+enum class ScoreFunction : std::uint8_t { softmax, sigmoid, relu, identity };
 
-// act(x) and act'(x), in double inside; relu'(0) = 0.
+// act(x) and act'(x), in double inside; relu'(0) = 0. NaN gives NaN.
 float activate(Activation activation, float x);
 float activate_derivative(Activation activation, float x);
 
-// weights = softmax over the K scores of each (token, head), or sigmoid of each.
+// weights = softmax over the K scores of each (token, head), or sigmoid, ReLU or identity of each.
 // scores, weights: (B, H, K). Computed in double, rounded once. Tokens [begin, end).
 void score_forward(ScoreFunction function, std::int64_t heads, std::int64_t k, const float* scores,
                    float* weights, std::int64_t begin, std::int64_t end);
-// dscores from dweights.
+// dscores from dweights; a ReLU's slope is 0 where its weight is 0.
 void score_backward(ScoreFunction function, std::int64_t heads, std::int64_t k,
                     const float* weights, const float* dweights, float* dscores, std::int64_t begin,
                     std::int64_t end);
