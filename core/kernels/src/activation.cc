@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Activations and score functions: double inside, rounded once.
+// Activations, score functions (double inside, rounded once) and dropout.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
 
 #include "perennial/kernels/experts.h"
+#include "perennial/kernels/philox.h"
 
 namespace perennial::kernels {
 
@@ -116,6 +118,21 @@ void score_backward(ScoreFunction function, std::int64_t heads, std::int64_t k,
       for (std::int64_t i = 0; i < k; ++i) dot += static_cast<double>(g[i]) * dg[i];
     }
     for (std::int64_t i = 0; i < k; ++i) out[i] = score_slope_times(function, g[i], dg[i], dot);
+  }
+}
+
+void dropout(std::uint64_t seed, std::uint64_t draw, double p, const float* in, float* out,
+             std::int64_t begin, std::int64_t end) {
+  constexpr std::uint32_t kLane = 0x44000000;
+  const auto threshold = static_cast<std::uint64_t>(p * 0x1p32);
+  const auto scale = static_cast<float>(1 / (1 - p));
+  std::array<std::uint32_t, 4> words{};
+  for (std::int64_t i = begin; i < end; ++i) {
+    if (i == begin || i % 4 == 0) {
+      words = philox(seed, {static_cast<std::uint32_t>(i / 4), static_cast<std::uint32_t>(draw),
+                            static_cast<std::uint32_t>(draw >> 32), kLane});
+    }
+    out[i] = words[static_cast<std::size_t>(i % 4)] < threshold ? 0.0f : in[i] * scale;
   }
 }
 

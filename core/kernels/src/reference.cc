@@ -146,12 +146,14 @@ std::vector<T> experts_forward(const ExpertLayout& layout, Activation activation
                                std::span<const T> x) {
   std::vector<double> sum(static_cast<std::size_t>(layout.d_out));
   for (std::size_t s = 0; s < experts.size(); ++s) {
-    const T* record = experts[s];
-    const auto pre = static_cast<T>(dot(record + layout.u(), x.data(), layout.d_in));
-    double hidden = reference::activate<T>(activation, pre);
-    if (layout.glu) hidden *= dot(record + layout.w(), x.data(), layout.d_in);
-    for (std::size_t i = 0; i < sum.size(); ++i) {
-      sum[i] += weights[s] * hidden * record[layout.v() + static_cast<std::int64_t>(i)];
+    for (std::int64_t j = 0; j < layout.width; ++j) {
+      const T* u = experts[s] + layout.u() + j * layout.d_in;
+      const T* v = experts[s] + layout.v() + j * layout.d_out;
+      const T* w = experts[s] + layout.w() + j * layout.d_in;
+      const auto pre = static_cast<T>(dot(u, x.data(), layout.d_in));
+      double hidden = reference::activate<T>(activation, pre);
+      if (layout.glu) hidden *= dot(w, x.data(), layout.d_in);
+      for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += weights[s] * hidden * v[i];
     }
   }
   return std::vector<T>(sum.begin(), sum.end());
@@ -164,30 +166,35 @@ ExpertsBackward<T> experts_backward(const ExpertLayout& layout, Activation activ
   std::vector<double> dx(static_cast<std::size_t>(layout.d_in));
   ExpertsBackward<T> out;
   for (std::size_t s = 0; s < experts.size(); ++s) {
-    const T* record = experts[s];
-    const auto pre = static_cast<T>(dot(record + layout.u(), x.data(), layout.d_in));
-    const double act = reference::activate<T>(activation, pre);
-    const double slope = reference::activate_derivative<T>(activation, pre);
-    const double gate = layout.glu ? dot(record + layout.w(), x.data(), layout.d_in) : 1.0;
-    const double t = dot(record + layout.v(), dy.data(), layout.d_out);
-    const double cu = weights[s] * t * slope * gate;
-    const double cv = weights[s] * act * gate;
-    const double cw = weights[s] * t * act;
-    out.dweights.push_back(static_cast<T>(t * act * gate));
     std::vector<T> gradient(static_cast<std::size_t>(layout.stride()));
-    for (std::int64_t i = 0; i < layout.d_in; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      dx[at] += cu * record[layout.u() + i];
-      gradient[static_cast<std::size_t>(layout.u() + i)] = static_cast<T>(cu * x[at]);
-      if (layout.glu) {
-        dx[at] += cw * record[layout.w() + i];
-        gradient[static_cast<std::size_t>(layout.w() + i)] = static_cast<T>(cw * x[at]);
+    double dweight = 0;
+    for (std::int64_t j = 0; j < layout.width; ++j) {
+      const std::int64_t at_u = layout.u() + j * layout.d_in, at_v = layout.v() + j * layout.d_out,
+                         at_w = layout.w() + j * layout.d_in;
+      const T *u = experts[s] + at_u, *v = experts[s] + at_v, *w = experts[s] + at_w;
+      const auto pre = static_cast<T>(dot(u, x.data(), layout.d_in));
+      const double act = reference::activate<T>(activation, pre);
+      const double slope = reference::activate_derivative<T>(activation, pre);
+      const double gate = layout.glu ? dot(w, x.data(), layout.d_in) : 1.0;
+      const double t = dot(v, dy.data(), layout.d_out);
+      const double cu = weights[s] * t * slope * gate;
+      const double cv = weights[s] * act * gate;
+      const double cw = weights[s] * t * act;
+      dweight += t * act * gate;
+      T* const du = gradient.data() + at_u;
+      T* const dv = gradient.data() + at_v;
+      T* const dw = gradient.data() + at_w;
+      for (std::size_t i = 0; i < dx.size(); ++i) {
+        dx[i] += cu * u[i];
+        du[i] = static_cast<T>(cu * x[i]);
+        if (layout.glu) {
+          dx[i] += cw * w[i];
+          dw[i] = static_cast<T>(cw * x[i]);
+        }
       }
+      for (std::size_t i = 0; i < dy.size(); ++i) dv[i] = static_cast<T>(cv * dy[i]);
     }
-    for (std::int64_t i = 0; i < layout.d_out; ++i) {
-      gradient[static_cast<std::size_t>(layout.v() + i)] =
-          static_cast<T>(cv * dy[static_cast<std::size_t>(i)]);
-    }
+    out.dweights.push_back(static_cast<T>(dweight));
     out.dexperts.push_back(std::move(gradient));
   }
   out.dx.assign(dx.begin(), dx.end());

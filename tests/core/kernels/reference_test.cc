@@ -36,14 +36,15 @@ struct GradientCase {
   Activation activation;
   bool glu;
   ScoreFunction score;
+  std::int64_t width;
 };
 
 class ReferenceGradient : public testing::TestWithParam<GradientCase> {};
 
 TEST_P(ReferenceGradient, MatchesCentralDifferences) {
-  const auto [activation, glu, score_function] = GetParam();
+  const auto [activation, glu, score_function, width] = GetParam();
   constexpr std::size_t kSlots = 4;
-  const ExpertLayout layout{5, 3, glu};
+  const ExpertLayout layout{5, 3, glu, width};
   const auto wide = [](const std::vector<float>& v) {
     return std::vector<double>(v.begin(), v.end());
   };
@@ -90,7 +91,8 @@ INSTANTIATE_TEST_SUITE_P(All, ReferenceGradient, testing::ValuesIn([] {
                            for (const auto activation : kActivations) {
                              for (const bool glu : {false, true}) {
                                for (const auto score : kScoreFunctions) {
-                                 cases.push_back({activation, glu, score});
+                                 for (const std::int64_t width : {1, 3})
+                                   cases.push_back({activation, glu, score, width});
                                }
                              }
                            }
