@@ -36,7 +36,11 @@ HWY_INLINE void find_group(const ExpertArgs& args, std::int64_t token, std::int6
   const std::int64_t left = args.slots * layout.width - first;
   group.count = left < kGroup ? left : kGroup;
   const std::int64_t* ids = args.ids + token * args.slots;
-  std::int64_t slot = first / layout.width, neuron = first % layout.width;
+  std::int64_t slot = first, neuron = 0;
+  if (layout.width > 1) {  // the division is worth a branch
+    slot = first / layout.width;
+    neuron = first % layout.width;
+  }
   const auto* record = reinterpret_cast<const W*>(args.frames.record(ids[slot]));
   for (int g = 0; g < kGroup; ++g) {
     group.slot[g] = slot;
