@@ -57,6 +57,16 @@ void check_gradients(const PeerOptions& options, bool training, bool x_gradient)
   at::Tensor x = normal_tensor({6, options.d_in}, 11);
   PeerOracle oracle(peer, x, training);
   x.requires_grad_(x_gradient);
+  if (options.dropout > 0) {
+    // Slot i is dropped when word i % 4 of counter (i / 4, 0, 0, 0x44000000) is below p 2^32.
+    for (std::uint32_t i = 0; i < oracle.ids().size(); ++i) {
+      const auto words =
+          kernels::philox(static_cast<std::uint64_t>(options.seed), {i / 4, 0, 0, 0x44000000});
+      const bool dropped = words[i % 4] < options.dropout * 0x1p32;
+      oracle.slot_factors.push_back(dropped ? 0 : 1 / (1 - options.dropout));
+    }
+    ASSERT_EQ(std::set<double>(oracle.slot_factors.begin(), oracle.slot_factors.end()).size(), 2u);
+  }
   const at::Tensor y = peer.forward(x);
   const std::vector<double> expected = oracle.forward();
   const std::vector<double> found = to_doubles(y);
@@ -119,6 +129,34 @@ TEST_P(Gradient, EqualsCentralDifferences) {
           check_gradients(options, GetParam().training, true);
         }
       }
+    }
+  }
+}
+
+// Wide experts, bf16 weights and dropout, alone and together.
+TEST_P(Gradient, OfTheLayersVariants) {
+  struct Variant {
+    std::int64_t width;
+    kernels::WeightType dtype;
+    double dropout;
+  };
+  using enum kernels::WeightType;
+  for (const auto& [width, dtype, dropout] :
+       {Variant{3, f32, 0}, Variant{1, bf16, 0}, Variant{1, f32, 0.3}, Variant{10, bf16, 0.5}}) {
+    for (const auto& [score, name] : enum_names(kernels::ScoreFunction{})) {
+      PeerOptions options = small_options();
+      options.rows = options.cols = 4;
+      options.query_norm = GetParam().norm;
+      options.glu = score == kernels::ScoreFunction::relu;
+      options.score = score;
+      options.activation = kernels::Activation::silu;
+      options.v_scale = 0.2;
+      options.expert_width = width;
+      options.dtype = dtype;
+      options.dropout = GetParam().training ? dropout : 0;
+      SCOPED_TRACE(std::string(name) + " width " + std::to_string(width) + " dropout " +
+                   std::to_string(options.dropout));
+      check_gradients(options, GetParam().training, true);
     }
   }
 }

@@ -141,7 +141,8 @@ void PeerOracle::retrieve() {
 std::vector<double> PeerOracle::forward() const {
   const std::vector<double> query = normed_query();
   const std::int64_t dim = options_.d_key / 2;
-  const kernels::ExpertLayout layout{options_.d_in, options_.d_out, options_.glu};
+  const kernels::ExpertLayout layout{options_.d_in, options_.d_out, options_.glu,
+                                     options_.expert_width};
   std::vector<double> y;
   std::size_t slot = 0;
   for (std::int64_t b = 0; b < tokens_; ++b) {
@@ -163,7 +164,8 @@ std::vector<double> PeerOracle::forward() const {
         experts.push_back(values.at(std::to_string(id)).data());
       }
       for (const double weight : reference::score<double>(options_.score, scores)) {
-        weights.push_back(weight);
+        const std::size_t at = slot - scores.size() + weights.size() % scores.size();
+        weights.push_back(slot_factors.empty() ? weight : weight * slot_factors[at]);
       }
     }
     const auto x = std::span(values.at("x"))

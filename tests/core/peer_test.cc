@@ -99,6 +99,9 @@ std::vector<PeerOptions> variants() {
     all.push_back(with(QueryNorm::rms));
     all.back().score = score;
   }
+  all.push_back(with(QueryNorm::batch));
+  all.back().dtype = kernels::WeightType::bf16;
+  all.back().expert_width = 3;
   return all;
 }
 
@@ -166,6 +169,11 @@ TEST(Determinism, ThreadCountChangesNoBit) {
       PeerOptions options = with(norm);
       options.sub_keys = keys;
       options.glu = keys == SubKeys::common;
+      if (norm == QueryNorm::layer) {
+        options.dtype = kernels::WeightType::bf16;
+        options.expert_width = 3;
+        options.dropout = 0.25;
+      }
       const std::vector<at::Tensor> expected = trained_bits(options, 1);
       for (const int threads : {1, 2, 3}) {
         const std::vector<at::Tensor> found = trained_bits(options, threads);
@@ -201,15 +209,47 @@ TEST(Determinism, ATokensOutputDoesNotDependOnItsBatch) {
 }
 
 TEST(Determinism, PageLayoutChangesNoBit) {
-  std::vector<at::Tensor> expected;
-  for (const std::int64_t page_bytes : {1, 256, 700, 32768}) {
-    PeerOptions options = small_options();
-    options.page_bytes = page_bytes;
-    const std::vector<at::Tensor> bits = trained_bits(options, 2);
-    if (expected.empty()) expected = bits;
-    for (std::size_t i = 0; i < bits.size(); ++i)
-      EXPECT_TRUE(same_bits(bits[i], expected[i])) << page_bytes;
+  for (const auto& [dtype, name] : enum_names(kernels::WeightType{})) {
+    std::vector<at::Tensor> expected;
+    for (const std::int64_t page_bytes : {1, 256, 700, 32768}) {
+      PeerOptions options = small_options();
+      options.page_bytes = page_bytes;
+      options.dtype = dtype;
+      const std::vector<at::Tensor> bits = trained_bits(options, 2);
+      if (expected.empty()) expected = bits;
+      for (std::size_t i = 0; i < bits.size(); ++i)
+        EXPECT_TRUE(same_bits(bits[i], expected[i])) << name << ' ' << page_bytes;
+    }
   }
+}
+
+TEST(Dropout, OnlyTrainsAndNeverRepeats) {
+  PeerOptions options = with(QueryNorm::none);
+  options.dropout = 0.5;
+  PeerImpl peer(options), without(with(QueryNorm::none));
+  const at::Tensor x = inputs(1, 64);
+  const at::Tensor plain = evaluate(without, x);
+  EXPECT_TRUE(same_bits(evaluate(peer, x), plain)) << "evaluation drops experts";
+  peer.train();
+  const at::Tensor first = peer.forward(x).detach(), second = peer.forward(x).detach();
+  EXPECT_FALSE(at::equal(first, plain));
+  EXPECT_FALSE(at::equal(first, second)) << "every forward draws anew";
+  (void)evaluate(peer, x);  // draws nothing
+  PeerImpl again(options);
+  EXPECT_TRUE(same_bits(again.forward(x).detach(), first));
+  EXPECT_TRUE(same_bits(again.forward(x).detach(), second));
+  EXPECT_TRUE(same_bits(again.forward(x).detach(), peer.forward(x).detach()));
+  // The mean over many draws is the whole sum: 6 slots, 0.5 of each variance, 400 draws.
+  at::Tensor sum = at::zeros_like(plain);
+  {
+    const at::NoGradGuard no_grad;
+    for (int i = 0; i < 400; ++i) sum += peer.forward(x);
+  }
+  EXPECT_LE((sum / 400 - plain).abs().mean().item<double>(),
+            0.1 * plain.abs().mean().item<double>());
+  // What is frozen does not train: no dropout.
+  peer.freeze();
+  EXPECT_TRUE(same_bits(peer.forward(x), plain));
 }
 
 TEST(Determinism, SeedsDecide) {
