@@ -28,14 +28,14 @@ std::string to_string(const PageId& id) {
 }
 
 Status check_shape(const PageShape& shape) {
-  if (shape.dtype != DType::f32) {
+  if (shape.dtype != DType::f32 && shape.dtype != DType::bf16) {
     return error(StatusCode::invalid_argument, "unknown dtype ", int(shape.dtype));
   }
-  const std::uint64_t limit = kMaxPageBytes / sizeof(float);
+  const std::uint64_t limit = kMaxPageBytes / element_bytes(shape.dtype);
   if (shape.experts == 0 || shape.record_floats == 0 ||
       std::uint64_t{shape.experts} > limit / shape.record_floats) {
     return error(StatusCode::invalid_argument, shape.experts, " experts of ", shape.record_floats,
-                 " floats; a page holds 1 to ", kMaxPageBytes, " bytes");
+                 " elements; a page holds 1 to ", kMaxPageBytes, " bytes");
   }
   return {};
 }

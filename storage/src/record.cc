@@ -44,7 +44,7 @@ DecodedId get_id(ByteReader& in) {
   result.id.pool = in.u32();
   result.id.row = in.u32();
   result.id.tile = in.u32();
-  result.ok = in.ok() && kind <= 1 && dtype == 0 && zeros == 0;
+  result.ok = in.ok() && kind <= 1 && dtype <= 1 && zeros == 0;
   return result;
 }
 

@@ -24,6 +24,9 @@ PeerOptions unusual_options() {
   options.score = kernels::ScoreFunction::sigmoid;
   options.activation = kernels::Activation::identity;
   options.glu = true;
+  options.expert_width = 3;
+  options.dtype = kernels::WeightType::bf16;
+  options.dropout = 0.1;
   options.query_norm = QueryNorm::none;
   options.norm_eps = 1.0 / 300;
   options.norm_momentum = 0.30000000000000004;
@@ -54,6 +57,9 @@ TEST(Options, RoundTripThroughJsonExactly) {
   EXPECT_EQ(back.routing, Routing::shared);
   EXPECT_EQ(back.activation, kernels::Activation::identity);
   EXPECT_TRUE(back.glu);
+  EXPECT_EQ(back.expert_width, 3);
+  EXPECT_EQ(back.dtype, kernels::WeightType::bf16);
+  EXPECT_EQ(back.dropout, 0.1);
   // Every double comes back as it was, however its text looks.
   kernels::RandomStream random(5);
   for (int i = 0; i < 2000; ++i) {
@@ -85,7 +91,7 @@ TEST(Options, UnknownKeysAndNamesSuggestTheNearest) {
   EXPECT_THAT(refusal(R"({"routing": "isolate"})"),
               AllOf(HasSubstr("routing"), HasSubstr("'isolate'"), HasSubstr("'isolated'")));
   EXPECT_THAT(refusal(R"({"activation": "swish7"})"),
-              AllOf(HasSubstr("activation"), HasSubstr("relu, gelu, identity")));
+              AllOf(HasSubstr("activation"), HasSubstr("relu, gelu, gelu_tanh, silu, identity")));
   EXPECT_EQ(nearest_name("", {"a"}), "a");
   EXPECT_EQ(nearest_name("heads", {}), "");
 }

@@ -57,6 +57,16 @@ void check_gradients(const PeerOptions& options, bool training, bool x_gradient)
   at::Tensor x = normal_tensor({6, options.d_in}, 11);
   PeerOracle oracle(peer, x, training);
   x.requires_grad_(x_gradient);
+  if (options.dropout > 0) {
+    // Slot i is dropped when word i % 4 of counter (i / 4, 0, 0, 0x44000000) is below p 2^32.
+    for (std::uint32_t i = 0; i < oracle.ids().size(); ++i) {
+      const auto words =
+          kernels::philox(static_cast<std::uint64_t>(options.seed), {i / 4, 0, 0, 0x44000000});
+      const bool dropped = words[i % 4] < options.dropout * 0x1p32;
+      oracle.slot_factors.push_back(dropped ? 0 : 1 / (1 - options.dropout));
+    }
+    ASSERT_EQ(std::set<double>(oracle.slot_factors.begin(), oracle.slot_factors.end()).size(), 2u);
+  }
   const at::Tensor y = peer.forward(x);
   const std::vector<double> expected = oracle.forward();
   const std::vector<double> found = to_doubles(y);
@@ -96,10 +106,8 @@ void check_gradients(const PeerOptions& options, bool training, bool x_gradient)
 }
 
 TEST_P(Gradient, EqualsCentralDifferences) {
-  using kernels::Activation;
-  using kernels::ScoreFunction;
-  for (const ScoreFunction score : {ScoreFunction::softmax, ScoreFunction::sigmoid}) {
-    for (const Activation activation : {Activation::relu, Activation::gelu, Activation::identity}) {
+  for (const auto& [score, score_name] : enum_names(kernels::ScoreFunction{})) {
+    for (const auto& [activation, activation_name] : enum_names(kernels::Activation{})) {
       for (const bool glu : {false, true}) {
         for (const SubKeys keys : {SubKeys::per_head, SubKeys::common}) {
           PeerOptions options;
@@ -116,11 +124,39 @@ TEST_P(Gradient, EqualsCentralDifferences) {
           options.activation = activation;
           options.glu = glu;
           options.sub_keys = keys;
-          SCOPED_TRACE(std::string(enum_name(score)) + " " + std::string(enum_name(activation)) +
+          SCOPED_TRACE(std::string(score_name) + " " + std::string(activation_name) +
                        (glu ? " glu " : " ") + std::string(enum_name(keys)));
           check_gradients(options, GetParam().training, true);
         }
       }
+    }
+  }
+}
+
+// Wide experts, bf16 weights and dropout, alone and together.
+TEST_P(Gradient, OfTheLayersVariants) {
+  struct Variant {
+    std::int64_t width;
+    kernels::WeightType dtype;
+    double dropout;
+  };
+  using enum kernels::WeightType;
+  for (const auto& [width, dtype, dropout] :
+       {Variant{3, f32, 0}, Variant{1, bf16, 0}, Variant{1, f32, 0.3}, Variant{10, bf16, 0.5}}) {
+    for (const auto& [score, name] : enum_names(kernels::ScoreFunction{})) {
+      PeerOptions options = small_options();
+      options.rows = options.cols = 4;
+      options.query_norm = GetParam().norm;
+      options.glu = score == kernels::ScoreFunction::relu;
+      options.score = score;
+      options.activation = kernels::Activation::silu;
+      options.v_scale = 0.2;
+      options.expert_width = width;
+      options.dtype = dtype;
+      options.dropout = GetParam().training ? dropout : 0;
+      SCOPED_TRACE(std::string(name) + " width " + std::to_string(width) + " dropout " +
+                   std::to_string(options.dropout));
+      check_gradients(options, GetParam().training, true);
     }
   }
 }
@@ -135,6 +171,7 @@ TEST_P(Gradient, NeedsNoGradientOfTheInput) {
 INSTANTIATE_TEST_SUITE_P(Norms, Gradient,
                          ::testing::Values(NormCase{QueryNorm::batch, true, "batch_training"},
                                            NormCase{QueryNorm::batch, false, "batch_evaluation"},
+                                           NormCase{QueryNorm::layer, true, "layer"},
                                            NormCase{QueryNorm::rms, true, "rms"},
                                            NormCase{QueryNorm::none, true, "none"}),
                          [](const auto& info) { return std::string(info.param.name); });

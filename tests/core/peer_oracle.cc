@@ -24,8 +24,9 @@ PeerOracle::PeerOracle(PeerImpl& peer, const at::Tensor& x, bool training)
   values["query"] = to_doubles(parameters["router_0.query"]);
   if (options_.query_norm != QueryNorm::none)
     values["gamma"] = to_doubles(parameters["router_0.gamma"]);
-  if (options_.query_norm == QueryNorm::batch) {
+  if (parameters.contains("router_0.beta"))
     values["beta"] = to_doubles(parameters["router_0.beta"]);
+  if (options_.query_norm == QueryNorm::batch) {
     batch_statistics_ = training;
     mean_ = to_doubles(buffers["router_0.running_mean"]);
     var_ = to_doubles(buffers["router_0.running_var"]);
@@ -69,17 +70,22 @@ std::vector<double> PeerOracle::normed_query() const {
     }
   }
   const double eps = options_.norm_eps;
-  if (options_.query_norm == QueryNorm::rms) {
+  const bool layer = options_.query_norm == QueryNorm::layer;
+  if (layer || options_.query_norm == QueryNorm::rms) {
     const std::vector<double>& gamma = values.at("gamma");
+    const auto dim = static_cast<double>(options_.d_key);
     for (std::int64_t b = 0; b < tokens_; ++b) {
       for (std::int64_t h = 0; h < options_.heads; ++h) {
-        double squares = 0;
-        for (std::int64_t c = h * options_.d_key; c < (h + 1) * options_.d_key; ++c) {
-          squares += q(b, c) * q(b, c);
+        const std::int64_t begin = h * options_.d_key, end = begin + options_.d_key;
+        double mean = 0, squares = 0;
+        for (std::int64_t c = begin; c < end && layer; ++c) mean += q(b, c) / dim;
+        for (std::int64_t c = begin; c < end; ++c) {
+          squares += (q(b, c) - mean) * (q(b, c) - mean) / dim;
         }
-        const double rms = std::sqrt(squares / static_cast<double>(options_.d_key) + eps);
-        for (std::int64_t c = h * options_.d_key; c < (h + 1) * options_.d_key; ++c) {
-          q(b, c) *= gamma[static_cast<std::size_t>(c)] / rms;
+        for (std::int64_t c = begin; c < end; ++c) {
+          const auto at = static_cast<std::size_t>(c);
+          q(b, c) = gamma[at] * (q(b, c) - mean) / std::sqrt(squares + eps);
+          if (layer) q(b, c) += values.at("beta")[at];
         }
       }
     }
@@ -135,7 +141,8 @@ void PeerOracle::retrieve() {
 std::vector<double> PeerOracle::forward() const {
   const std::vector<double> query = normed_query();
   const std::int64_t dim = options_.d_key / 2;
-  const kernels::ExpertLayout layout{options_.d_in, options_.d_out, options_.glu};
+  const kernels::ExpertLayout layout{options_.d_in, options_.d_out, options_.glu,
+                                     options_.expert_width};
   std::vector<double> y;
   std::size_t slot = 0;
   for (std::int64_t b = 0; b < tokens_; ++b) {
@@ -157,7 +164,8 @@ std::vector<double> PeerOracle::forward() const {
         experts.push_back(values.at(std::to_string(id)).data());
       }
       for (const double weight : reference::score<double>(options_.score, scores)) {
-        weights.push_back(weight);
+        const std::size_t at = slot - scores.size() + weights.size() % scores.size();
+        weights.push_back(slot_factors.empty() ? weight : weight * slot_factors[at]);
       }
     }
     const auto x = std::span(values.at("x"))

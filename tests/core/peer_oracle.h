@@ -26,8 +26,11 @@ class PeerOracle {
   const std::vector<std::int64_t>& ids() const { return ids_; }  // (B, H, K)
 
   // Names: "x", "query", "gamma", "beta", "row_keys", "col_keys". An expert's is its id in decimal:
-  // u, v, then w with GLU.
+  // u, v, then w with GLU, as Pool::experts_at().
   std::map<std::string, std::vector<double>> values;
+
+  // Factor of each slot's weight, (B, H, K): what dropout makes of it. Empty: 1.
+  std::vector<double> slot_factors;
 
   // d(sum of dy y) / d value of every element of `name`, by central differences.
   std::vector<double> gradient(const std::string& name, const std::vector<double>& dy);

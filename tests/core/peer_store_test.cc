@@ -55,6 +55,11 @@ class StoredPeer : public ::testing::TestWithParam<std::tuple<Routing, QueryNorm
     options.routing = std::get<0>(GetParam());
     options.query_norm = std::get<1>(GetParam());
     options.glu = true;
+    if (options.query_norm == QueryNorm::rms) {
+      options.dtype = kernels::WeightType::bf16;
+      options.expert_width = 2;
+      options.dropout = 0.2;
+    }
     return options;
   }
 };
@@ -209,6 +214,11 @@ TEST(StoredPeer, MalformedRecordsAreDataErrors) {
         changed([&](auto& r) { options(r)["d_in"] = 11; }),  // another width than the pool's
         changed([&](auto& r) { options(r)["d_out"] = 5; }),
         changed([&](auto& r) { options(r)["glu"] = true; }),
+        changed([&](auto& r) { options(r)["dtype"] = "bf16"; }),
+        changed([&](auto& r) { options(r)["dtype"] = "f16"; }),
+        changed([&](auto& r) { options(r)["expert_width"] = 2; }),
+        changed([&](auto& r) { options(r)["dropout"] = 1; }),
+        changed([&](auto& r) { options(r)["dropout"] = 0.5; }),  // how many draws?
         changed([&](auto& r) { options(r)["heads"] = 0; }),
         changed([&](auto& r) { options(r)["heads"] = 4; }),  // tensors of another shape
         changed([&](auto& r) { options(r)["top_k"] = 65; }),

@@ -2,6 +2,8 @@
 // The PEER module: shapes, determinism, folding at freeze, odd inputs and the messages about them.
 #include "perennial/core/peer.h"
 
+#include <boost/json/serialize.hpp>
+
 #include "core/core_testing.h"
 
 namespace perennial {
@@ -101,9 +103,28 @@ TEST(Peer, MessagesSayWhatWasExpectedAndWhatCame) {
               HasSubstr("generation 0"));
 }
 
+std::vector<PeerOptions> variants() {
+  std::vector<PeerOptions> all;
+  for (const auto& [norm, name] : enum_names(QueryNorm{})) all.push_back(with(norm));
+  for (const auto& [activation, name] : enum_names(kernels::Activation{})) {
+    all.push_back(with(QueryNorm::layer));
+    all.back().activation = activation;
+    all.back().glu = activation == kernels::Activation::silu;
+  }
+  for (const auto& [score, name] : enum_names(kernels::ScoreFunction{})) {
+    all.push_back(with(QueryNorm::rms));
+    all.back().score = score;
+  }
+  all.push_back(with(QueryNorm::batch));
+  all.back().dtype = kernels::WeightType::bf16;
+  all.back().expert_width = 3;
+  return all;
+}
+
 TEST(Peer, NanStaysNan) {
-  for (const QueryNorm norm : {QueryNorm::batch, QueryNorm::rms, QueryNorm::none}) {
-    PeerImpl peer(with(norm));
+  for (const PeerOptions& options : variants()) {
+    SCOPED_TRACE(boost::json::serialize(to_json(options)));
+    PeerImpl peer(options);
     SparseOptimizer adam(peer.pool(), {});
     const at::Tensor x = inputs(1);
     const at::Tensor clean = evaluate(peer, x);
@@ -112,7 +133,9 @@ TEST(Peer, NanStaysNan) {
     bad[4].fill_(INFINITY);
     const at::Tensor y = evaluate(peer, bad);
     EXPECT_TRUE(y[2].isnan().all().item<bool>());
-    EXPECT_FALSE(y[4].isfinite().any().item<bool>());
+    if (options.score == kernels::ScoreFunction::softmax) {
+      EXPECT_FALSE(y[4].isfinite().any().item<bool>());
+    }
     for (const std::int64_t i : {0, 1, 3, 5, 6, 7}) EXPECT_TRUE(same_bits(y[i], clean[i])) << i;
     const at::Tensor ids = peer.retrieve(bad, 0).ids.view(-1).contiguous();
     for (std::int64_t i = 0; i < ids.numel(); ++i) {
@@ -157,11 +180,16 @@ std::vector<at::Tensor> trained_bits(const PeerOptions& options, int threads) {
 }
 
 TEST(Determinism, ThreadCountChangesNoBit) {
-  for (const QueryNorm norm : {QueryNorm::batch, QueryNorm::rms}) {
+  for (const QueryNorm norm : {QueryNorm::batch, QueryNorm::layer, QueryNorm::rms}) {
     for (const SubKeys keys : {SubKeys::per_head, SubKeys::common}) {
       PeerOptions options = with(norm);
       options.sub_keys = keys;
       options.glu = keys == SubKeys::common;
+      if (norm == QueryNorm::layer) {
+        options.dtype = kernels::WeightType::bf16;
+        options.expert_width = 3;
+        options.dropout = 0.25;
+      }
       const std::vector<at::Tensor> expected = trained_bits(options, 1);
       for (const int threads : {1, 2, 3}) {
         const std::vector<at::Tensor> found = trained_bits(options, threads);
@@ -175,7 +203,8 @@ TEST(Determinism, ThreadCountChangesNoBit) {
 }
 
 TEST(Determinism, ATokensOutputDoesNotDependOnItsBatch) {
-  for (const QueryNorm norm : {QueryNorm::batch, QueryNorm::rms, QueryNorm::none}) {
+  for (const auto& [norm, name] : enum_names(QueryNorm{})) {
+    SCOPED_TRACE(name);
     PeerImpl peer(with(norm));
     SparseOptimizer adam(peer.pool(), {});
     train(peer, adam, 3, 1);
@@ -196,15 +225,47 @@ TEST(Determinism, ATokensOutputDoesNotDependOnItsBatch) {
 }
 
 TEST(Determinism, PageLayoutChangesNoBit) {
-  std::vector<at::Tensor> expected;
-  for (const std::int64_t page_bytes : {1, 256, 700, 32768}) {
-    PeerOptions options = small_options();
-    options.page_bytes = page_bytes;
-    const std::vector<at::Tensor> bits = trained_bits(options, 2);
-    if (expected.empty()) expected = bits;
-    for (std::size_t i = 0; i < bits.size(); ++i)
-      EXPECT_TRUE(same_bits(bits[i], expected[i])) << page_bytes;
+  for (const auto& [dtype, name] : enum_names(kernels::WeightType{})) {
+    std::vector<at::Tensor> expected;
+    for (const std::int64_t page_bytes : {1, 256, 700, 32768}) {
+      PeerOptions options = small_options();
+      options.page_bytes = page_bytes;
+      options.dtype = dtype;
+      const std::vector<at::Tensor> bits = trained_bits(options, 2);
+      if (expected.empty()) expected = bits;
+      for (std::size_t i = 0; i < bits.size(); ++i)
+        EXPECT_TRUE(same_bits(bits[i], expected[i])) << name << ' ' << page_bytes;
+    }
   }
+}
+
+TEST(Dropout, OnlyTrainsAndNeverRepeats) {
+  PeerOptions options = with(QueryNorm::none);
+  options.dropout = 0.5;
+  PeerImpl peer(options), without(with(QueryNorm::none));
+  const at::Tensor x = inputs(1, 64);
+  const at::Tensor plain = evaluate(without, x);
+  EXPECT_TRUE(same_bits(evaluate(peer, x), plain)) << "evaluation drops experts";
+  peer.train();
+  const at::Tensor first = peer.forward(x).detach(), second = peer.forward(x).detach();
+  EXPECT_FALSE(at::equal(first, plain));
+  EXPECT_FALSE(at::equal(first, second)) << "every forward draws anew";
+  (void)evaluate(peer, x);  // draws nothing
+  PeerImpl again(options);
+  EXPECT_TRUE(same_bits(again.forward(x).detach(), first));
+  EXPECT_TRUE(same_bits(again.forward(x).detach(), second));
+  EXPECT_TRUE(same_bits(again.forward(x).detach(), peer.forward(x).detach()));
+  // The mean over many draws is the whole sum: 6 slots, 0.5 of each variance, 400 draws.
+  at::Tensor sum = at::zeros_like(plain);
+  {
+    const at::NoGradGuard no_grad;
+    for (int i = 0; i < 400; ++i) sum += peer.forward(x);
+  }
+  EXPECT_LE((sum / 400 - plain).abs().mean().item<double>(),
+            0.1 * plain.abs().mean().item<double>());
+  // What is frozen does not train: no dropout.
+  peer.freeze();
+  EXPECT_TRUE(same_bits(peer.forward(x), plain));
 }
 
 TEST(Determinism, SeedsDecide) {

@@ -18,6 +18,10 @@ TEST_F(ShardFile, WhatDoesNotFitIsRefusedWithBothValues) {
               AllOf(HasSubstr("d_in is 12 there and 16 here"), HasSubstr("d_out is 6 there and 7"),
                     HasSubstr(path().string())));
   EXPECT_THAT(with([](PeerOptions& o) { o.glu = true; }), HasSubstr("glu is false there and true"));
+  EXPECT_THAT(with([](PeerOptions& o) { o.dtype = kernels::WeightType::bf16; }),
+              HasSubstr(R"(dtype is "f32" there and "bf16" here)"));
+  EXPECT_THAT(with([](PeerOptions& o) { o.expert_width = 2; }),
+              HasSubstr("expert_width is 1 there and 2 here"));
   EXPECT_THAT(with([](PeerOptions& o) { o.page_bytes = 512; }), HasSubstr("tile is 2 there and 4"));
   EXPECT_THAT(with([](PeerOptions& o) { o.heads = 3; }), HasSubstr("heads is 2 there and 3"));
   EXPECT_THAT(with([](PeerOptions& o) { o.top_k = 2; }), HasSubstr("top_k is 3 there and 2"));
@@ -146,7 +150,7 @@ TEST_F(ShardFile, ForeignGenerationsAreCheckedBeforeTheyAreAdded) {
   const auto target = other(small_options());
   const storage::Digest before = state_of(*target);
   ForeignGeneration content{g.rows, g.cols, g.recipe, from.written_pages(1), {}};
-  content.read = [&](std::uint32_t page, std::span<float> payload) {
+  content.read = [&](std::uint32_t page, std::span<std::byte> payload) {
     from.read_page(1, page, payload);
   };
   const PeerImpl::RouterTensors router = source->router_tensors(1);
@@ -171,9 +175,9 @@ TEST_F(ShardFile, ForeignGenerationsAreCheckedBeforeTheyAreAdded) {
               HasSubstr("'beta' is Double"));
   // The last page is wrong, when all before it have been added.
   const std::uint32_t last = content.written.back().page;
-  content.read = [&](std::uint32_t page, std::span<float> payload) {
+  content.read = [&](std::uint32_t page, std::span<std::byte> payload) {
     from.read_page(1, page, payload);
-    if (page == last) payload.back() = 1;
+    if (page == last) payload.back() = std::byte{1};
   };
   EXPECT_THAT(refusal_of([](Tensors&) {}), HasSubstr("page " + std::to_string(last)));
   EXPECT_EQ(state_of(*target), before);

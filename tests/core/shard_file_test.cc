@@ -25,6 +25,10 @@ class ShardFileOf : public ShardFile,
     options.glu = std::get<1>(GetParam());
     if (options.glu) options.distribution = Distribution::uniform;
     if (options.glu) options.sub_keys = SubKeys::common;
+    if (options.query_norm == QueryNorm::layer) {
+      options.dtype = kernels::WeightType::bf16;
+      options.expert_width = 3;
+    }
     return options;
   }
 };
@@ -68,6 +72,7 @@ TEST_P(ShardFileOf, HasTheSameBitsAtOtherRows) {
 INSTANTIATE_TEST_SUITE_P(Cases, ShardFileOf,
                          ::testing::Values(std::tuple(QueryNorm::batch, false),
                                            std::tuple(QueryNorm::rms, true),
+                                           std::tuple(QueryNorm::layer, true),
                                            std::tuple(QueryNorm::none, false)),
                          [](const auto& info) {
                            return std::string(enum_name(std::get<0>(info.param))) +
@@ -133,6 +138,25 @@ TEST_F(ShardFile, HoldsWhatOtherProgramsRead) {
   EXPECT_EQ(reader->metadata().at("router_digest"), g.router_digest.hex());
   EXPECT_EQ(reader->metadata().at("content_digest"), shard_content_digest(*source, 1).hex());
   EXPECT_EQ(reader->metadata().at("first_row"), "8");
+}
+
+TEST_F(ShardFile, HoldsBf16AsBf16) {
+  PeerOptions options = small_options();
+  options.dtype = kernels::WeightType::bf16;
+  options.expert_width = 2;
+  const auto source = learnt(options);
+  export_shard(*source, 1, path());
+  const auto reader = value_or_throw(storage::SafetensorsReader::open(path()));
+  const storage::TensorInfo* info = reader->find("experts.v");
+  ASSERT_NE(info, nullptr);
+  EXPECT_EQ(info->type, storage::TensorType::bf16);
+  EXPECT_EQ(info->shape, (std::vector<std::uint64_t>{5, 11, 2, 6}));
+  at::Tensor found = at::empty({55, 12}, at::kBFloat16);
+  const std::span<std::byte> bytes(static_cast<std::byte*>(found.mutable_data_ptr()),
+                                   found.nbytes());
+  ASSERT_TRUE(reader->read("experts.v", 0, bytes).ok());
+  EXPECT_TRUE(same_bits(found.to(at::kFloat),
+                        source->pool().experts_at(ids_of(source->pool().generation(1))).v));
 }
 
 TEST_F(ShardFile, WhatCannotBeExportedIsRefused) {

@@ -51,6 +51,29 @@ TEST_P(PageStoreContract, ReadsBackWhatWasCommitted) {
   EXPECT_EQ(store->read_page(weights(7, 1), small).code(), StatusCode::invalid_argument);
 }
 
+TEST_P(PageStoreContract, KeepsBf16Pages) {
+  Change change(model);
+  const PageShape shape{DType::bf16, 32, 48};
+  EXPECT_EQ(shape.payload_bytes(), 32u * 48 * 2);
+  change.page(weights(1, 0), 1, shape).page({PageKind::state, 0, 1, 0}, 2, shape_of(32, 112));
+  // As many bytes as a page may have, and one element more.
+  change.page(weights(2, 0), 3, {DType::bf16, 1, 2u << 20});
+  ASSERT_TRUE(store->commit(change.get()).ok());
+  Change later(model);
+  later.experts(weights(1, 0), 0b100, 4);  // a delta of 96 bytes
+  ASSERT_TRUE(store->commit(later.get()).ok());
+  reopen();
+  EXPECT_EQ(difference(*store, model), "");
+  EXPECT_EQ(store->page_shape(weights(1, 0))->dtype, DType::bf16);
+  Model spoilt = model;
+  Change large(spoilt);
+  large.page(weights(3, 0), 5, {DType::bf16, 1, (2u << 20) + 1});
+  EXPECT_EQ(store->commit(large.get()).status().code(), StatusCode::invalid_argument);
+  Change unknown(spoilt);
+  unknown.page(weights(4, 0), 6, {static_cast<DType>(2), 1, 16});
+  EXPECT_EQ(store->commit(unknown.get()).status().code(), StatusCode::invalid_argument);
+}
+
 TEST_P(PageStoreContract, ManyCommitsAcrossReopensAndFullTables) {
   for (std::uint32_t step = 1; step <= 11; ++step) {
     Change change(model);

@@ -154,16 +154,17 @@ int run_inspect(const std::vector<std::string>& args) {
     Pool& pool = peer->pool();
     const PeerOptions& options = peer->options();
     const auto page_bytes = static_cast<std::uint64_t>(pool.options().tile()) *
-                            static_cast<std::uint64_t>(pool.options().layout().stride()) *
-                            sizeof(float);
+                            static_cast<std::uint64_t>(pool.options().layout().record_bytes());
     const bool intact = peer->frozen_intact();
     out << "pool          " << format_count(static_cast<std::int64_t>(pool.experts()))
-        << " experts " << options.d_in << " -> " << options.d_out << ", "
-        << enum_name(options.routing) << " routing, H " << options.heads << ", K " << options.top_k
-        << ", d_key " << options.d_key << "\npages         "
-        << format_count(static_cast<std::int64_t>(pool.pages())) << " of weights, "
-        << pool.options().tile() << " experts and " << format_bytes(page_bytes) << " each; "
-        << format_count(static_cast<std::int64_t>(head.pages_listed))
+        << " experts " << options.d_in << " -> " << options.d_out
+        << (options.expert_width > 1 ? " of " + std::to_string(options.expert_width) + " neurons"
+                                     : std::string())
+        << ", " << enum_name(options.dtype) << " weights, " << enum_name(options.routing)
+        << " routing, H " << options.heads << ", K " << options.top_k << ", d_key " << options.d_key
+        << "\npages         " << format_count(static_cast<std::int64_t>(pool.pages()))
+        << " of weights, " << pool.options().tile() << " experts and " << format_bytes(page_bytes)
+        << " each; " << format_count(static_cast<std::int64_t>(head.pages_listed))
         << " in the store, those of optimizer state among them\nfrozen shards "
         << (intact ? "match their digests" : "DO NOT MATCH THEIR DIGESTS: run perennial verify")
         << '\n';

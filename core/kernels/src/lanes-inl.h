@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "hwy/highway.h"
+#include "perennial/kernels/bfloat16.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace perennial::kernels {
@@ -57,6 +58,71 @@ HWY_INLINE Floats load_tail(const float* p, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) lanes[i] = p[i];
   return hn::Load(d, lanes);
 #endif
+}
+
+// What a row of weights W is read in: kPerLane neighbours share a virtual lane, kBlock elements
+// take all lanes. Halves are promoted where they lie: of a word of two, one is shifted, one masked.
+template <class W>
+struct Weights;
+template <>
+struct Weights<float> {
+  static constexpr std::int64_t kPerLane = 1, kBlock = kVirtualLanes;
+};
+template <>
+struct Weights<BFloat16> {
+  static constexpr std::int64_t kPerLane = 2, kBlock = 2 * kVirtualLanes;
+};
+template <class W>
+struct Vectors {
+  Floats v[Weights<W>::kPerLane];
+};
+
+HWY_INLINE Vectors<float> load_weights(const float* p) { return {{hn::LoadU(FloatTag(), p)}}; }
+HWY_INLINE Vectors<BFloat16> load_weights(const BFloat16* p) {
+  const FloatTag d;
+  const hn::Repartition<std::uint32_t, FloatTag> words;
+  const auto both = hn::LoadU(words, reinterpret_cast<const std::uint32_t*>(p));
+  return {{hn::BitCast(d, hn::ShiftLeft<16>(both)),
+           hn::BitCast(d, hn::And(both, hn::Set(words, 0xFFFF0000u)))}};
+}
+// What is multiplied with load_weights(const W*), or added to.
+template <class W>
+HWY_INLINE Vectors<W> load_values(const float* p) {
+  Vectors<W> values;
+  if constexpr (Weights<W>::kPerLane == 1) {
+    values.v[0] = hn::LoadU(FloatTag(), p);
+  } else {
+    hn::LoadInterleaved2(FloatTag(), p, values.v[0], values.v[1]);
+  }
+  return values;
+}
+HWY_INLINE void store_values(const Vectors<float>& values, float* p) {
+  hn::StoreU(values.v[0], FloatTag(), p);
+}
+HWY_INLINE void store_values(const Vectors<BFloat16>& values, float* p) {
+  hn::StoreInterleaved2(values.v[0], values.v[1], FloatTag(), p);
+}
+HWY_INLINE float weight_at(const float* p, std::int64_t i) { return p[i]; }
+HWY_INLINE float weight_at(const BFloat16* p, std::int64_t i) { return to_float(p[i]); }
+
+// load_weights and load_values of the first `count` elements (any count), zeros after them.
+HWY_INLINE Vectors<float> load_weights_tail(const float* p, std::int64_t count) {
+  return {{load_tail(p, count)}};
+}
+HWY_INLINE Vectors<BFloat16> load_weights_tail(const BFloat16* p, std::int64_t count) {
+  BFloat16 padded[2 * kLanes] = {};
+  for (std::int64_t i = 0; i < count && i < 2 * kLanes; ++i) padded[i] = p[i];
+  return load_weights(padded);
+}
+template <class W>
+HWY_INLINE Vectors<W> load_values_tail(const float* p, std::int64_t count) {
+  if constexpr (Weights<W>::kPerLane == 1) {
+    return {{load_tail(p, count)}};
+  } else {
+    float padded[2 * kLanes] = {};
+    for (std::int64_t i = 0; i < count && i < 2 * kLanes; ++i) padded[i] = p[i];
+    return load_values<W>(padded);
+  }
 }
 
 // Stores the first `count` lanes.

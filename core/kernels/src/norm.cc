@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Batch norm and RMS norm of queries. Sums are plain double loops of fixed order; only the affine
+// Batch, layer and RMS norm of queries. Sums are plain double loops of fixed order; only the affine
 // map needs a fused multiply-add and so is compiled per target.
 #include "perennial/kernels/norm.h"
 
@@ -193,6 +193,65 @@ void rms_norm_backward_gamma(std::int64_t tokens, std::int64_t heads, std::int64
   }
   for (std::size_t c = 0; c < width; ++c) {
     dgamma[begin + static_cast<std::int64_t>(c)] = static_cast<float>(sum[c]);
+  }
+}
+
+void layer_norm_forward(std::int64_t begin, std::int64_t end, std::int64_t heads, std::int64_t dim,
+                        const float* x, const float* gamma, const float* beta, float eps, float* y,
+                        float* mean, float* rstd) {
+  const auto n = static_cast<double>(dim);
+  for (std::int64_t r = begin * heads; r < end * heads; ++r) {
+    const float* row = x + r * dim;
+    const float* scale = gamma + r % heads * dim;
+    const float* shift = beta + r % heads * dim;
+    float* out = y + r * dim;
+    const double centre = lane_sum(dim, [=](std::int64_t i) { return double{row[i]}; }) / n;
+    const double squares =
+        lane_sum(dim, [=](std::int64_t i) { return (row[i] - centre) * (row[i] - centre); });
+    mean[r] = static_cast<float>(centre);
+    rstd[r] = static_cast<float>(1.0 / std::sqrt(squares / n + static_cast<double>(eps)));
+    for (std::int64_t i = 0; i < dim; ++i) {
+      out[i] = scale[i] * ((row[i] - mean[r]) * rstd[r]) + shift[i];
+    }
+  }
+}
+
+void layer_norm_backward(std::int64_t begin, std::int64_t end, std::int64_t heads, std::int64_t dim,
+                         const float* x, const float* gamma, const float* mean, const float* rstd,
+                         const float* dy, float* dx) {
+  const auto n = static_cast<double>(dim);
+  for (std::int64_t r = begin * heads; r < end * heads; ++r) {
+    const float* row = x + r * dim;
+    const float* scale = gamma + r % heads * dim;
+    const float* grad = dy + r * dim;
+    float* out = dx + r * dim;
+    const double centre = mean[r], factor = rstd[r];
+    const auto pulled = [=](std::int64_t i) { return double{grad[i]} * scale[i]; };
+    const auto normalised = [=](std::int64_t i) { return (row[i] - centre) * factor; };
+    const double sum = lane_sum(dim, pulled) / n;
+    const double dot = lane_sum(dim, [=](std::int64_t i) { return pulled(i) * normalised(i); }) / n;
+    // dx = rstd (gamma dy - mean(gamma dy) - xhat mean(gamma dy xhat))
+    for (std::int64_t i = 0; i < dim; ++i) {
+      out[i] = static_cast<float>(factor * (pulled(i) - sum - normalised(i) * dot));
+    }
+  }
+}
+
+void layer_norm_backward_affine(std::int64_t tokens, std::int64_t heads, std::int64_t dim,
+                                std::int64_t begin, std::int64_t end, const float* x,
+                                const float* mean, const float* rstd, const float* dy,
+                                float* dgamma, float* dbeta) {
+  const std::int64_t channels = heads * dim;
+  for (std::int64_t c = begin; c < end; ++c) {
+    double sum = 0, dot = 0;
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const double grad = dy[t * channels + c];
+      const std::int64_t r = t * heads + c / dim;
+      sum += grad;
+      dot += grad * (double{x[t * channels + c]} - mean[r]) * rstd[r];
+    }
+    dbeta[c] = static_cast<float>(sum);
+    dgamma[c] = static_cast<float>(dot);
   }
 }
 

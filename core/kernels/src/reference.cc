@@ -20,6 +20,15 @@ double dot(const T* a, const T* b, std::int64_t n) {
   return sum;
 }
 
+double tanh_argument(double x) {
+  return std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+}
+
+double score_of(ScoreFunction function, double score) {
+  if (function == ScoreFunction::sigmoid) return 1 / (1 + std::exp(-score));
+  return function == ScoreFunction::relu && score < 0 ? 0 : score;
+}
+
 }  // namespace
 
 template <class T>
@@ -68,6 +77,10 @@ T activate(Activation activation, T x) {
       return static_cast<T>(0.5 * x * (1 + std::erf(x / std::numbers::sqrt2)));
     case Activation::identity:
       return x;
+    case Activation::gelu_tanh:
+      return static_cast<T>(0.5 * x * (1 + std::tanh(tanh_argument(x))));
+    case Activation::silu:
+      return static_cast<T>(x / (1 + std::exp(-static_cast<double>(x))));
   }
   return x;
 }
@@ -82,6 +95,15 @@ T activate_derivative(Activation activation, T x) {
                             x * std::exp(-0.5 * x * x) / std::sqrt(2 * std::numbers::pi));
     case Activation::identity:
       return T{1};
+    case Activation::gelu_tanh: {
+      const double t = std::tanh(tanh_argument(x));
+      const double slope = std::sqrt(2 / std::numbers::pi) * (1 + 3 * 0.044715 * x * x);
+      return static_cast<T>(0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope);
+    }
+    case Activation::silu: {
+      const double s = 1 / (1 + std::exp(-static_cast<double>(x)));
+      return static_cast<T>(s + x * s * (1 - s));
+    }
   }
   return T{1};
 }
@@ -94,7 +116,7 @@ std::vector<T> score(ScoreFunction function, std::span<const T> scores) {
   for (std::size_t i = 0; i < scores.size(); ++i) {
     weights[i] = function == ScoreFunction::softmax
                      ? std::exp(static_cast<double>(scores[i]) - top)
-                     : 1 / (1 + std::exp(-static_cast<double>(scores[i])));
+                     : score_of(function, static_cast<double>(scores[i]));
     sum += weights[i];
   }
   std::vector<T> out(scores.size());
@@ -111,8 +133,9 @@ std::vector<T> score_backward(ScoreFunction function, std::span<const T> weights
   std::vector<T> out(weights.size());
   for (std::size_t i = 0; i < weights.size(); ++i) {
     const double g = weights[i], dg = dweights[i];
-    out[i] =
-        static_cast<T>(function == ScoreFunction::softmax ? g * (dg - mean) : g * (1 - g) * dg);
+    double slope = function == ScoreFunction::sigmoid ? g * (1 - g) : 1;
+    if (function == ScoreFunction::relu && g == 0) slope = 0;
+    out[i] = static_cast<T>(function == ScoreFunction::softmax ? g * (dg - mean) : slope * dg);
   }
   return out;
 }
@@ -123,12 +146,14 @@ std::vector<T> experts_forward(const ExpertLayout& layout, Activation activation
                                std::span<const T> x) {
   std::vector<double> sum(static_cast<std::size_t>(layout.d_out));
   for (std::size_t s = 0; s < experts.size(); ++s) {
-    const T* record = experts[s];
-    const auto pre = static_cast<T>(dot(record + layout.u(), x.data(), layout.d_in));
-    double hidden = reference::activate<T>(activation, pre);
-    if (layout.glu) hidden *= dot(record + layout.w(), x.data(), layout.d_in);
-    for (std::size_t i = 0; i < sum.size(); ++i) {
-      sum[i] += weights[s] * hidden * record[layout.v() + static_cast<std::int64_t>(i)];
+    for (std::int64_t j = 0; j < layout.width; ++j) {
+      const T* u = experts[s] + layout.u() + j * layout.d_in;
+      const T* v = experts[s] + layout.v() + j * layout.d_out;
+      const T* w = experts[s] + layout.w() + j * layout.d_in;
+      const auto pre = static_cast<T>(dot(u, x.data(), layout.d_in));
+      double hidden = reference::activate<T>(activation, pre);
+      if (layout.glu) hidden *= dot(w, x.data(), layout.d_in);
+      for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += weights[s] * hidden * v[i];
     }
   }
   return std::vector<T>(sum.begin(), sum.end());
@@ -141,30 +166,35 @@ ExpertsBackward<T> experts_backward(const ExpertLayout& layout, Activation activ
   std::vector<double> dx(static_cast<std::size_t>(layout.d_in));
   ExpertsBackward<T> out;
   for (std::size_t s = 0; s < experts.size(); ++s) {
-    const T* record = experts[s];
-    const auto pre = static_cast<T>(dot(record + layout.u(), x.data(), layout.d_in));
-    const double act = reference::activate<T>(activation, pre);
-    const double slope = reference::activate_derivative<T>(activation, pre);
-    const double gate = layout.glu ? dot(record + layout.w(), x.data(), layout.d_in) : 1.0;
-    const double t = dot(record + layout.v(), dy.data(), layout.d_out);
-    const double cu = weights[s] * t * slope * gate;
-    const double cv = weights[s] * act * gate;
-    const double cw = weights[s] * t * act;
-    out.dweights.push_back(static_cast<T>(t * act * gate));
     std::vector<T> gradient(static_cast<std::size_t>(layout.stride()));
-    for (std::int64_t i = 0; i < layout.d_in; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      dx[at] += cu * record[layout.u() + i];
-      gradient[static_cast<std::size_t>(layout.u() + i)] = static_cast<T>(cu * x[at]);
-      if (layout.glu) {
-        dx[at] += cw * record[layout.w() + i];
-        gradient[static_cast<std::size_t>(layout.w() + i)] = static_cast<T>(cw * x[at]);
+    double dweight = 0;
+    for (std::int64_t j = 0; j < layout.width; ++j) {
+      const std::int64_t at_u = layout.u() + j * layout.d_in, at_v = layout.v() + j * layout.d_out,
+                         at_w = layout.w() + j * layout.d_in;
+      const T *u = experts[s] + at_u, *v = experts[s] + at_v, *w = experts[s] + at_w;
+      const auto pre = static_cast<T>(dot(u, x.data(), layout.d_in));
+      const double act = reference::activate<T>(activation, pre);
+      const double slope = reference::activate_derivative<T>(activation, pre);
+      const double gate = layout.glu ? dot(w, x.data(), layout.d_in) : 1.0;
+      const double t = dot(v, dy.data(), layout.d_out);
+      const double cu = weights[s] * t * slope * gate;
+      const double cv = weights[s] * act * gate;
+      const double cw = weights[s] * t * act;
+      dweight += t * act * gate;
+      T* const du = gradient.data() + at_u;
+      T* const dv = gradient.data() + at_v;
+      T* const dw = gradient.data() + at_w;
+      for (std::size_t i = 0; i < dx.size(); ++i) {
+        dx[i] += cu * u[i];
+        du[i] = static_cast<T>(cu * x[i]);
+        if (layout.glu) {
+          dx[i] += cw * w[i];
+          dw[i] = static_cast<T>(cw * x[i]);
+        }
       }
+      for (std::size_t i = 0; i < dy.size(); ++i) dv[i] = static_cast<T>(cv * dy[i]);
     }
-    for (std::int64_t i = 0; i < layout.d_out; ++i) {
-      gradient[static_cast<std::size_t>(layout.v() + i)] =
-          static_cast<T>(cv * dy[static_cast<std::size_t>(i)]);
-    }
+    out.dweights.push_back(static_cast<T>(dweight));
     out.dexperts.push_back(std::move(gradient));
   }
   out.dx.assign(dx.begin(), dx.end());

@@ -10,8 +10,10 @@
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
 #include <cmath>
+#include <optional>
 #include <span>
 
+#include "nn/option_digest.h"
 #include "nn/peer_function.h"
 #include "nn/router.h"
 #include "perennial/core/dense_state.h"
@@ -25,18 +27,27 @@ EnumNames<Routing> enum_names(Routing) {
   return {{Routing::isolated, "isolated"}, {Routing::shared, "shared"}};
 }
 EnumNames<QueryNorm> enum_names(QueryNorm) {
-  return {{QueryNorm::batch, "batch"}, {QueryNorm::rms, "rms"}, {QueryNorm::none, "none"}};
+  return {{QueryNorm::batch, "batch"},
+          {QueryNorm::layer, "layer"},
+          {QueryNorm::rms, "rms"},
+          {QueryNorm::none, "none"}};
 }
 EnumNames<SubKeys> enum_names(SubKeys) {
   return {{SubKeys::per_head, "per-head"}, {SubKeys::common, "common"}};
 }
 namespace kernels {
 EnumNames<Activation> enum_names(Activation) {
-  return {
-      {Activation::relu, "relu"}, {Activation::gelu, "gelu"}, {Activation::identity, "identity"}};
+  return {{Activation::relu, "relu"},
+          {Activation::gelu, "gelu"},
+          {Activation::gelu_tanh, "gelu_tanh"},
+          {Activation::silu, "silu"},
+          {Activation::identity, "identity"}};
 }
 EnumNames<ScoreFunction> enum_names(ScoreFunction) {
-  return {{ScoreFunction::softmax, "softmax"}, {ScoreFunction::sigmoid, "sigmoid"}};
+  return {{ScoreFunction::softmax, "softmax"},
+          {ScoreFunction::sigmoid, "sigmoid"},
+          {ScoreFunction::relu, "relu"},
+          {ScoreFunction::identity, "identity"}};
 }
 }  // namespace kernels
 
@@ -50,6 +61,8 @@ PoolOptions pool_options(const PeerOptions& options) {
   pool.d_in = options.d_in;
   pool.d_out = options.d_out;
   pool.glu = options.glu;
+  pool.expert_width = options.expert_width;
+  pool.dtype = options.dtype;
   pool.cols = options.cols;
   pool.page_bytes = options.page_bytes;
   return pool;
@@ -147,7 +160,11 @@ torch::Tensor PeerImpl::run(std::uint32_t generation, const torch::Tensor& x) {
   shape.back() = options_.d_out;
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
   if (flat.size(0) == 0) return at::empty(shape);
-  return peer_forward(router, pool_, flat, is_training()).reshape(shape);
+  std::optional<std::uint64_t> draw;
+  const std::optional<std::uint32_t> open = pool_->open_generation();
+  const bool trains = open && (options_.routing == Routing::shared || *open == generation);
+  if (is_training() && trains && options_.dropout > 0) draw = dropout_draws_++;
+  return peer_forward(router, pool_, flat, is_training(), draw).reshape(shape);
 }
 
 torch::Tensor PeerImpl::forward(const torch::Tensor& x) {
@@ -228,7 +245,7 @@ bool PeerImpl::has_masked() const {
 
 storage::Digest PeerImpl::router_digest(const Router& router, std::uint32_t generation) const {
   storage::Hasher hasher;
-  hasher.update(json::serialize(to_json(options_)));
+  hasher.update(json::serialize(digested_options(to_json(options_))));
   const auto add = [&](std::string_view name, const torch::Tensor& tensor) {
     hasher.update(name).update(std::span<const std::byte>(bytes_from(tensor)));
   };
@@ -296,8 +313,9 @@ void PeerImpl::add_to_commit(storage::CommitRequest& request) {
       }
     }
   }
-  request.dense[kRecord] = bytes_from(json::serialize(
-      json::object{{"options", to_json(options_)}, {"routers", std::move(routers)}}));
+  json::object record{{"options", to_json(options_)}, {"routers", std::move(routers)}};
+  if (options_.dropout > 0) record["dropout_draws"] = dropout_draws_;
+  request.dense[kRecord] = bytes_from(json::serialize(record));
   pool_->add_to_commit(request);
 }
 
@@ -317,16 +335,21 @@ std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store,
   const std::string text = text_from(value_or_throw(store.read_dense(kRecord)));
   PeerOptions options;
   json::array records;
+  std::uint64_t dropout_draws = 0;
   try {
     const json::object record = json::parse(text).as_object();
     options = from_json<PeerOptions>(record.at("options").as_object());
     options.validate();
     records = record.at("routers").as_array();
+    if (options.dropout > 0) {
+      dropout_draws = json::value_to<std::uint64_t>(record.at("dropout_draws"));
+    }
   } catch (const std::exception& error) {
     throw malformed(error.what());
   }
   auto peer = std::make_shared<PeerImpl>(options, &store, budget_bytes);
   peer->pool_ = Pool::load(kPoolId, store, budget_bytes);
+  peer->dropout_draws_ = dropout_draws;
   peer->require_budget();
   const std::vector<Generation>& generations = peer->pool_->generations();
   const bool shared = options.routing == Routing::shared;

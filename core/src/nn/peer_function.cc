@@ -12,6 +12,7 @@
 
 #include <functional>
 
+#include "nn/norm_backward.h"
 #include "perennial/kernels/matmul.h"
 #include "perennial/kernels/norm.h"
 #include "pool/pager.h"
@@ -80,35 +81,27 @@ kernels::ExpertArgs expert_args(const PeerOptions& options, const Pool& pool, co
   return args;
 }
 
-// Gradient of batch norm in evaluation, an affine map with constant statistics.
-void affine_backward(const at::Tensor& raw, const at::Tensor& scale, const at::Tensor& mean,
-                     const at::Tensor& rstd, const at::Tensor& dy, at::Tensor& dx,
-                     at::Tensor& dgamma, at::Tensor& dbeta) {
-  const std::int64_t tokens = raw.size(0), channels = raw.size(1);
-  const float* x = data(raw);
-  const float* g = data(dy);
-  at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
-    for (std::int64_t c = begin; c < end; ++c) {
-      double sum = 0, dot = 0;
-      for (std::int64_t b = 0; b < tokens; ++b) {
-        const std::int64_t i = b * channels + c;
-        sum += g[i];
-        dot += g[i] * (double{x[i]} - data(mean)[c]) * data(rstd)[c];
-        out(dx)[i] = g[i] * data(scale)[c];
-      }
-      out(dgamma)[c] = static_cast<float>(dot);
-      out(dbeta)[c] = static_cast<float>(sum);
-    }
-  });
-}
-
 // What a call needs beside its tensors.
 struct Call : torch::CustomClassHolder {
   std::shared_ptr<Router> router;
   std::shared_ptr<Pool> pool;
   bool batch_statistics = false;
   bool recording = false;  // a backward may follow
+  std::optional<std::uint64_t> dropout_draw;
 };
+
+// Forward: the weights of the experts that stay; backward: of their gradients those that reach the
+// scores. values: (B, S).
+at::Tensor drop_out(const Call& call, const at::Tensor& values) {
+  const PeerOptions& options = call.router->options();
+  at::Tensor kept = at::empty_like(values);
+  const std::int64_t slots = values.size(1);
+  over_tokens(0, values.size(0), [&](auto begin, auto end) {
+    kernels::dropout(static_cast<std::uint64_t>(options.seed), *call.dropout_draw, options.dropout,
+                     data(values), out(kept), begin * slots, end * slots);
+  });
+  return kept;
+}
 
 class PeerFunction : public torch::autograd::Function<PeerFunction> {
  public:
@@ -127,9 +120,16 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
                              out(weights), begin, end);
     });
 
+    at::Tensor normalised;  // the weights before dropout, with dropout only
+    if (call->dropout_draw) {
+      normalised = weights;
+      weights = drop_out(*call, normalised);
+    }
+
+    const std::int64_t neurons = slots * options.expert_width;
     at::Tensor y = at::empty({tokens, options.d_out});
-    at::Tensor pre = at::empty({tokens, slots});
-    at::Tensor gate = options.glu ? at::empty({tokens, slots}) : at::Tensor();
+    at::Tensor pre = at::empty({tokens, neurons});
+    at::Tensor gate = options.glu ? at::empty({tokens, neurons}) : at::Tensor();
     kernels::ExpertArgs args = expert_args(options, *call->pool, found.ids, weights, x);
     over_pinned_tokens(call->pool->pager(), found.ids, args, PinUse::read,
                        [&](auto begin, auto end) {
@@ -140,7 +140,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     if (call->recording) {
       ctx->save_for_backward({x, weight, gamma, row_keys, col_keys, query.raw, query.normed,
                               query.mean, query.rstd, query.scale, found.ids, found.row_index,
-                              weights, pre, gate});
+                              weights, pre, gate, normalised});
       ctx->saved_data["call"] = c10::IValue::make_capsule(call);
     }
     return y;
@@ -153,7 +153,8 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     const at::Tensor &x = saved[0], &weight = saved[1], &gamma = saved[2], &row_keys = saved[3],
                      &col_keys = saved[4], &raw = saved[5], &normed = saved[6], &mean = saved[7],
                      &rstd = saved[8], &scale = saved[9], &ids = saved[10], &row_index = saved[11],
-                     &weights = saved[12], &pre = saved[13], &gate = saved[14];
+                     &weights = saved[12], &pre = saved[13], &gate = saved[14],
+                     &normalised = saved[15];
     const auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data["call"].toCapsule());
     const Router& router = *call->router;
     Pool& pool = *call->pool;
@@ -166,8 +167,9 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     // Experts, the token side.
     at::Tensor dx = ctx->needs_input_grad(0) ? at::empty_like(x) : at::Tensor();
     at::Tensor dweights = at::empty({tokens, slots});
-    at::Tensor cu = at::empty({tokens, slots}), cv = at::empty({tokens, slots});
-    at::Tensor cw = options.glu ? at::empty({tokens, slots}) : at::Tensor();
+    const std::int64_t neurons = slots * options.expert_width;
+    at::Tensor cu = at::empty({tokens, neurons}), cv = at::empty({tokens, neurons});
+    at::Tensor cw = options.glu ? at::empty({tokens, neurons}) : at::Tensor();
     kernels::ExpertArgs args = expert_args(options, pool, ids, weights, x);
     over_pinned_tokens(pool.pager(), ids, args, PinUse::again, [&](auto begin, auto end) {
       kernels::experts_backward_tokens(args, data(pre), data(gate), data(dy), out(dx),
@@ -180,6 +182,8 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     }
 
     // Scores, query and sub-keys.
+    if (call->dropout_draw) dweights = drop_out(*call, dweights);
+    const at::Tensor& score_weights = call->dropout_draw ? normalised : weights;
     at::Tensor dscores = at::empty({tokens, slots});
     at::Tensor dnormed = at::empty({tokens, channels});
     const std::vector<kernels::KeySegment> segments = router.segments();
@@ -193,7 +197,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     retrieved.ids = const_cast<std::int64_t*>(ids.const_data_ptr<std::int64_t>());
     retrieved.row_index = const_cast<std::int32_t*>(row_index.const_data_ptr<std::int32_t>());
     over_tokens(0, tokens, [&](auto begin, auto end) {
-      kernels::score_backward(options.score, options.heads, options.top_k, data(weights),
+      kernels::score_backward(options.score, options.heads, options.top_k, data(score_weights),
                               data(dweights), out(dscores), begin, end);
       kernels::retrieve_backward_query(retrieved, data(dscores), begin, end, out(dnormed));
     });
@@ -213,32 +217,8 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     }
 
     // Norm and query network.
-    at::Tensor draw = dnormed, dgamma, dbeta;
-    if (options.query_norm != QueryNorm::none && !router.folded()) {
-      draw = at::empty_like(raw);
-      dgamma = at::empty({channels});
-      if (options.query_norm == QueryNorm::rms) {
-        over_tokens(0, tokens, [&](auto begin, auto end) {
-          kernels::rms_norm_backward(begin, end, options.heads, options.d_key, data(raw),
-                                     data(gamma), data(rstd), data(dnormed), out(draw));
-        });
-        at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
-          kernels::rms_norm_backward_gamma(tokens, options.heads, options.d_key, begin, end,
-                                           data(raw), data(rstd), data(dnormed), out(dgamma));
-        });
-      } else {
-        dbeta = at::empty({channels});
-        if (batch_statistics) {
-          at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
-            kernels::batch_norm_backward(tokens, channels, begin, end, data(raw), data(gamma),
-                                         data(mean), data(rstd), data(dnormed), out(draw),
-                                         out(dgamma), out(dbeta));
-          });
-        } else {
-          affine_backward(raw, scale, mean, rstd, dnormed, draw, dgamma, dbeta);
-        }
-      }
-    }
+    const auto [draw, dgamma, dbeta] =
+        norm_backward(router, {raw, normed, mean, rstd, scale}, gamma, dnormed, batch_statistics);
     at::Tensor dweight;
     if (ctx->needs_input_grad(1)) {
       dweight = at::empty_like(weight);
@@ -308,6 +288,14 @@ QueryResult compute_query(const Router& router, const at::Tensor& x, const at::T
                                 data(gamma), static_cast<float>(options.norm_eps),
                                 out(result.normed), out(result.rstd));
     });
+  } else if (options.query_norm == QueryNorm::layer) {
+    result.mean = at::empty({tokens, options.heads});
+    result.rstd = at::empty({tokens, options.heads});
+    over_tokens(0, tokens, [&](auto begin, auto end) {
+      kernels::layer_norm_forward(begin, end, options.heads, options.d_key, data(result.raw),
+                                  data(gamma), data(beta), static_cast<float>(options.norm_eps),
+                                  out(result.normed), out(result.mean), out(result.rstd));
+    });
   } else if (batch_statistics) {
     result.mean = at::empty({channels});
     result.rstd = at::empty({channels});
@@ -354,8 +342,10 @@ RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query) {
 }
 
 at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
-                        const at::Tensor& x, bool training) {
+                        const at::Tensor& x, bool training,
+                        std::optional<std::uint64_t> dropout_draw) {
   auto call = c10::make_intrusive<Call>();
+  call->dropout_draw = dropout_draw;
   call->router = router;
   call->pool = pool;
   call->batch_statistics =

@@ -5,7 +5,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "nn/router.h"
 #include "perennial/core/peer.h"
@@ -18,7 +20,7 @@ namespace perennial {
 struct QueryResult {
   at::Tensor raw;  // before the norm
   at::Tensor normed;
-  at::Tensor mean, rstd;  // (C) batch norm's, or rstd (B, H): RMS norm's
+  at::Tensor mean, rstd;  // (C) batch norm's, (B, H) layer norm's, or rstd (B, H) RMS norm's
   at::Tensor scale;       // (C) batch norm in evaluation
 };
 QueryResult compute_query(const Router& router, const at::Tensor& x, const at::Tensor& weight,
@@ -32,8 +34,10 @@ RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query);
 
 // y (B, d_out) of x (B, d_in), with gradients for x and the router's tensors; the experts'
 // gradients go to the pool's tape when the generation is open. Updates the running statistics when
-// `training`. A second derivative is refused.
+// `training`. `dropout_draw`: number of the draw of experts to leave out; none: no dropout. A
+// second derivative is refused.
 at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
-                        const at::Tensor& x, bool training);
+                        const at::Tensor& x, bool training,
+                        std::optional<std::uint64_t> dropout_draw);
 
 }  // namespace perennial

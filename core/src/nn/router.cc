@@ -45,8 +45,10 @@ Router::Router(const PeerOptions& options, std::uint32_t index) : options_(optio
   if (options_.query_norm != QueryNorm::none) {
     gamma = register_parameter("gamma", at::ones({channels}));
   }
-  if (options_.query_norm == QueryNorm::batch) {
+  if (options_.query_norm == QueryNorm::batch || options_.query_norm == QueryNorm::layer) {
     beta = register_parameter("beta", at::zeros({channels}));
+  }
+  if (options_.query_norm == QueryNorm::batch) {
     running_mean = register_buffer("running_mean", at::zeros({channels}));
     running_var = register_buffer("running_var", at::ones({channels}));
   }

@@ -64,7 +64,7 @@ class Router : public torch::nn::Module {
 
   torch::Tensor query;                      // (H d_key, d_in)
   torch::Tensor query_bias;                 // (H d_key), once folded
-  torch::Tensor gamma, beta;                // (H d_key); beta for batch norm only
+  torch::Tensor gamma, beta;                // (H d_key); beta for batch and layer norm
   torch::Tensor running_mean, running_var;  // (H d_key), batch norm
   std::vector<RowBlock> row_blocks;
   std::vector<torch::Tensor> col_blocks;  // (H or 1, cols, d_key / 2)

@@ -16,11 +16,11 @@ namespace {
 // Appends one of u, v, w of every expert, row by row.
 void append_part(storage::SafetensorsWriter& writer, const Pool& pool, const Generation& g,
                  const ShardPart& part, const std::vector<WrittenPage>& written) {
-  constexpr std::size_t kFlushFloats = std::size_t{1} << 18;
-  const auto stride = static_cast<std::size_t>(pool.options().layout().stride());
-  std::vector<float> payload(pool.page_floats()), out;
+  constexpr std::size_t kFlushBytes = std::size_t{1} << 20;
+  const auto record = static_cast<std::size_t>(pool.options().layout().record_bytes());
+  std::vector<std::byte> payload(pool.payload_bytes()), out;
   const auto flush = [&] {
-    throw_if_failed(writer.append(std::as_bytes(std::span<const float>(out))));
+    throw_if_failed(writer.append(out));
     out.clear();
   };
   auto next_written = written.begin();
@@ -28,7 +28,7 @@ void append_part(storage::SafetensorsWriter& writer, const Pool& pool, const Gen
   for (std::uint32_t page = 0; page < pages; ++page) {
     pool.read_page(g.index, page, payload);
     if (next_written != written.end() && next_written->page == page) {
-      if (storage::digest_of(std::as_bytes(std::span(payload))) != next_written->digest) {
+      if (storage::digest_of(payload) != next_written->digest) {
         throw DataError("page " + std::to_string(page) + " of generation " +
                         std::to_string(g.index) + " is not what froze");
       }
@@ -36,10 +36,10 @@ void append_part(storage::SafetensorsWriter& writer, const Pool& pool, const Gen
     }
     const std::uint64_t experts = PageExperts(pool.options(), g, page).count;
     for (std::uint64_t i = 0; i < experts; ++i) {
-      const float* const from = payload.data() + i * stride + part.at;
-      out.insert(out.end(), from, from + part.width);
+      const std::byte* const from = payload.data() + i * record + part.at;
+      out.insert(out.end(), from, from + part.bytes);
     }
-    if (out.size() >= kFlushFloats) flush();
+    if (out.size() >= kFlushBytes) flush();
   }
   flush();
 }

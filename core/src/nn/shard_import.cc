@@ -84,18 +84,17 @@ class ShardSource {
   }
 
   // A page as a store would hold it: the file's experts, and the recipe's where none exist.
-  void load(std::uint32_t page, std::span<float> payload) const {
+  void load(std::uint32_t page, std::span<std::byte> payload) const {
     pool_.initial_page(g_, page, payload);
-    const auto stride = static_cast<std::size_t>(pool_.options().layout().stride());
+    const auto record = static_cast<std::size_t>(pool_.options().layout().record_bytes());
     const PageExperts experts(pool_.options(), g_, page);
-    std::vector<float> values;
+    std::vector<std::byte> values;
     for (const ShardPart& part : parts_) {
-      const auto width = static_cast<std::size_t>(part.width);
-      values.resize(experts.count * width);
-      read(part.name, experts.first * width * sizeof(float), std::span(values));
+      values.resize(experts.count * part.bytes);
+      read(part.name, experts.first * part.bytes, std::span(values));
       for (std::size_t i = 0; i < experts.count; ++i) {
-        std::memcpy(payload.data() + i * stride + part.at, values.data() + i * width,
-                    width * sizeof(float));
+        std::memcpy(payload.data() + i * record + part.at, values.data() + i * part.bytes,
+                    part.bytes);
       }
     }
   }
@@ -104,21 +103,20 @@ class ShardSource {
   void require_pages(const std::vector<WrittenPage>& written) const {
     const auto pages = static_cast<std::int64_t>(pool_.options().pages(g_.rows, g_.cols));
     at::parallel_for(0, pages, 16, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<float> payload(pool_.page_floats()), initial(pool_.page_floats());
+      std::vector<std::byte> payload(pool_.payload_bytes()), initial(pool_.payload_bytes());
       auto next =
           std::lower_bound(written.begin(), written.end(), begin,
                            [](const WrittenPage& w, std::int64_t page) { return w.page < page; });
       for (std::int64_t i = begin; i < end; ++i) {
         const auto page = static_cast<std::uint32_t>(i);
         load(page, payload);
-        const std::span<const std::byte> bytes = std::as_bytes(std::span(payload));
         bool intact = false;
         if (next != written.end() && next->page == page) {
-          intact = storage::digest_of(bytes) == next->digest;
+          intact = storage::digest_of(payload) == next->digest;
           ++next;
         } else {
           pool_.initial_page(g_, page, initial);
-          intact = std::memcmp(bytes.data(), initial.data(), bytes.size()) == 0;
+          intact = payload == initial;
         }
         if (!intact) {
           const PageExperts experts(pool_.options(), g_, page);
@@ -162,7 +160,9 @@ const Generation& import_from(PeerImpl& layer, const storage::SafetensorsReader&
                     record.content.hex());
   }
   source.require_pages(content.written);
-  content.read = [&](std::uint32_t page, std::span<float> payload) { source.load(page, payload); };
+  content.read = [&](std::uint32_t page, std::span<std::byte> payload) {
+    source.load(page, payload);
+  };
   return layer.add_frozen(content, router);
 }
 

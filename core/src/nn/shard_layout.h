@@ -18,10 +18,12 @@ inline constexpr std::string_view kPageDigests = "pages.digest";
 inline constexpr std::string_view kRouterPrefix = "router.";
 inline constexpr std::size_t kDigestBytes = sizeof(storage::Digest::bytes);
 
-// One of u, v, w: where it is in an expert's record, and its tensor.
+// One of u, v, w: its tensor, where it is in an expert's record in bytes, and the width of one
+// neuron's in elements.
 struct ShardPart {
   std::string_view name;
-  std::int64_t at, width;
+  std::size_t at, bytes;
+  std::uint64_t width;
 };
 std::vector<ShardPart> parts_of(const kernels::ExpertLayout& layout);
 

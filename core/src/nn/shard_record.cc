@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "nn/option_digest.h"
 #include "perennial/core/dense_state.h"
 
 namespace perennial {
@@ -21,9 +22,9 @@ constexpr std::string_view kFormat = "perennial shard ";
 constexpr std::string_view kVersion = "1";
 
 // The options without which an expert or a router would mean something else.
-constexpr std::array<std::string_view, 11> kShaping = {
-    "d_in",     "d_out", "glu",        "heads",      "top_k",   "d_key",
-    "sub_keys", "score", "activation", "query_norm", "norm_eps"};
+constexpr std::array<std::string_view, 13> kShaping = {
+    "d_in",  "d_out",      "glu",        "heads",    "top_k",        "d_key", "sub_keys",
+    "score", "activation", "query_norm", "norm_eps", "expert_width", "dtype"};
 
 json::object shaping(const PeerOptions& options, std::int64_t tile) {
   const json::object all = to_json(options);
@@ -118,7 +119,7 @@ storage::Digest content_digest(const ShardRecord& record, const std::vector<Writ
   const Generation& g = record.generation;
   storage::Hasher hasher;
   hasher.update(std::string_view("perennial shard content 1"));
-  hasher.update(json::serialize(shaping(record.options, record.tile)));
+  hasher.update(json::serialize(digested_options(shaping(record.options, record.tile))));
   hasher.update(json::serialize(to_json(g.recipe)));
   hasher.update(std::uint64_t{g.rows}).update(std::uint64_t{g.cols});
   hasher.update(std::uint64_t{written.size()});

@@ -12,6 +12,15 @@ namespace perennial {
 
 using storage::PageKind;
 
+namespace {
+
+std::string text_of(const storage::PageShape& shape) {
+  return std::to_string(shape.experts) + " experts of " + std::to_string(shape.record_floats) +
+         (shape.dtype == storage::DType::bf16 ? " bf16" : " f32");
+}
+
+}  // namespace
+
 Pager::Pager(std::uint32_t pool, const PoolOptions& options, const storage::PageReader* store,
              std::int64_t budget_bytes)
     : pool_(pool),
@@ -35,10 +44,14 @@ Pager::Pager(std::uint32_t pool, const PoolOptions& options, const storage::Page
 Pager::~Pager() = default;
 
 storage::PageShape Pager::shape(PageKind kind) const {
-  const std::int64_t floats =
-      kind == PageKind::weights ? options_.layout().stride() : state_floats_;
-  return {storage::DType::f32, static_cast<std::uint32_t>(tile_),
-          static_cast<std::uint32_t>(floats)};
+  const auto tile = static_cast<std::uint32_t>(tile_);
+  if (kind == PageKind::state) {
+    return {storage::DType::f32, tile, static_cast<std::uint32_t>(state_floats_)};
+  }
+  const kernels::ExpertLayout layout = options_.layout();
+  const bool bf16 = layout.type == kernels::WeightType::bf16;
+  return {bf16 ? storage::DType::bf16 : storage::DType::f32, tile,
+          static_cast<std::uint32_t>(layout.stride())};
 }
 
 storage::PageId Pager::page_id(PageKey page) const {
@@ -147,10 +160,8 @@ void Pager::list_stored() {
     const Table& table = tables_[generation];
     const storage::PageShape found = value_or_throw(store_->page_shape(id));
     if (id.tile >= table.tiles || !(found == shape(id.kind))) {
-      throw DataError(to_string(id) + " does not fit its pool: " + std::to_string(found.experts) +
-                      " experts of " + std::to_string(found.record_floats) + " floats, expected " +
-                      std::to_string(tile_) + " of " +
-                      std::to_string(shape(id.kind).record_floats));
+      throw DataError(to_string(id) + " does not fit its pool: it has " + text_of(found) +
+                      ", expected " + text_of(shape(id.kind)));
     }
     cache_->set_stored({id.kind, generation, (id.row - table.first_row) * table.tiles + id.tile});
   }
@@ -169,7 +180,7 @@ std::uint32_t Pager::generation_of(std::uint32_t row) const {
 
 kernels::FrameTable Pager::table(PageKind kind) const {
   return {spans_[kind_index(kind)], static_cast<std::uint32_t>(tile_),
-          static_cast<std::int64_t>(shape(kind).record_floats)};
+          static_cast<std::int64_t>(page_bytes(kind) / sizeof(float)) / tile_};
 }
 
 }  // namespace perennial

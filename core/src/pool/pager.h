@@ -89,11 +89,12 @@ class Pager {
   PagerCounters counters() const { return cache_->counters(); }
 
   // What generations that come and go as a whole need; see the members of Pool that call them.
-  void copy_page(std::uint32_t generation, std::uint32_t page, std::span<float> payload) const;
+  void copy_page(std::uint32_t generation, std::uint32_t page, std::span<std::byte> payload) const;
   void initial_page(const Generation& generation, std::uint32_t page,
-                    std::span<float> payload) const;
+                    std::span<std::byte> payload) const;
   // Gives a page of weights new content; it becomes dirty.
-  void install_page(std::uint32_t generation, std::uint32_t page, std::span<const float> payload);
+  void install_page(std::uint32_t generation, std::uint32_t page,
+                    std::span<const std::byte> payload);
   // Takes the last add_generation() back; the store must have no page of it.
   void remove_last_generation();
 
@@ -113,7 +114,7 @@ class Pager {
   std::int64_t token_limit(std::int64_t slots) const;
   void set_frames();
   void show_frames();
-  void fill_initial(const Table& table, std::uint32_t page, float* frame) const;
+  void fill_initial(const Table& table, std::uint32_t page, std::byte* frame) const;
 
   std::uint32_t pool_;
   PoolOptions options_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "perennial/kernels/bfloat16.h"
 #include "perennial/kernels/philox.h"
 #include "pool/pager.h"
 
@@ -10,9 +11,10 @@ namespace perennial {
 
 using storage::PageKind;
 
-void Pager::fill_initial(const Table& table, std::uint32_t page, float* frame) const {
-  const std::size_t record = shape(PageKind::weights).record_floats;
+void Pager::fill_initial(const Table& table, std::uint32_t page, std::byte* frame) const {
   const kernels::ExpertLayout layout = options_.layout();
+  const bool bf16 = layout.type == kernels::WeightType::bf16;
+  std::vector<float> rounded(bf16 ? static_cast<std::size_t>(layout.stride()) : 0);
   const Recipe& recipe = table.recipe;
   const auto seed = static_cast<std::uint64_t>(recipe.seed);
   const auto row = static_cast<std::uint32_t>(recipe.origin_row) + page / table.tiles;
@@ -28,12 +30,19 @@ void Pager::fill_initial(const Table& table, std::uint32_t page, float* frame) c
     }
   };
   for (std::int64_t i = 0; i < tile_; ++i) {
-    float* expert = frame + static_cast<std::size_t>(i) * record;
+    std::byte* const record = frame + i * layout.record_bytes();
+    float* const expert = bf16 ? rounded.data() : reinterpret_cast<float*>(record);
     const auto col = static_cast<std::uint32_t>((page % table.tiles) * tile_ + i);
-    draw(col, 0, recipe.u_scale, expert + layout.u(), layout.d_in);
-    draw(col, 1, recipe.v_scale, expert + layout.v(), layout.d_out);
-    if (layout.glu) draw(col, 2, recipe.u_scale, expert + layout.w(), layout.d_in);
+    draw(col, 0, recipe.u_scale, expert + layout.u(), layout.width * layout.d_in);
+    draw(col, 1, recipe.v_scale, expert + layout.v(), layout.width * layout.d_out);
+    if (layout.glu) {
+      draw(col, 2, recipe.u_scale, expert + layout.w(), layout.width * layout.d_in);
+    }
     std::fill(expert + layout.used(), expert + layout.stride(), 0.0F);
+    if (bf16) {
+      kernels::round_to_bfloat16(layout.stride(), expert,
+                                 reinterpret_cast<kernels::BFloat16*>(record));
+    }
   }
 }
 
@@ -118,20 +127,19 @@ std::vector<Pager::WrittenPage> Pager::written_pages(std::uint32_t generation) {
 }
 
 void Pager::copy_page(std::uint32_t generation, std::uint32_t page,
-                      std::span<float> payload) const {
-  throw_if_failed(
-      cache_->copy({PageKind::weights, generation, page}, std::as_writable_bytes(payload)));
+                      std::span<std::byte> payload) const {
+  throw_if_failed(cache_->copy({PageKind::weights, generation, page}, payload));
 }
 
 void Pager::initial_page(const Generation& generation, std::uint32_t page,
-                         std::span<float> payload) const {
+                         std::span<std::byte> payload) const {
   const Table table{generation.first_row, generation.rows, options_.tiles(generation.cols),
                     generation.recipe};
   fill_initial(table, page, payload.data());
 }
 
 void Pager::install_page(std::uint32_t generation, std::uint32_t page,
-                         std::span<const float> payload) {
+                         std::span<const std::byte> payload) {
   const std::uint64_t packed = PageKey{PageKind::weights, generation, page}.packed();
   PagePin pin;
   const auto pinned = cache_->pin({&packed, 1}, 1, PinUse::write, pin.set_);
@@ -139,8 +147,7 @@ void Pager::install_page(std::uint32_t generation, std::uint32_t page,
     require_slots(1);
     throw StorageError(pinned.status());
   }
-  std::memcpy(cache_->frames(PageKind::weights, generation)[page], payload.data(),
-              payload.size_bytes());
+  std::memcpy(cache_->frames(PageKind::weights, generation)[page], payload.data(), payload.size());
 }
 
 }  // namespace perennial

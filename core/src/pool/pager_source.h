@@ -17,8 +17,7 @@ class Pager::Source : public PageSource {
     if (page.kind == storage::PageKind::state) {
       std::memset(bytes.data(), 0, bytes.size());
     } else {
-      pager_.fill_initial(pager_.tables_[page.region], page.page,
-                          reinterpret_cast<float*>(bytes.data()));
+      pager_.fill_initial(pager_.tables_[page.region], page.page, bytes.data());
     }
   }
 

@@ -14,6 +14,8 @@
 #include <limits>
 
 #include "perennial/core/dense_state.h"
+#include "perennial/kernels/bfloat16.h"
+#include "pool/master_weights.h"
 #include "pool/pager.h"
 #include "pool/tape.h"
 
@@ -22,14 +24,21 @@ namespace perennial {
 EnumNames<Distribution> enum_names(Distribution) {
   return {{Distribution::normal, "normal"}, {Distribution::uniform, "uniform"}};
 }
+namespace kernels {
+EnumNames<WeightType> enum_names(WeightType) {
+  return {{WeightType::f32, "f32"}, {WeightType::bf16, "bf16"}};
+}
+}  // namespace kernels
 
 namespace {
 
 namespace json = boost::json;
 
-// Adam's state is the largest: two moments and 16 floats of counters.
+// Adam's state is the largest: two moments, 16 floats of counters, and the master of bf16 weights.
 std::int64_t largest_record_bytes(const PoolOptions& options) {
-  return (2 * options.layout().stride() + 16) * static_cast<std::int64_t>(sizeof(float));
+  const kernels::ExpertLayout layout = options.layout();
+  return (2 * layout.stride() + 16 + master_floats(layout)) *
+         static_cast<std::int64_t>(sizeof(float));
 }
 
 json::object to_json(const Generation& generation) {
@@ -60,15 +69,15 @@ Generation generation_from_json(std::uint32_t index, const json::object& object)
 }  // namespace
 
 std::int64_t PoolOptions::tile() const {
-  const std::int64_t expert_bytes = layout().stride() * static_cast<std::int64_t>(sizeof(float));
   const auto limit = static_cast<std::int64_t>(storage::kMaxPageBytes);
   if (largest_record_bytes(*this) > limit) {
     throw InvalidOptions(
-        "an expert of d_in " + std::to_string(d_in) + " and d_out " + std::to_string(d_out) +
-        " needs " + std::to_string(largest_record_bytes(*this)) +
+        "an expert of d_in " + std::to_string(d_in) + ", d_out " + std::to_string(d_out) +
+        " and expert_width " + std::to_string(expert_width) + " needs " +
+        std::to_string(largest_record_bytes(*this)) +
         " bytes of optimizer state; a page holds at most " + std::to_string(limit));
   }
-  return std::clamp(std::min(cols, page_bytes / expert_bytes), std::int64_t{1},
+  return std::clamp(std::min(cols, page_bytes / layout().record_bytes()), std::int64_t{1},
                     limit / largest_record_bytes(*this));
 }
 
@@ -264,25 +273,30 @@ ExpertValues Pool::experts_at(const std::vector<std::int64_t>& ids) {
   const kernels::ExpertLayout layout = options_.layout();
   const auto n = static_cast<std::int64_t>(ids.size());
   ExpertValues values;
-  values.u = at::empty({n, layout.d_in});
-  values.v = at::empty({n, layout.d_out});
-  if (layout.glu) values.w = at::empty({n, layout.d_in});
+  values.u = at::empty({n, layout.width * layout.d_in});
+  values.v = at::empty({n, layout.width * layout.d_out});
+  if (layout.glu) values.w = at::empty({n, layout.width * layout.d_in});
   for (const std::int64_t id : ids) {
     if (!exists(id)) throw Error("expert " + std::to_string(id) + " does not exist");
   }
   PagePin pin;
-  const auto copy = [](const float* from, at::Tensor& to, std::int64_t row) {
-    std::memcpy(to.data_ptr<float>() + row * to.size(1), from,
-                static_cast<std::size_t>(to.size(1)) * sizeof(float));
+  const auto copy = [&](const float* record, std::int64_t at, at::Tensor& to, std::int64_t row) {
+    const std::int64_t width = to.size(1);
+    float* out = to.data_ptr<float>() + row * width;
+    if (layout.type == kernels::WeightType::bf16) {
+      kernels::promote(width, reinterpret_cast<const kernels::BFloat16*>(record) + at, out);
+    } else {
+      std::memcpy(out, record + at, static_cast<std::size_t>(width) * sizeof(float));
+    }
   };
   for (std::int64_t begin = 0; begin < n;) {
     const std::int64_t end = pager_->pin_tokens(ids.data(), 1, begin, n, pin);
     const kernels::FrameTable table = pager_->table(storage::PageKind::weights);
     for (std::int64_t i = begin; i < end; ++i) {
       const float* record = table.record(ids[static_cast<std::size_t>(i)]);
-      copy(record + layout.u(), values.u, i);
-      copy(record + layout.v(), values.v, i);
-      if (layout.glu) copy(record + layout.w(), values.w, i);
+      copy(record, layout.u(), values.u, i);
+      copy(record, layout.v(), values.v, i);
+      if (layout.glu) copy(record, layout.w(), values.w, i);
     }
     begin = end;
   }

@@ -15,17 +15,17 @@ std::vector<WrittenPage> Pool::written_pages(std::uint32_t index) {
   return written;
 }
 
-std::size_t Pool::page_floats() const {
-  return static_cast<std::size_t>(options_.tile() * options_.layout().stride());
+std::size_t Pool::payload_bytes() const {
+  return static_cast<std::size_t>(options_.tile() * options_.layout().record_bytes());
 }
 
-void Pool::read_page(std::uint32_t index, std::uint32_t page, std::span<float> payload) const {
+void Pool::read_page(std::uint32_t index, std::uint32_t page, std::span<std::byte> payload) const {
   (void)generation(index);
   pager_->copy_page(index, page, payload);
 }
 
 void Pool::initial_page(const Generation& generation, std::uint32_t page,
-                        std::span<float> payload) const {
+                        std::span<std::byte> payload) const {
   pager_->initial_page(generation, page, payload);
 }
 
@@ -37,10 +37,10 @@ const Generation& Pool::add_frozen(const ForeignGeneration& content,
   generation.digest = shard_digest(generation, content.written);
   pager_->add_generation(generation);
   try {
-    std::vector<float> payload(page_floats());
+    std::vector<std::byte> payload(payload_bytes());
     for (const WrittenPage& written : content.written) {
       content.read(written.page, payload);
-      const storage::Digest found = storage::digest_of(std::as_bytes(std::span(payload)));
+      const storage::Digest found = storage::digest_of(payload);
       if (found != written.digest) {
         throw DataError("page " + std::to_string(written.page) + " has digest " + found.hex() +
                         ", not " + written.digest.hex());

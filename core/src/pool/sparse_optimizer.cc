@@ -6,9 +6,11 @@
 
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "perennial/kernels/optimizer.h"
+#include "pool/master_weights.h"
 #include "pool/pager.h"
 #include "pool/tape.h"
 
@@ -20,11 +22,17 @@ EnumNames<SparseAlgorithm> enum_names(SparseAlgorithm) {
 
 namespace {
 
-// State record of Adam: m (stride), v (stride), then the step count in the first of 16 floats.
+// State record: Adam's m (stride) and v (stride), then the step count in the first of 16 floats,
+// then the master of bf16 weights (stride). SGD on fp32 weights has none.
 constexpr std::int64_t kCounterFloats = 16;
 
-std::int64_t state_floats(SparseAlgorithm algorithm, std::int64_t stride) {
-  return algorithm == SparseAlgorithm::adam ? 2 * stride + kCounterFloats : 0;
+std::int64_t moment_floats(SparseAlgorithm algorithm, const kernels::ExpertLayout& layout) {
+  return algorithm == SparseAlgorithm::adam ? 2 * layout.stride() : 0;
+}
+
+std::int64_t state_floats(SparseAlgorithm algorithm, const kernels::ExpertLayout& layout) {
+  const std::int64_t floats = moment_floats(algorithm, layout) + master_floats(layout);
+  return floats == 0 ? 0 : floats + kCounterFloats;
 }
 
 // Calls work(i) for ids [0, n), pinning weight and state pages of as many at a time as fit.
@@ -45,26 +53,34 @@ void for_each_pinned(Pager& pager, std::span<const std::int64_t> ids,
 SparseOptimizer::SparseOptimizer(Pool& pool, const SparseOptimizerOptions& options)
     : pool_(pool), options_(options) {
   validate_ranges(options_);
-  pool_.pager().attach_state(state_floats(options_.algorithm, pool_.options().layout().stride()));
+  pool_.pager().attach_state(state_floats(options_.algorithm, pool_.options().layout()));
 }
 
 void SparseOptimizer::update(std::int64_t id, const float* gradient) {
   Pager& pager = pool_.pager();
-  const std::int64_t n = pool_.options().layout().stride();
-  float* weights = pager.table(storage::PageKind::weights).record(id);
-  if (options_.algorithm == SparseAlgorithm::sgd) {
-    kernels::sgd_update({options_.lr, options_.weight_decay}, n, gradient, weights);
+  const kernels::ExpertLayout layout = pool_.options().layout();
+  const std::int64_t n = layout.stride();
+  float* const record = pager.table(storage::PageKind::weights).record(id);
+  const kernels::SgdRule sgd{options_.lr, options_.weight_decay};
+  if (pager.state_floats() == 0) {
+    kernels::sgd_update(sgd, n, gradient, record);
     return;
   }
-  float* m = pager.table(storage::PageKind::state).record(id);
-  float* v = m + n;
+  float* const state = pager.table(storage::PageKind::state).record(id);
+  float* const counter = state + moment_floats(options_.algorithm, layout);
   std::uint32_t step = 0;
-  std::memcpy(&step, v + n, sizeof(step));
-  ++step;
-  kernels::adam_update(
-      {options_.lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay}, step, n,
-      gradient, weights, m, v);
-  std::memcpy(v + n, &step, sizeof(step));
+  std::memcpy(&step, counter, sizeof(step));
+  float* const weights = weights_to_update(layout, record, counter + kCounterFloats, step);
+  if (step != std::numeric_limits<std::uint32_t>::max()) ++step;
+  if (options_.algorithm == SparseAlgorithm::sgd) {
+    kernels::sgd_update(sgd, n, gradient, weights);
+  } else {
+    kernels::adam_update(
+        {options_.lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay}, step, n,
+        gradient, weights, state, state + n);
+  }
+  store_updated(layout, weights, record);
+  std::memcpy(counter, &step, sizeof(step));
 }
 
 void SparseOptimizer::step() {

@@ -31,7 +31,7 @@ class ExpertTape {
     std::int64_t slots = 0;
     at::Tensor ids;         // (B, S) int64
     at::Tensor x, dy;       // (B, d_in), (B, d_out)
-    at::Tensor cu, cv, cw;  // (B, S); cw undefined without GLU
+    at::Tensor cu, cv, cw;  // (B, S, r); cw undefined without GLU
   };
 
   void add(Entry entry) { entries_.push_back(std::move(entry)); }

@@ -103,7 +103,7 @@ Bytes experts_bits() {
 
 Bytes score_bits() {
   Bytes bytes;
-  for (const auto function : {ScoreFunction::softmax, ScoreFunction::sigmoid}) {
+  for (const auto function : kScoreFunctions) {
     const auto scores = uniform(5 * 3 * 7, 1);
     std::vector<float> weights(scores.size()), dscores(scores.size());
     score_forward(function, 3, 7, scores.data(), weights.data(), 0, 5);
@@ -134,6 +134,14 @@ Bytes norm_bits() {
   rms_norm_backward_gamma(tokens, heads, dim, 0, channels, x.data(), rrms.data(), dy.data(),
                           dgamma.data());
   for (const auto* values : {&y, &rrms, &dx, &dgamma}) append(bytes, *values);
+  std::vector<float> centre(rrms.size());
+  layer_norm_forward(0, tokens, heads, dim, x.data(), gamma.data(), beta.data(), 1e-5f, y.data(),
+                     centre.data(), rrms.data());
+  layer_norm_backward(0, tokens, heads, dim, x.data(), gamma.data(), centre.data(), rrms.data(),
+                      dy.data(), dx.data());
+  layer_norm_backward_affine(tokens, heads, dim, 0, channels, x.data(), centre.data(), rrms.data(),
+                             dy.data(), dgamma.data(), dbeta.data());
+  for (const auto* values : {&y, &centre, &rrms, &dx, &dgamma, &dbeta}) append(bytes, *values);
   return bytes;
 }
 

@@ -25,6 +25,16 @@ TEST(ExpertLayout, PadsToSixteenFloats) {
   EXPECT_EQ((ExpertLayout{1, 1, false}.stride()), 16);
   EXPECT_EQ((ExpertLayout{8, 8, false}.stride()), 16);
   EXPECT_EQ((ExpertLayout{8, 9, false}.stride()), 32);
+  // 64 bytes are 32 elements of bf16.
+  EXPECT_EQ((ExpertLayout{8, 9, false, 1, WeightType::bf16}.stride()), 32);
+  EXPECT_EQ((ExpertLayout{16, 17, false, 1, WeightType::bf16}.stride()), 64);
+  EXPECT_EQ((ExpertLayout{16, 17, false, 1, WeightType::bf16}.record_bytes()), 128);
+  EXPECT_EQ((ExpertLayout{16, 17, false, 1, WeightType::bf16}.record_floats()), 32);
+  const ExpertLayout wide{7, 3, true, 2};
+  EXPECT_EQ(wide.v(), 14);
+  EXPECT_EQ(wide.w(), 20);
+  EXPECT_EQ(wide.used(), 34);
+  EXPECT_EQ(wide.record_bytes(), 48 * 4);
   const ExpertLayout glu{7, 3, true};
   EXPECT_EQ(glu.v(), 7);
   EXPECT_EQ(glu.w(), 10);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "inputs.h"
+#include "perennial/kernels/bfloat16.h"
 #include "perennial/kernels/experts.h"
 
 namespace perennial::kernels {
@@ -31,6 +32,13 @@ inline std::vector<ExpertCase> expert_cases() {
       {"wide_to_narrow", 6, 32, {200, 10, false}, Activation::gelu},
       {"narrow_to_wide_glu", 6, 40, {5, 150, true}, Activation::gelu},
       {"layer", 9, 128, {64, 64, false}, Activation::gelu},
+      {"wide_expert", 4, 5, {17, 13, false, 3}, Activation::silu},
+      {"wider_than_a_group_glu", 3, 2, {20, 9, true, 21}, Activation::gelu_tanh},
+      {"one_bf16", 1, 1, {1, 1, false, 1, WeightType::bf16}, Activation::gelu},
+      {"no_slots_bf16", 3, 0, {8, 8, false, 1, WeightType::bf16}, Activation::gelu},
+      {"odd_glu_bf16", 5, 7, {17, 13, true, 1, WeightType::bf16}, Activation::silu},
+      {"layer_bf16", 9, 128, {64, 48, false, 1, WeightType::bf16}, Activation::gelu},
+      {"wide_expert_bf16", 4, 5, {33, 19, true, 3, WeightType::bf16}, Activation::relu},
   };
 }
 
@@ -38,12 +46,20 @@ inline std::vector<ExpertCase> expert_cases() {
 class ExpertPool {
  public:
   explicit ExpertPool(const ExpertCase& problem) : shape(problem) {
-    const std::int64_t stride = shape.layout.stride();
+    const std::int64_t stride = shape.layout.stride(), words = shape.layout.record_floats();
     const std::int64_t pages = kRows * kTiles * 2;
-    storage_ = uniform(pages * kPage * stride + 1, 31);
+    values_ = uniform(pages * kPage * stride, 31);
+    storage_.resize(static_cast<std::size_t>(pages * kPage * words + 1));
+    float* const begin = storage_.data() + 1;  // no alignment may be assumed
+    if (shape.layout.type == WeightType::bf16) {
+      auto* const stored = reinterpret_cast<BFloat16*>(begin);
+      round_to_bfloat16(std::ssize(values_), values_.data(), stored);
+      promote(std::ssize(values_), stored, values_.data());
+    } else {
+      std::copy(values_.begin(), values_.end(), begin);
+    }
     for (std::int64_t p = 0; p < pages; ++p) {
-      // One float off the start: no alignment may be assumed. Frames run backwards.
-      frames_.push_back(storage_.data() + 1 + (pages - 1 - p) * kPage * stride);
+      frames_.push_back(begin + (pages - 1 - p) * kPage * words);  // frames run backwards
     }
     spans_ = {{.first_row = 4, .rows = kRows, .tiles = kTiles, .frames = frames_.data()},
               {.first_row = 0xFFFFFFFFu - kRows + 1,
@@ -61,10 +77,10 @@ class ExpertPool {
     weights = uniform(uses, 33);
     x = uniform(shape.tokens * shape.layout.d_in, 34);
     dy = uniform(shape.tokens * shape.layout.d_out, 35);
-    const auto n = static_cast<std::size_t>(uses);
+    const auto n = static_cast<std::size_t>(uses * shape.layout.width);
     pre.assign(n, 9);
     gate.assign(shape.layout.glu ? n : 0, 9);
-    dweights.assign(n, 9);
+    dweights.assign(weights.size(), 9);
     cu.assign(n, 9);
     cv.assign(n, 9);
     cw.assign(gate.size(), 9);
@@ -73,13 +89,14 @@ class ExpertPool {
   }
 
   ExpertArgs args() const {
-    return {.layout = shape.layout,
-            .activation = shape.activation,
-            .frames = {.spans = spans_, .tile = kPage, .record_floats = shape.layout.stride()},
-            .slots = shape.slots,
-            .ids = ids.data(),
-            .weights = weights.data(),
-            .x = x.data()};
+    return {
+        .layout = shape.layout,
+        .activation = shape.activation,
+        .frames = {.spans = spans_, .tile = kPage, .record_floats = shape.layout.record_floats()},
+        .slots = shape.slots,
+        .ids = ids.data(),
+        .weights = weights.data(),
+        .x = x.data()};
   }
   float* gate_or_null() { return shape.layout.glu ? gate.data() : nullptr; }
   float* cw_or_null() { return shape.layout.glu ? cw.data() : nullptr; }
@@ -99,13 +116,20 @@ class ExpertPool {
             .cw = cw_or_null()};
   }
 
+  // The weights of an expert as fp32 (ExpertLayout).
+  const float* record(std::int64_t id) const {
+    const float* stored = args().frames.record(id);
+    return values_.data() +
+           (stored - storage_.data() - 1) / shape.layout.record_floats() * shape.layout.stride();
+  }
+
   ExpertCase shape;
   std::vector<std::int64_t> ids;
   std::vector<float> weights, x, dy, y, pre, gate, dx, dweights, cu, cv, cw;
 
  private:
   static constexpr std::uint32_t kRows = 3, kTiles = 2, kPage = 3;
-  std::vector<float> storage_;
+  std::vector<float> values_, storage_;
   std::vector<float*> frames_;
   std::vector<PageSpan> spans_;
 };

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <span>
@@ -19,15 +20,15 @@ namespace {
 // Inputs of size 1: a dot over d terms is off by about sqrt(d) 2^-24 of its size, and a sum over
 // slots of products of two such dots by a little more.
 double tolerance(const ExpertCase& shape) {
-  return 1e-6 *
-         static_cast<double>((1 + shape.slots) * (1 + shape.layout.d_in + shape.layout.d_out));
+  return 1e-6 * static_cast<double>((1 + shape.slots * shape.layout.width) *
+                                    (1 + shape.layout.d_in + shape.layout.d_out));
 }
 
 std::vector<const float*> records(const ExpertPool& pool, std::int64_t token) {
   std::vector<const float*> out;
-  const ExpertArgs args = pool.args();
-  for (std::int64_t s = 0; s < args.slots; ++s) {
-    out.push_back(args.frames.record(args.ids[token * args.slots + s]));
+  const std::int64_t slots = pool.shape.slots;
+  for (std::int64_t s = token * slots; s < (token + 1) * slots; ++s) {
+    out.push_back(pool.record(pool.ids[static_cast<std::size_t>(s)]));
   }
   return out;
 }
@@ -146,6 +147,51 @@ TEST(Experts, DuplicatesAccumulate) {
   for (std::size_t i = 8; i < 16; ++i) EXPECT_EQ(gradient[i], 0.0f);  // the padding
 }
 
+// An expert of width r is r experts of width 1 that share a weight.
+TEST(Experts, WidthIsASumOfNeurons) {
+  const ExpertLayout layout{12, 6, true, 4}, narrow{12, 6, true};
+  ExpertPool pool({"wide", 3, 5, layout, Activation::silu});
+  pool.forward(0, 3);
+  for (std::int64_t t = 0; t < 3; ++t) {
+    std::vector<std::vector<float>> neurons;
+    std::vector<const float*> experts;
+    std::vector<float> weights;
+    for (std::int64_t s = 0; s < 5; ++s) {
+      const float* record = records(pool, t)[static_cast<std::size_t>(s)];
+      for (std::int64_t j = 0; j < 4; ++j) {
+        std::vector<float>& neuron = neurons.emplace_back();
+        neuron.insert(neuron.end(), record + j * 12, record + (j + 1) * 12);
+        neuron.insert(neuron.end(), record + layout.v() + j * 6, record + layout.v() + (j + 1) * 6);
+        neuron.insert(neuron.end(), record + layout.w() + j * 12,
+                      record + layout.w() + (j + 1) * 12);
+        weights.push_back(pool.weights[static_cast<std::size_t>(t * 5 + s)]);
+      }
+    }
+    for (const auto& neuron : neurons) experts.push_back(neuron.data());
+    expect_near(row(pool.y, t, 6),
+                reference::experts_forward<float>(narrow, Activation::silu, experts, weights,
+                                                  row(pool.x, t, 12)),
+                1e-5);
+  }
+}
+
+TEST(Experts, NanStaysInItsToken) {
+  for (const WeightType type : {WeightType::f32, WeightType::bf16}) {
+    for (const Activation activation : kActivations) {
+      ExpertPool clean({"nan", 3, 9, {20, 5, false, 2, type}, activation}), pool(clean.shape);
+      pool.x[20 + 19] = std::nanf("");
+      clean.forward(0, 3);
+      pool.forward(0, 3);
+      pool.backward(0, 3);
+      for (std::int64_t i = 0; i < 5; ++i) {
+        EXPECT_TRUE(std::isnan(row(pool.y, 1, 5)[static_cast<std::size_t>(i)]));
+      }
+      expect_same_bits(row(pool.y, 0, 5), row(clean.y, 0, 5));
+      expect_same_bits(row(pool.y, 2, 5), row(clean.y, 2, 5));
+    }
+  }
+}
+
 TEST(Experts, GradientTakesUsesInOrderFromSeveralContributions) {
   const ExpertLayout layout{1, 1, false};
   const std::vector<float> x{1e8f, 1.0f}, dy{1.0f, 1.0f}, cu{1.0f, 1.0f}, cv{2.0f, 3.0f};
@@ -163,21 +209,24 @@ TEST(Experts, GradientTakesUsesInOrderFromSeveralContributions) {
 }
 
 TEST(Activations, MatchTheReference) {
-  for (const Activation activation : {Activation::relu, Activation::gelu, Activation::identity}) {
-    for (const float x : {-20.0f, -3.0f, -0.5f, -0.0f, 0.0f, 1e-20f, 0.7f, 3.0f, 30.0f}) {
-      // Both round once from double.
-      EXPECT_EQ(activate(activation, x),
-                static_cast<float>(reference::activate<double>(activation, x)));
+  for (const Activation activation : kActivations) {
+    for (const float x :
+         {-1e38f, -200.0f, -20.0f, -3.0f, -0.5f, -0.0f, 0.0f, 1e-20f, 0.7f, 3.0f, 30.0f, 1e38f}) {
+      // Both round once from double; the formulas differ in its last bits.
+      EXPECT_FLOAT_EQ(activate(activation, x),
+                      static_cast<float>(reference::activate<double>(activation, x)));
       EXPECT_FLOAT_EQ(activate_derivative(activation, x),
                       static_cast<float>(reference::activate_derivative<double>(activation, x)));
     }
     EXPECT_TRUE(std::isnan(activate(activation, std::nanf(""))));
+    EXPECT_EQ(std::isnan(activate_derivative(activation, std::nanf(""))),
+              activation != Activation::identity);
   }
   EXPECT_EQ(activate_derivative(Activation::relu, 0.0f), 0.0f);
 }
 
 TEST(Scores, MatchTheReference) {
-  for (const ScoreFunction function : {ScoreFunction::softmax, ScoreFunction::sigmoid}) {
+  for (const ScoreFunction function : kScoreFunctions) {
     for (const std::int64_t k : {1, 2, 16, 17}) {
       const std::int64_t tokens = 4, heads = 3;
       auto scores = uniform(tokens * heads * k, 1);
@@ -199,6 +248,50 @@ TEST(Scores, MatchTheReference) {
       }
     }
   }
+}
+
+TEST(Scores, NanGivesNan) {
+  for (const ScoreFunction function : kScoreFunctions) {
+    for (const std::size_t bad : {0, 1, 2}) {
+      std::vector<float> scores{1, 2, 3}, weights(3), dscores(3);
+      scores[bad] = std::nanf("");
+      score_forward(function, 1, 3, scores.data(), weights.data(), 0, 1);
+      EXPECT_TRUE(std::isnan(weights[bad]));
+      const std::vector<float> dweights(3, std::nanf(""));
+      score_backward(function, 1, 3, weights.data(), dweights.data(), dscores.data(), 0, 1);
+      EXPECT_TRUE(std::isnan(dscores[bad]));
+    }
+  }
+}
+
+TEST(Dropout, DropsTheShareAskedAndScalesTheRest) {
+  for (const double p : {0.0, 0.25, 0.9}) {
+    const std::int64_t n = 40001;
+    const auto in = uniform(n, 1);
+    std::vector<float> whole(in.size()), parts(in.size()), other(in.size());
+    dropout(7, 3, p, in.data(), whole.data(), 0, n);
+    for (std::int64_t i = 0; i < n; i += 11) {  // any cut gives the same
+      dropout(7, 3, p, in.data(), parts.data(), i, std::min(i + 11, n));
+    }
+    expect_same_bits(parts, whole);
+    dropout(7, 4, p, in.data(), other.data(), 0, n);
+    std::int64_t zeros = 0, differences = 0;
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      zeros += whole[i] == 0;
+      differences += (whole[i] == 0) != (other[i] == 0);
+      if (whole[i] != 0) {
+        EXPECT_FLOAT_EQ(whole[i], in[i] / static_cast<float>(1 - p));
+      }
+    }
+    const auto count = static_cast<double>(n);
+    const double sigma = std::sqrt(count * p * (1 - p));
+    EXPECT_NEAR(static_cast<double>(zeros), p * count, 5 * sigma);
+    EXPECT_NEAR(static_cast<double>(differences), 2 * p * (1 - p) * count, 7 * sigma);
+  }
+  const float nan = std::nanf("");
+  float out = 1;
+  dropout(1, 0, 0, &nan, &out, 0, 1);
+  EXPECT_TRUE(std::isnan(out));
 }
 
 }  // namespace

@@ -10,7 +10,15 @@
 #include <span>
 #include <vector>
 
+#include "perennial/kernels/experts.h"
+
 namespace perennial::kernels {
+
+inline constexpr Activation kActivations[] = {Activation::relu, Activation::gelu,
+                                              Activation::gelu_tanh, Activation::silu,
+                                              Activation::identity};
+inline constexpr ScoreFunction kScoreFunctions[] = {ScoreFunction::softmax, ScoreFunction::sigmoid,
+                                                    ScoreFunction::relu, ScoreFunction::identity};
 
 // n values in [-1, 1].
 inline std::vector<float> uniform(std::int64_t n, std::uint32_t seed) {

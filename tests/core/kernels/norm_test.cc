@@ -52,6 +52,22 @@ Doubles rms_norm(std::size_t rows, std::size_t heads, std::size_t dim, const Dou
   return y;
 }
 
+Doubles layer_norm(std::size_t rows, std::size_t heads, std::size_t dim, const Doubles& x,
+                   const Doubles& gamma, const Doubles& beta, double eps) {
+  Doubles y(x.size());
+  for (std::size_t r = 0; r < rows * heads; ++r) {
+    double mean = 0, variance = 0;
+    for (std::size_t i = 0; i < dim; ++i) mean += x[r * dim + i] / dim;
+    for (std::size_t i = 0; i < dim; ++i) variance += std::pow(x[r * dim + i] - mean, 2) / dim;
+    for (std::size_t i = 0; i < dim; ++i) {
+      const std::size_t channel = r % heads * dim + i;
+      y[r * dim + i] =
+          gamma[channel] * (x[r * dim + i] - mean) / std::sqrt(variance + eps) + beta[channel];
+    }
+  }
+  return y;
+}
+
 // d (sum of dy f(x)) / dx by central differences.
 Doubles differences(const std::function<Doubles(const Doubles&)>& f, Doubles x,
                     const std::vector<float>& dy) {
@@ -178,6 +194,45 @@ TEST(RmsNorm, ValuesAndGradients) {
         dgamma,
         differences([&](const Doubles& v) { return rms_norm(rows, h, d, x2, v, eps); }, gamma2, dy),
         kGradientTolerance);
+  }
+}
+
+TEST(LayerNorm, ValuesAndGradients) {
+  struct Shape {
+    std::int64_t tokens, heads, dim;
+  };
+  for (const auto& [tokens, heads, dim] : {Shape{0, 1, 2}, {1, 1, 2}, {3, 2, 5}, {2, 3, 17}}) {
+    const std::int64_t n = tokens * heads * dim, middle = heads * dim / 2;
+    const auto x = uniform(n, 1), gamma = uniform(heads * dim, 2), beta = uniform(heads * dim, 3),
+               dy = uniform(n, 4);
+    const float eps = 0.01f;
+    std::vector<float> y(x.size()), mean(static_cast<std::size_t>(tokens * heads)),
+        rstd(mean.size()), dx(x.size()), dgamma(gamma.size()), dbeta(gamma.size());
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      layer_norm_forward(t, t + 1, heads, dim, x.data(), gamma.data(), beta.data(), eps, y.data(),
+                         mean.data(), rstd.data());
+      layer_norm_backward(t, t + 1, heads, dim, x.data(), gamma.data(), mean.data(), rstd.data(),
+                          dy.data(), dx.data());
+    }
+    for (const auto& [from, to] : {std::pair{std::int64_t{0}, middle}, {middle, heads * dim}}) {
+      layer_norm_backward_affine(tokens, heads, dim, from, to, x.data(), mean.data(), rstd.data(),
+                                 dy.data(), dgamma.data(), dbeta.data());
+    }
+    const auto expected = [&](const Doubles& x2, const Doubles& gamma2, const Doubles& beta2) {
+      return layer_norm(static_cast<std::size_t>(tokens), static_cast<std::size_t>(heads),
+                        static_cast<std::size_t>(dim), x2, gamma2, beta2, eps);
+    };
+    const Doubles x2 = wide(x), gamma2 = wide(gamma), beta2 = wide(beta);
+    expect_close(y, expected(x2, gamma2, beta2), kTolerance);
+    expect_close(dx,
+                 differences([&](const Doubles& v) { return expected(v, gamma2, beta2); }, x2, dy),
+                 kGradientTolerance);
+    expect_close(dgamma,
+                 differences([&](const Doubles& v) { return expected(x2, v, beta2); }, gamma2, dy),
+                 kGradientTolerance);
+    expect_close(dbeta,
+                 differences([&](const Doubles& v) { return expected(x2, gamma2, v); }, beta2, dy),
+                 kGradientTolerance);
   }
 }
 

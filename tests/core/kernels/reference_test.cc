@@ -36,14 +36,15 @@ struct GradientCase {
   Activation activation;
   bool glu;
   ScoreFunction score;
+  std::int64_t width;
 };
 
 class ReferenceGradient : public testing::TestWithParam<GradientCase> {};
 
 TEST_P(ReferenceGradient, MatchesCentralDifferences) {
-  const auto [activation, glu, score_function] = GetParam();
+  const auto [activation, glu, score_function, width] = GetParam();
   constexpr std::size_t kSlots = 4;
-  const ExpertLayout layout{5, 3, glu};
+  const ExpertLayout layout{5, 3, glu, width};
   const auto wide = [](const std::vector<float>& v) {
     return std::vector<double>(v.begin(), v.end());
   };
@@ -85,18 +86,18 @@ TEST_P(ReferenceGradient, MatchesCentralDifferences) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, ReferenceGradient, testing::ValuesIn([] {
-      std::vector<GradientCase> cases;
-      for (const auto activation : {Activation::relu, Activation::gelu, Activation::identity}) {
-        for (const bool glu : {false, true}) {
-          for (const auto score : {ScoreFunction::softmax, ScoreFunction::sigmoid}) {
-            cases.push_back({activation, glu, score});
-          }
-        }
-      }
-      return cases;
-    }()));
+INSTANTIATE_TEST_SUITE_P(All, ReferenceGradient, testing::ValuesIn([] {
+                           std::vector<GradientCase> cases;
+                           for (const auto activation : kActivations) {
+                             for (const bool glu : {false, true}) {
+                               for (const auto score : kScoreFunctions) {
+                                 for (const std::int64_t width : {1, 3})
+                                   cases.push_back({activation, glu, score, width});
+                               }
+                             }
+                           }
+                           return cases;
+                         }()));
 
 TEST(Reference, RetrievesByScoreThenId) {
   const std::vector<double> query{1, 1}, rows{0.5, 0.25, 0.5}, cols{0, 0.25};

@@ -30,8 +30,8 @@ enum class Routing : std::uint8_t { isolated, shared };
 EnumNames<Routing> enum_names(Routing);
 
 // Norm of the query. batch: the paper's, with running statistics in evaluation, folded into the
-// query network when an isolated generation freezes. rms: per token and head.
-enum class QueryNorm : std::uint8_t { batch, rms, none };
+// query network when an isolated generation freezes. layer, rms: per token and head.
+enum class QueryNorm : std::uint8_t { batch, rms, none, layer };
 EnumNames<QueryNorm> enum_names(QueryNorm);
 
 enum class SubKeys : std::uint8_t { per_head, common };
@@ -51,6 +51,9 @@ struct PeerOptions {
   kernels::ScoreFunction score = kernels::ScoreFunction::softmax;
   kernels::Activation activation = kernels::Activation::gelu;
   bool glu = false;
+  std::int64_t expert_width = 1;
+  kernels::WeightType dtype = kernels::WeightType::f32;
+  double dropout = 0;
   QueryNorm query_norm = QueryNorm::batch;
   double norm_eps = 1e-5;
   double norm_momentum = 0.1;
@@ -80,6 +83,12 @@ struct PeerOptions {
     visitor("score", self.score, "normalisation of the K retained scores");
     visitor("activation", self.activation, "activation of an expert");
     visitor("glu", self.glu, "gated experts act(u.x)(w.x)v");
+    visitor("expert_width", self.expert_width, "neurons an expert, r", Range{1, 65536});
+    visitor("dtype", self.dtype,
+            "type of the experts' weights; bf16 trains on an fp32 master in the optimizer state");
+    visitor("dropout", self.dropout,
+            "probability that training leaves a retrieved expert out of a token's sum",
+            Range{0, 0.99});
     visitor("query_norm", self.query_norm, "norm of the query");
     visitor("norm_eps", self.norm_eps, "epsilon of the norm", Range{1e-12, 1e-2});
     visitor("norm_momentum", self.norm_momentum,
@@ -96,11 +105,16 @@ struct PeerOptions {
 class Router;
 
 // A torch module whose parameters() are the routers' tensors; the experts live in pool() and are
-// updated by a SparseOptimizer. Single-threaded from outside. CPU, float32.
+// updated by a SparseOptimizer. Single-threaded from outside. CPU, float32 (the experts' weights
+// may be bf16).
 //
 // Symbols: B tokens, H heads, K top-k. A token costs O(H (rows + cols) d_key + H K (d_in + d_out)).
-// In evaluation mode, and in training unless the norm is batch norm, what is computed for a token
-// does not depend on the batch around it, the thread count, the page layout or the memory budget.
+// In evaluation mode, and in training unless the norm is batch norm or there is dropout, what is
+// computed for a token does not depend on the batch around it, the thread count, the page layout or
+// the memory budget.
+//
+// Dropout draws from Philox by (seed, number of the training forward, place in the batch); the
+// number is committed with the layer, so a resumed run draws the same.
 class PeerImpl : public torch::nn::Module {
  public:
   // A layer with one open generation of rows x cols experts, in memory. Throws InvalidOptions.
@@ -182,6 +196,7 @@ class PeerImpl : public torch::nn::Module {
   PeerOptions options_;
   std::shared_ptr<Pool> pool_;
   std::vector<std::shared_ptr<Router>> routers_;  // one a generation, or one in all (shared)
+  std::uint64_t dropout_draws_ = 0;               // training forwards that had dropout
 };
 
 TORCH_MODULE(Peer);

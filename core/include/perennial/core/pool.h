@@ -20,12 +20,17 @@
 
 namespace perennial {
 
+namespace kernels {
+EnumNames<WeightType> enum_names(WeightType);
+}  // namespace kernels
+
 enum class Distribution : std::uint8_t { normal, uniform };
 EnumNames<Distribution> enum_names(Distribution);
 
 // How the experts of a generation get their initial values: a function of this record, the row and
 // the column only, computed with integer and exactly rounded operations (kernels/philox.h), so that
-// a page that was never written needs no storage. Part of the stored format.
+// a page that was never written needs no storage; bf16 weights are these, rounded to the nearest
+// (ties to even). Part of the stored format.
 struct Recipe {
   std::int64_t version = 1;
   Distribution distribution = Distribution::normal;
@@ -66,6 +71,8 @@ struct PoolOptions {
   std::int64_t d_in = 0;
   std::int64_t d_out = 0;
   bool glu = false;
+  std::int64_t expert_width = 1;  // neurons an expert, r
+  kernels::WeightType dtype = kernels::WeightType::f32;
   // Columns of the first generation. Part of the stored format (with page_bytes it fixes the tile).
   std::int64_t cols = 32;
   // Target size of a page; a page holds at least one expert. Part of the stored format.
@@ -79,13 +86,15 @@ struct PoolOptions {
   // Pages of a generation of rows x cols. Throws InvalidOptions beyond 2^31: the pager numbers the
   // pages of a generation in 32 bits.
   std::uint64_t pages(std::uint32_t rows, std::uint32_t cols) const;
-  kernels::ExpertLayout layout() const { return {d_in, d_out, glu}; }
+  kernels::ExpertLayout layout() const { return {d_in, d_out, glu, expert_width, dtype}; }
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
     visitor("d_in", self.d_in, "input width", Range{1, 262144});
     visitor("d_out", self.d_out, "output width", Range{1, 262144});
     visitor("glu", self.glu, "gated experts act(u.x)(w.x)v");
+    visitor("expert_width", self.expert_width, "neurons an expert", Range{1, 65536});
+    visitor("dtype", self.dtype, "type of the experts' weights");
     visitor("cols", self.cols, "columns of the first generation", Range{1, 4294967295.});
     visitor("page_bytes", self.page_bytes, "target size of a page in bytes", Range{1, 4194304});
   }
@@ -94,12 +103,13 @@ struct PoolOptions {
 // Gradients of the experts that were retrieved since the last step, and of no others.
 struct CompactGradient {
   at::Tensor ids;     // (U) int64, ascending
-  at::Tensor values;  // (U, d_in + d_out [+ d_in]): du, dv [, dw]
+  at::Tensor values;  // (U, r (d_in + d_out [+ d_in])) fp32: du, dv [, dw]
 };
 
-// A copy of experts' weights, for inspection: rows u (d_in), v (d_out) [, w (d_in)].
+// A copy of experts' weights, for inspection: rows u (r d_in), v (r d_out) [, w (r d_in)], neuron
+// by neuron. fp32 whatever the type of the weights.
 struct ExpertValues {
-  at::Tensor u, v, w;  // (n, d_in), (n, d_out), (n, d_in) or undefined
+  at::Tensor u, v, w;  // (n, r d_in), (n, r d_out), (n, r d_in) or undefined
 };
 
 // A page of weights that was ever written. All others hold their recipe's values.
@@ -115,7 +125,7 @@ struct ForeignGeneration {
   Recipe recipe;                     // keeps its origin, so that unwritten pages keep their values
   std::vector<WrittenPage> written;  // ascending, below PoolOptions::pages(rows, cols)
   // Copies the payload of a written page; may throw.
-  std::function<void(std::uint32_t page, std::span<float> payload)> read;
+  std::function<void(std::uint32_t page, std::span<std::byte> payload)> read;
 };
 
 class Pager;
@@ -167,15 +177,15 @@ class Pool {
 
   // The pages of a generation that were ever written, ascending. Cost as shard_digest().
   std::vector<WrittenPage> written_pages(std::uint32_t generation);
-  // Floats of a page of weights: tile() records of layout().stride(), the last ones of a row for
-  // experts that do not exist when the columns are no multiple of the tile.
-  std::size_t page_floats() const;
+  // Bytes of a page of weights: tile() records of layout().record_bytes(), the last ones of a row
+  // for experts that do not exist when the columns are no multiple of the tile.
+  std::size_t payload_bytes() const;
   // Copies a page of weights, written or not; the cache stays as it is.
-  void read_page(std::uint32_t generation, std::uint32_t page, std::span<float> payload) const;
+  void read_page(std::uint32_t generation, std::uint32_t page, std::span<std::byte> payload) const;
   // What a page of such a generation, of this pool or not, holds before it is written.
   // Thread-safe.
   void initial_page(const Generation& generation, std::uint32_t page,
-                    std::span<float> payload) const;
+                    std::span<std::byte> payload) const;
   // The generation that would be appended now, open, with that recipe. Throws as grow() does.
   Generation next_generation(std::uint32_t rows, std::uint32_t cols, const Recipe& recipe) const;
   // Appends a frozen generation; its written pages go into the next commit. Throws DataError when

@@ -35,7 +35,9 @@ struct SparseOptimizerOptions {
 // Sparse SGD and Adam. Touched means retrieved, also with a zero gradient; an expert that was not
 // retrieved keeps weights, moments and step count. Moments and the step count (uint32) live in the
 // pool's state pages, so they are paged and committed with it and dropped when their generation
-// freezes. An Adam step of expert e uses e's own step count for the bias correction.
+// freezes; with them the fp32 master of bf16 weights, which steps change and which is then rounded
+// to the nearest bf16 (ties to even). An Adam step of expert e uses e's own step count for the bias
+// correction.
 class SparseOptimizer {
  public:
   // Throws InvalidOptions, also when the pool holds another algorithm's state.

@@ -27,7 +27,8 @@ struct PageId {
 // "weights page pool 0 row 7 tile 1"
 std::string to_string(const PageId& id);
 
-enum class DType : std::uint8_t { f32 = 0 };
+enum class DType : std::uint8_t { f32 = 0, bf16 = 1 };
+constexpr std::size_t element_bytes(DType dtype) { return dtype == DType::bf16 ? 2 : 4; }
 
 // What a page's payload holds: `experts` records of `record_floats` elements each.
 struct PageShape {
@@ -35,7 +36,9 @@ struct PageShape {
   std::uint32_t experts = 0;
   std::uint32_t record_floats = 0;
   bool operator==(const PageShape&) const = default;
-  std::size_t payload_bytes() const { return std::size_t{experts} * record_floats * sizeof(float); }
+  std::size_t payload_bytes() const {
+    return std::size_t{experts} * record_floats * element_bytes(dtype);
+  }
 };
 
 // Largest payload a store accepts, in bytes.

@@ -17,18 +17,31 @@ constexpr std::uint32_t row_of(std::int64_t id) {
 }
 constexpr std::uint32_t col_of(std::int64_t id) { return static_cast<std::uint32_t>(id); }
 
-// Layout of one expert's record in a page, in floats: u (d_in), v (d_out), then w (d_in) with GLU,
-// padded with zeros to a multiple of 16 floats (64 bytes).
+// Element type of the experts' weights. Whatever it is, sums, gradients and optimizer state are
+// fp32.
+enum class WeightType : std::uint8_t { f32, bf16 };
+
+// Layout of one expert's record in a page, in elements: u (r, d_in), v (r, d_out), then w (r, d_in)
+// with GLU, padded with zeros to a multiple of 64 bytes. r = width: neurons an expert.
 struct ExpertLayout {
   std::int64_t d_in = 0;
   std::int64_t d_out = 0;
   bool glu = false;
+  std::int64_t width = 1;
+  WeightType type = WeightType::f32;
 
   constexpr std::int64_t u() const { return 0; }
-  constexpr std::int64_t v() const { return d_in; }
-  constexpr std::int64_t w() const { return d_in + d_out; }
-  constexpr std::int64_t used() const { return d_in + d_out + (glu ? d_in : 0); }
-  constexpr std::int64_t stride() const { return (used() + 15) / 16 * 16; }
+  constexpr std::int64_t v() const { return width * d_in; }
+  constexpr std::int64_t w() const { return width * (d_in + d_out); }
+  constexpr std::int64_t used() const { return width * (d_in + d_out + (glu ? d_in : 0)); }
+  constexpr std::int64_t stride() const {
+    const std::int64_t line = 64 / element_bytes();
+    return (used() + line - 1) / line * line;
+  }
+  constexpr std::int64_t element_bytes() const { return type == WeightType::bf16 ? 2 : 4; }
+  constexpr std::int64_t record_bytes() const { return stride() * element_bytes(); }
+  // What FrameTable counts in.
+  constexpr std::int64_t record_floats() const { return record_bytes() / 4; }
 };
 
 // The pages of one generation: rows [first_row, first_row + rows), `tiles` pages a row. The page
@@ -47,8 +60,9 @@ struct PageSpan {
 struct FrameTable {
   std::span<const PageSpan> spans;
   std::uint32_t tile = 1;          // experts a page
-  std::int64_t record_floats = 0;  // floats from one expert to the next within a page
+  std::int64_t record_floats = 0;  // words of 4 bytes from one expert to the next within a page
 
+  // The start of an expert's record; of bf16 weights it is a BFloat16*.
   float* record(std::int64_t id) const {
     const std::uint32_t row = row_of(id), col = col_of(id);
     const PageSpan* span = spans.data();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Expert forward and backward: y = sum over slots of g act(u.x) [w.x] v, never materialising a
-// (B, H K, d) tensor. Symbols: B tokens, S = H * K slots a token.
+// Expert forward and backward: y = sum over slots of g sum over neurons of act(u.x) [w.x] v, never
+// materialising a (B, H K, d) tensor. Symbols: B tokens, S = H * K slots a token, r neurons an
+// expert. Weights are fp32 or bf16 (ExpertLayout::type), promoted as they are read.
 // Thread-safe for disjoint token ranges; nothing is allocated. Sums follow matmul.h's lanes or
 // ascend by fused multiply-adds, so bits depend on neither the batch, nor the threads, nor the
 // instruction set (exp and erf come from the C library, in double, rounded once to float).
@@ -13,21 +14,30 @@
 
 namespace perennial::kernels {
 
-enum class Activation : std::uint8_t { relu, gelu, identity };  // gelu: the exact one, with erf
-enum class ScoreFunction : std::uint8_t { softmax, sigmoid };
+// gelu: the exact one, with erf. gelu_tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
+// (Hendrycks & Gimpel 2016). silu: x sigmoid(x).
+enum class Activation : std::uint8_t { relu, gelu, identity, gelu_tanh, silu };
+enum class ScoreFunction : std::uint8_t { softmax, sigmoid, relu, identity };
 
-// act(x) and act'(x), in double inside; relu'(0) = 0.
+// act(x) and act'(x), in double inside; relu'(0) = 0. NaN gives NaN.
 float activate(Activation activation, float x);
 float activate_derivative(Activation activation, float x);
 
-// weights = softmax over the K scores of each (token, head), or sigmoid of each.
+// weights = softmax over the K scores of each (token, head), or sigmoid, ReLU or identity of each.
 // scores, weights: (B, H, K). Computed in double, rounded once. Tokens [begin, end).
 void score_forward(ScoreFunction function, std::int64_t heads, std::int64_t k, const float* scores,
                    float* weights, std::int64_t begin, std::int64_t end);
-// dscores from dweights.
+// dscores from dweights; a ReLU's slope is 0 where its weight is 0.
 void score_backward(ScoreFunction function, std::int64_t heads, std::int64_t k,
                     const float* weights, const float* dweights, float* dscores, std::int64_t begin,
                     std::int64_t end);
+
+// Dropout of whole slots: out[i] = in[i] / (1 - p), or 0 with probability p, for i in [begin, end)
+// of the flat (B, S). Slot i is dropped when word i % 4 of Philox's counter (i / 4, draw, lane),
+// the draw in 64 bits, low word first, is below p 2^32; `lane` keeps apart what else the seed draws
+// (philox.h). 0 <= p < 1; B S <= 2^34. A gradient passes the same way. in may be out.
+void dropout(std::uint64_t seed, std::uint64_t draw, double p, const float* in, float* out,
+             std::int64_t begin, std::int64_t end);
 
 struct ExpertArgs {
   ExpertLayout layout;
@@ -39,16 +49,18 @@ struct ExpertArgs {
   const float* x = nullptr;           // (B, d_in)
 };
 
-// y: (B, d_out), overwritten; slots added in ascending order by fused multiply-adds from 0.
-// pre: (B, S), out: u.x (16 virtual lanes, as matmul_nt); gate: (B, S), out: w.x, null without GLU.
-// Tokens [begin, end).
+// y: (B, d_out), overwritten; neurons added in ascending order, slot by slot, by fused
+// multiply-adds from 0. pre: (B, S, r), out: u.x (16 virtual lanes, as matmul_nt; of bf16 weights
+// elements 2 i and 2 i + 1 of every 32 are lane i's); gate: (B, S, r),
+// out: w.x, null without GLU. Tokens [begin, end).
 void experts_forward(const ExpertArgs& args, float* y, float* pre, float* gate, std::int64_t begin,
                      std::int64_t end);
 
-// The token side of the backward: with t = v.dy and h = act(pre) [gate],
-//   dweights = t h,  and the coefficients of the expert side
+// The token side of the backward: with t = v.dy and h = act(pre) [gate] of a neuron,
+//   dweights (B, S) = sum over the slot's neurons, ascending, of t h,
+// and the coefficients of the expert side, (B, S, r) each,
 //   cu = g t act'(pre) [gate],  cv = g h,  cw = g t act(pre)  (cw null without GLU).
-//   dx: (B, d_in), overwritten: sum over slots, ascending, of cu u [+ cw w]; null: not wanted.
+//   dx: (B, d_in), overwritten: sum over neurons, ascending, of cu u [+ cw w]; null: not wanted.
 // Tokens [begin, end).
 void experts_backward_tokens(const ExpertArgs& args, const float* pre, const float* gate,
                              const float* dy, float* dx, float* dweights, float* cu, float* cv,
@@ -59,7 +71,7 @@ struct Contribution {
   std::int64_t slots = 0;
   const float* x = nullptr;   // (B, d_in)
   const float* dy = nullptr;  // (B, d_out)
-  const float* cu = nullptr;  // (B, S)
+  const float* cu = nullptr;  // (B, S, r)
   const float* cv = nullptr;
   const float* cw = nullptr;  // null without GLU
 };
@@ -70,8 +82,8 @@ struct Use {
   std::uint32_t position = 0;
 };
 
-// gradient: (stride), overwritten: the sum over `uses`, in order, of du = cu x, dv = cv dy, dw = cw
-// x.
+// gradient: (stride) fp32, overwritten: the sum over `uses`, in order, of du = cu x, dv = cv dy,
+// dw = cw x of every neuron.
 void expert_gradient(const ExpertLayout& layout, std::span<const Contribution> contributions,
                      std::span<const Use> uses, float* gradient);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Query norms: batch norm and RMS norm of the query, forward and backward.
+// Query norms: batch, layer and RMS norm of the query, forward and backward.
 // Symbols: B tokens, C channels (heads * d_key), D channels a head.
 // Thread-safe for disjoint ranges. The batch-norm and gamma kernels allocate O(end - begin)
 // doubles.
@@ -38,5 +38,22 @@ void rms_norm_backward(std::int64_t begin, std::int64_t end, std::int64_t heads,
 void rms_norm_backward_gamma(std::int64_t tokens, std::int64_t heads, std::int64_t dim,
                              std::int64_t begin, std::int64_t end, const float* x,
                              const float* rrms, const float* dy, float* dgamma);
+
+// Layer norm per token and head: y = gamma (x - mean) / sqrt(var + eps) + beta, var biased, over
+// the D channels of a head. x, y: (B, H, D); gamma, beta: (H, D); mean, rstd: (B, H), out. Sums as
+// RMS norm's. Tokens [begin, end).
+void layer_norm_forward(std::int64_t begin, std::int64_t end, std::int64_t heads, std::int64_t dim,
+                        const float* x, const float* gamma, const float* beta, float eps, float* y,
+                        float* mean, float* rstd);
+// dx: (B, H, D). Tokens [begin, end).
+void layer_norm_backward(std::int64_t begin, std::int64_t end, std::int64_t heads, std::int64_t dim,
+                         const float* x, const float* gamma, const float* mean, const float* rstd,
+                         const float* dy, float* dx);
+// dgamma, dbeta: (H, D), overwritten; sums in double, tokens ascending. Channels [begin, end) of
+// H * D.
+void layer_norm_backward_affine(std::int64_t tokens, std::int64_t heads, std::int64_t dim,
+                                std::int64_t begin, std::int64_t end, const float* x,
+                                const float* mean, const float* rstd, const float* dy,
+                                float* dgamma, float* dbeta);
 
 }  // namespace perennial::kernels
