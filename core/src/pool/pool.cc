@@ -292,8 +292,7 @@ ExpertValues Pool::experts_at(const std::vector<std::int64_t>& ids) {
 CompactGradient Pool::compact_gradient() {
   const std::optional<std::uint32_t> open = open_generation();
   const kernels::ExpertLayout layout = options_.layout();
-  ExpertUses uses;
-  if (open) uses = tape_->uses(generations_[*open].first_row, generations_[*open].rows);
+  const ExpertUses uses = open ? tape_->uses(generations_[*open]) : ExpertUses();
   const auto n = static_cast<std::int64_t>(uses.ids.size());
   CompactGradient gradient{at::empty({n}, at::kLong), at::empty({n, layout.used()})};
   std::copy(uses.ids.begin(), uses.ids.end(), gradient.ids.data_ptr<std::int64_t>());
