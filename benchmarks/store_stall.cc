@@ -86,8 +86,9 @@ class Training {
  private:
   void write(std::size_t page) {
     const std::uint64_t key = cached_page(page);
-    const std::uint8_t expert = static_cast<std::uint8_t>(random_() % kTile);
-    (void)must(cached_.cache.pin({&key, 1}, 1, PinUse::write, pin_, {&expert, 1}));
+    const std::size_t expert = random_() % kTile;
+    const std::uint64_t touched = std::uint64_t{1} << expert;
+    (void)must(cached_.cache.pin({&key, 1}, 1, PinUse::write, pin_, {&touched, 1}));
     float* record = cached_.frame(page) + expert * kExpertFloats;
     for (std::size_t i = 0; i < kExpertFloats; ++i) record[i] += 1.0F;
     pin_.release();

@@ -180,7 +180,8 @@ struct TestCache {
   }
   void write(std::uint64_t page, std::uint32_t version, std::uint8_t expert = 0) {
     PinSet pin;
-    const auto pinned = cache.pin({&page, 1}, 1, PinUse::write, pin, {&expert, 1});
+    const std::uint64_t touched = std::uint64_t{1} << expert;
+    const auto pinned = cache.pin({&page, 1}, 1, PinUse::write, pin, {&touched, 1});
     ASSERT_TRUE(pinned.ok()) << pinned.status().to_string();
     put(page, version);
   }

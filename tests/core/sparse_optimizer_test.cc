@@ -2,6 +2,7 @@
 // The sparse optimizer against torch's dense ones, expert by expert.
 #include "perennial/core/sparse_optimizer.h"
 
+#include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
 #include <torch/optim/sgd.h>
 
@@ -24,6 +25,29 @@ at::Tensor rows_of(const ExpertValues& values) {
   return at::cat(parts, 1);
 }
 
+std::unique_ptr<torch::optim::Optimizer> torch_twin(const SparseOptimizerOptions& o,
+                                                    const std::vector<at::Tensor>& parameters) {
+  const auto adam = [&](auto options) {
+    return options.betas({o.beta1, o.beta2}).eps(o.eps).weight_decay(o.weight_decay);
+  };
+  switch (o.algorithm) {
+    case SparseAlgorithm::sgd:
+      return std::make_unique<torch::optim::SGD>(parameters, torch::optim::SGDOptions(o.lr)
+                                                                 .momentum(o.momentum)
+                                                                 .nesterov(o.nesterov)
+                                                                 .weight_decay(o.weight_decay));
+    case SparseAlgorithm::adam:
+      return std::make_unique<torch::optim::Adam>(parameters,
+                                                  adam(torch::optim::AdamOptions(o.lr)));
+    case SparseAlgorithm::adamw:
+      return std::make_unique<torch::optim::AdamW>(parameters,
+                                                   adam(torch::optim::AdamWOptions(o.lr)));
+    case SparseAlgorithm::rowwise_adagrad:
+      break;  // not in torch
+  }
+  return nullptr;
+}
+
 class AgainstTorch : public ::testing::TestWithParam<SparseOptimizerOptions> {};
 
 TEST_P(AgainstTorch, TouchedExpertsFollowAndOthersKeepTheirBytes) {
@@ -37,17 +61,7 @@ TEST_P(AgainstTorch, TouchedExpertsFollowAndOthersKeepTheirBytes) {
   // One dense parameter an expert: torch skips those without a gradient, so each has its own count.
   std::vector<at::Tensor> dense;
   for (std::int64_t i = 0; i < 64; ++i) dense.push_back(start[i].clone().requires_grad_());
-  std::unique_ptr<torch::optim::Optimizer> torch_optimizer;
-  if (options.algorithm == SparseAlgorithm::adam) {
-    torch_optimizer =
-        std::make_unique<torch::optim::AdamW>(dense, torch::optim::AdamWOptions(options.lr)
-                                                         .betas({options.beta1, options.beta2})
-                                                         .eps(options.eps)
-                                                         .weight_decay(options.weight_decay));
-  } else {
-    torch_optimizer = std::make_unique<torch::optim::SGD>(
-        dense, torch::optim::SGDOptions(options.lr).weight_decay(options.weight_decay));
-  }
+  const std::unique_ptr<torch::optim::Optimizer> torch_optimizer = torch_twin(options, dense);
   std::vector<int> counts(64);
   std::uint64_t updated = 0;
   for (std::uint64_t step = 0; step < 12; ++step) {
@@ -84,37 +98,24 @@ TEST_P(AgainstTorch, TouchedExpertsFollowAndOthersKeepTheirBytes) {
   EXPECT_NE(std::count(counts.begin(), counts.end(), 1), 0);
 }
 
+using Options = SparseOptimizerOptions;
+constexpr auto kSgd = SparseAlgorithm::sgd, kAdamW = SparseAlgorithm::adamw;
 INSTANTIATE_TEST_SUITE_P(
     Rules, AgainstTorch,
-    ::testing::Values(SparseOptimizerOptions{.lr = 0.01},
-                      SparseOptimizerOptions{
-                          .lr = 0.05, .beta1 = 0.8, .beta2 = 0.9, .eps = 1e-3, .weight_decay = 0.1},
-                      SparseOptimizerOptions{.algorithm = SparseAlgorithm::sgd, .lr = 0.1},
-                      SparseOptimizerOptions{
-                          .algorithm = SparseAlgorithm::sgd, .lr = 0.1, .weight_decay = 0.05}),
+    ::testing::Values(
+        Options{.lr = 0.01},
+        Options{.lr = 0.05, .beta1 = 0.8, .beta2 = 0.9, .eps = 1e-3, .weight_decay = 0.1},
+        Options{.algorithm = kAdamW, .lr = 0.05, .eps = 1e-3, .weight_decay = 0.1},
+        Options{.algorithm = kSgd, .lr = 0.1},
+        Options{.algorithm = kSgd, .lr = 0.1, .weight_decay = 0.05},
+        Options{.algorithm = kSgd, .lr = 0.02, .momentum = 0.9},
+        Options{
+            .algorithm = kSgd, .lr = 0.02, .momentum = 0.8, .nesterov = true, .weight_decay = 0.1}),
     [](const auto& info) {
-      return std::string(enum_name(info.param.algorithm)) +
-             (info.param.weight_decay > 0 ? "_decay" : "");
+      std::string name(enum_name(info.param.algorithm));
+      if (info.param.momentum > 0) name += info.param.nesterov ? "_nesterov" : "_momentum";
+      return name + (info.param.weight_decay > 0 ? "_decay" : "");
     });
-
-TEST(SparseOptimizer, StepEqualsStepOfTheCompactGradient) {
-  for (const SparseAlgorithm algorithm : {SparseAlgorithm::adam, SparseAlgorithm::sgd}) {
-    PeerImpl a(small_options()), b(small_options());
-    const SparseOptimizerOptions options{.algorithm = algorithm, .lr = 0.03, .weight_decay = 0.01};
-    SparseOptimizer fused(a.pool(), options), compact(b.pool(), options);
-    for (std::uint64_t step = 0; step < 4; ++step) {
-      for (PeerImpl* peer : {&a, &b}) {
-        backward(*peer, inputs(step, 16));
-        backward(*peer, inputs(step + 50, 16));
-      }
-      fused.step();
-      compact.step(b.pool().compact_gradient());
-      EXPECT_EQ(b.pool().compact_gradient().ids.numel(), 0) << "gradients outlive their step";
-      EXPECT_TRUE(
-          same_values(a.pool().experts_at(ids_of(0, 8, 8)), b.pool().experts_at(ids_of(0, 8, 8))));
-    }
-  }
-}
 
 TEST(SparseOptimizer, TouchedWithAZeroGradientCounts) {
   // v of zero width of influence: with dy = 0 every gradient is 0, yet Adam's step count moves on.
@@ -148,8 +149,12 @@ TEST(SparseOptimizer, StateSurvivesTheStore) {
   train(*loaded, again, 3, 2);
   EXPECT_TRUE(same_values(loaded->pool().experts_at(ids_of(0, 8, 8)),
                           peer.pool().experts_at(ids_of(0, 8, 8))));
-  EXPECT_THROW(SparseOptimizer(loaded->pool(), {.algorithm = SparseAlgorithm::sgd}),
-               InvalidOptions);
+  for (const SparseOptimizerOptions& other :
+       {Options{.algorithm = kSgd}, Options{.algorithm = kSgd, .momentum = 0.9},
+        Options{.algorithm = SparseAlgorithm::rowwise_adagrad}}) {
+    EXPECT_THAT(message_of<InvalidOptions>([&] { SparseOptimizer(loaded->pool(), other); }),
+                HasSubstr("80 floats"));
+  }
 }
 
 TEST(SparseOptimizer, RefusesWhatItCannotApply) {
@@ -172,6 +177,25 @@ TEST(SparseOptimizer, RefusesWhatItCannotApply) {
               HasSubstr("lr is -1"));
   EXPECT_THAT(message_of<InvalidOptions>([&] { SparseOptimizer(peer.pool(), {.beta1 = 1}); }),
               HasSubstr("beta1 is 1"));
+  EXPECT_THAT(message_of<InvalidOptions>([&] { SparseOptimizer(peer.pool(), {.momentum = 0.9}); }),
+              HasSubstr("only sgd has momentum"));
+  EXPECT_THAT(message_of<InvalidOptions>(
+                  [&] { SparseOptimizer(peer.pool(), {.algorithm = kSgd, .nesterov = true}); }),
+              HasSubstr("nesterov"));
+}
+
+// Options that earlier versions wrote.
+TEST(SparseOptimizer, ReadsOldOptions) {
+  const auto adam = from_json<SparseOptimizerOptions>({{"algorithm", "adam"},
+                                                       {"lr", 0.5},
+                                                       {"beta1", 0.8},
+                                                       {"beta2", 0.9},
+                                                       {"eps", 1e-3},
+                                                       {"weight_decay", 0.0}});
+  EXPECT_EQ(adam.algorithm, SparseAlgorithm::adam);
+  EXPECT_EQ(adam.momentum, 0);
+  EXPECT_FALSE(adam.nesterov);
+  EXPECT_EQ(from_json<SparseOptimizerOptions>({{"algorithm", "sgd"}}).algorithm, kSgd);
 }
 
 TEST(SparseOptimizer, AfterFreezingThereIsNothingToDo) {

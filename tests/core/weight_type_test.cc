@@ -35,41 +35,67 @@ TEST(Bf16, StartsAsTheRecipeRounded) {
   EXPECT_EQ(PeerImpl(small_options()).pool().options().tile(), 2);
 }
 
+// One fp32 expert under the same rule.
+class Twin {
+ public:
+  Twin(const SparseOptimizerOptions& options, const at::Tensor& weights)
+      : record_(32), scratch_(32) {
+    args_.rule = {.algorithm = options.algorithm,
+                  .lr = options.lr,
+                  .momentum = options.momentum,
+                  .weight_decay = options.weight_decay};
+    args_.layout = {.d_in = 12, .d_out = 6};
+    state_.resize(static_cast<std::size_t>(kernels::update_state_floats(args_.rule, args_.layout)));
+    std::memcpy(record_.data(), weights.const_data_ptr<float>(), 18 * sizeof(float));
+  }
+  void step(const at::Tensor& gradient) {
+    float* const frames[] = {record_.data(), state_.data()};
+    const kernels::PageSpan weights{0, 1, 1, frames}, state{0, 1, 1, frames + 1};
+    const std::int64_t id = 0;
+    args_.weights = {{&weights, 1}, 1, 32};
+    args_.state = {{&state, 1}, 1, static_cast<std::int64_t>(state_.size())};
+    args_.ids = {&id, 1};
+    args_.rows = gradient.const_data_ptr<float>();
+    kernels::update_experts(args_, 0, 1, scratch_.data());
+  }
+  at::Tensor weights() { return at::from_blob(record_.data(), {1, 18}).clone(); }
+
+ private:
+  kernels::UpdateArgs args_;
+  std::vector<float> record_, state_, scratch_;
+};
+
 // The update rule works on fp32 that only the optimizer knows; the weight is that, rounded.
 TEST(Bf16, TrainsOnAnFp32Master) {
-  for (const SparseAlgorithm algorithm : {SparseAlgorithm::adam, SparseAlgorithm::sgd}) {
-    SCOPED_TRACE(enum_name(algorithm));
-    const auto store = storage::make_memory_store();
-    auto peer = std::make_shared<PeerImpl>(bf16_options(), store.get(), 0);
-    peer->grow();
-    const SparseOptimizerOptions options{.algorithm = algorithm, .lr = 1e-4, .weight_decay = 0.01};
-    auto optimizer = std::make_unique<SparseOptimizer>(peer->pool(), options);
-    const ExpertValues start = peer->pool().experts_at({5});
-    std::vector<float> master(18), m(18), v(18);
-    const at::Tensor first = at::cat({start.u, start.v}, 1);
-    std::memcpy(master.data(), first.const_data_ptr<float>(), 18 * sizeof(float));
-    at::Tensor expected;
-    for (std::uint32_t step = 1; step <= 60; ++step) {
-      const at::Tensor gradient = normal_tensor({1, 18}, step).abs() + 0.1;
-      optimizer->step({at::full({1}, 5, at::kLong), gradient});
-      const float* g = gradient.const_data_ptr<float>();
-      if (algorithm == SparseAlgorithm::adam) {
-        kernels::adam_update({options.lr, options.beta1, options.beta2, options.eps, 0.01}, step,
-                             18, g, master.data(), m.data(), v.data());
-      } else {
-        kernels::sgd_update({options.lr, 0.01}, 18, g, master.data());
+  for (const auto& [algorithm, name] : enum_names(SparseAlgorithm{})) {
+    for (const double momentum : {0.0, 0.9}) {
+      if (momentum > 0 && algorithm != SparseAlgorithm::sgd) continue;
+      SCOPED_TRACE(testing::Message() << name << ", momentum " << momentum);
+      const auto store = storage::make_memory_store();
+      auto peer = std::make_shared<PeerImpl>(bf16_options(), store.get(), 0);
+      peer->grow();
+      const SparseOptimizerOptions options{
+          .algorithm = algorithm, .lr = 1e-4, .momentum = momentum, .weight_decay = 0.01};
+      auto optimizer = std::make_unique<SparseOptimizer>(peer->pool(), options);
+      const ExpertValues start = peer->pool().experts_at({5});
+      const at::Tensor first = at::cat({start.u, start.v}, 1);
+      Twin twin(options, first);
+      for (std::uint32_t step = 1; step <= 60; ++step) {
+        const at::Tensor gradient = normal_tensor({1, 18}, step).abs() + 0.1;
+        optimizer->step({at::full({1}, 5, at::kLong), gradient});
+        twin.step(gradient);
+        const ExpertValues now = peer->pool().experts_at({5});
+        ASSERT_TRUE(same_bits(at::cat({now.u, now.v}, 1), rounded(twin.weights())))
+            << "step " << step;
+        if (step == 30) {  // the master comes back from the store
+          commit(*store, *peer);
+          peer = PeerImpl::load(*store, 0);
+          optimizer = std::make_unique<SparseOptimizer>(peer->pool(), options);
+        }
       }
-      expected = rounded(at::from_blob(master.data(), {1, 18}).clone());
-      const ExpertValues now = peer->pool().experts_at({5});
-      ASSERT_TRUE(same_bits(at::cat({now.u, now.v}, 1), expected)) << "step " << step;
-      if (step == 30) {  // the master comes back from the store
-        commit(*store, *peer);
-        peer = PeerImpl::load(*store, 0);
-        optimizer = std::make_unique<SparseOptimizer>(peer->pool(), options);
-      }
+      // One such step alone is lost in most weights; together they moved all.
+      EXPECT_TRUE((rounded(twin.weights()) != first).all().item<bool>());
     }
-    // One such step alone is lost in most weights; together they moved all.
-    EXPECT_TRUE((expected != first).all().item<bool>());
   }
 }
 

@@ -176,9 +176,10 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
                                        out(dweights), out(cu), out(cv), out(cw), begin, end);
     });
     // Their own gradients wait for the optimizer. The caller may fill x and dy again before the
-    // step, so the tape has copies.
+    // step (a buffer of micro-batches does), so the tape has copies of what is not its own.
     if (pool.open_generation()) {
-      pool.tape().add({slots, ids, x.detach().clone(), dy.detach().clone(), cu, cv, cw});
+      const at::Tensor own_dy = dy.is_same(grads[0]) ? dy.clone() : dy;
+      pool.tape().add({slots, ids, x.detach().clone(), own_dy, cu, cv, cw});
     }
 
     // Scores, query and sub-keys.

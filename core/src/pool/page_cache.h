@@ -149,13 +149,13 @@ class PageCache {
   // Pins groups of `group` pages each, in order, as many whole groups as fit, and returns how many
   // (at least one). Loads what is missing; shares loads with others. When not even the first group
   // fits beside what others hold, it lets go of everything and waits its turn. `experts`: for
-  // PinUse::write, the number of the expert that each group touches in its pages, or empty.
+  // PinUse::write, the experts that each group touches in its pages, one bit each, or empty.
   // invalid_argument: the first group has more pages of a kind than there may be frames. Other
   // errors name the page; nothing is pinned then, and every page is as it was.
   // `most`: further groups are left out rather than pin more pages of a kind than that.
   storage::Result<std::size_t> pin(std::span<const std::uint64_t> pages, std::size_t group,
                                    PinUse use, PinSet& set,
-                                   std::span<const std::uint8_t> experts = {},
+                                   std::span<const std::uint64_t> experts = {},
                                    std::uint32_t most = kNoFrame);
   // Loads pages in the background, as long as that takes no frame that is pinned or whose page was
   // named ahead and not used yet. Errors are left to the pin that meets them. The caller may hold
@@ -262,7 +262,9 @@ class PageCache {
   bool hit(PageKey page, PinUse use, std::uint64_t now, std::uint64_t& prefetch_hits);
   void unpin(PinSet& set, std::size_t from);
   storage::Result<std::size_t> attempt(std::span<const std::uint64_t> pages, std::size_t group,
-                                       PinUse use, PinSet& set, bool waited, std::uint32_t most);
+                                       PinUse use, PinSet& set,
+                                       std::span<const std::uint64_t> experts, bool waited,
+                                       std::uint32_t most);
   storage::Result<bool> begin_load(Lock& lock, PinSet& set, std::size_t item, std::size_t& groups,
                                    std::vector<Load>& loads);
   storage::Status mark_written(PinSet& set);

@@ -124,7 +124,7 @@ void PageCache::unpin(PinSet& set, std::size_t from) {
 }
 
 Result<std::size_t> PageCache::pin(std::span<const std::uint64_t> pages, std::size_t group,
-                                   PinUse use, PinSet& set, std::span<const std::uint8_t> experts,
+                                   PinUse use, PinSet& set, std::span<const std::uint64_t> experts,
                                    std::uint32_t most) {
   set.release();
   if (pages.empty()) return std::size_t{0};
@@ -132,7 +132,7 @@ Result<std::size_t> PageCache::pin(std::span<const std::uint64_t> pages, std::si
   Result<std::size_t> pinned = std::size_t{0};
   enter(set.writes_, false);
   set.cache_ = this;
-  pinned = attempt(pages, group, use, set, false, most);
+  pinned = attempt(pages, group, use, set, experts, false, most);
   if (pinned.ok() && *pinned == 0) {
     // Others hold what is needed. Let go, and take turns: nobody new comes in until this is served,
     // and those inside leave without waiting for a frame.
@@ -150,7 +150,7 @@ Result<std::size_t> PageCache::pin(std::span<const std::uint64_t> pages, std::si
       }
       enter(set.writes_, true);
       set.cache_ = this;
-      pinned = attempt(pages, group, use, set, true, most);
+      pinned = attempt(pages, group, use, set, experts, true, most);
       if (!pinned.ok() || *pinned > 0) break;
       // Letting go is an event of this caller's own; any other one after `seen` counts.
       unpin(set, 0);
@@ -172,11 +172,6 @@ Result<std::size_t> PageCache::pin(std::span<const std::uint64_t> pages, std::si
     count_.wait_ns += nanoseconds_since(start);
   }
   if (pinned.ok() && use == PinUse::write) {
-    bool added = false;
-    for (std::size_t i = 0; i < *pinned * group && !experts.empty(); ++i) {
-      const std::size_t item = set.find_or_add(pages[i], 0, added);
-      set.items_[item].touched |= std::uint64_t{1} << experts[i / group];
-    }
     if (Status status = mark_written(set); !status.ok()) pinned = status;
   }
   if (!pinned.ok()) set.release();
@@ -185,7 +180,9 @@ Result<std::size_t> PageCache::pin(std::span<const std::uint64_t> pages, std::si
 
 // One try: how many groups are pinned now; 0 = none fits beside what others hold.
 Result<std::size_t> PageCache::attempt(std::span<const std::uint64_t> pages, std::size_t group,
-                                       PinUse use, PinSet& set, bool waited, std::uint32_t most) {
+                                       PinUse use, PinSet& set,
+                                       std::span<const std::uint64_t> experts, bool waited,
+                                       std::uint32_t most) {
   std::size_t groups = pages.size() / group;
   std::vector<std::size_t> missing;
   std::array<std::uint32_t, 2> unique{};
@@ -193,10 +190,11 @@ Result<std::size_t> PageCache::attempt(std::span<const std::uint64_t> pages, std
   const std::uint64_t now = ++now_;
   std::uint64_t hits = 0, prefetch_hits = 0, last = ~pages[0];
   for (std::size_t i = 0; i < groups * group; ++i) {
-    if (pages[i] == last) continue;
+    if (pages[i] == last && experts.empty()) continue;
     last = pages[i];
     bool added = false;
     const std::size_t item = set.find_or_add(pages[i], i / group, added);
+    if (!experts.empty()) set.items_[item].touched |= experts[i / group];
     if (!added) continue;
     const PageKey page = PageKey::of(pages[i]);
     const std::uint32_t count = ++unique[kind_index(page.kind)];

@@ -25,7 +25,8 @@ class PagePin {
   friend class Pager;
   PinSet set_;
   std::vector<std::uint64_t> pages_;
-  std::vector<std::uint8_t> experts_;
+  std::vector<std::uint64_t> experts_;  // touched, by group of pages
+  std::vector<std::size_t> ends_;       // of ids, by group of pages
 };
 
 // Knows the pool's geometry, recipes and generations, and shares the budget: n pairs of a page of
@@ -66,8 +67,8 @@ class Pager {
   // background. Does nothing without a budget.
   void prefetch_tokens(const std::int64_t* ids, std::int64_t slots, std::int64_t begin,
                        std::int64_t end);
-  // Pins weight and state pages of ascending ids, as many as fit (at least one), for writing: they
-  // become dirty. Returns how many ids.
+  // Pins weight and state pages of ascending ids, as many as fit (at least one) up to some thousand
+  // pages, for writing: they become dirty. Returns how many ids.
   std::size_t pin_for_update(std::span<const std::int64_t> ids, PagePin& pin);
   kernels::FrameTable table(storage::PageKind kind) const;
 

@@ -87,20 +87,33 @@ void Pager::prefetch_tokens(const std::int64_t* ids, std::int64_t slots, std::in
 }
 
 std::size_t Pager::pin_for_update(std::span<const std::int64_t> ids, PagePin& pin) {
+  // Pages pinned at once: few enough that the pin's own tables stay in the second-level cache, many
+  // enough that threads share out their experts evenly.
+  constexpr std::int64_t kPages = 4096;
   pin.release();
-  const std::size_t group = state_floats_ > 0 ? 2 : 1;
-  ids = ids.subspan(0, std::min(ids.size(), static_cast<std::size_t>(token_limit(1) * tile_)));
   pin.pages_.clear();
   pin.experts_.clear();
-  for (const std::int64_t id : ids) {
-    PageKey page = PageKey::of(page_of(id));
-    pin.pages_.push_back(page.packed());
-    page.kind = PageKind::state;
-    if (group == 2) pin.pages_.push_back(page.packed());
-    if (tile_ <= 64) pin.experts_.push_back(static_cast<std::uint8_t>(kernels::col_of(id) % tile_));
+  pin.ends_.clear();
+  const std::size_t group = state_floats_ > 0 ? 2 : 1;
+  const auto most = static_cast<std::size_t>(std::min(kPages, token_limit(1)));
+  const auto tile = static_cast<std::uint32_t>(tile_);
+  std::uint64_t last = 0;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    PageKey page = PageKey::of(page_of(ids[i]));
+    if (i == 0 || page.packed() != last) {
+      if (pin.ends_.size() == most) break;
+      last = page.packed();
+      pin.pages_.push_back(last);
+      page.kind = PageKind::state;
+      if (group == 2) pin.pages_.push_back(page.packed());
+      pin.ends_.push_back(i);
+      if (tile <= 64) pin.experts_.push_back(0);
+    }
+    pin.ends_.back() = i + 1;
+    if (tile <= 64) pin.experts_.back() |= std::uint64_t{1} << kernels::col_of(ids[i]) % tile;
   }
   const auto pinned = cache_->pin(pin.pages_, group, PinUse::write, pin.set_, pin.experts_);
-  if (pinned.ok()) return *pinned;
+  if (pinned.ok()) return *pinned == 0 ? 0 : pin.ends_[*pinned - 1];
   if (pinned.status().code() == storage::StatusCode::invalid_argument) require_slots(1);
   throw StorageError(pinned.status());
 }

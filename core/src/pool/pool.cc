@@ -15,7 +15,7 @@
 
 #include "perennial/core/dense_state.h"
 #include "perennial/kernels/bfloat16.h"
-#include "pool/master_weights.h"
+#include "perennial/kernels/optimizer.h"
 #include "pool/pager.h"
 #include "pool/tape.h"
 
@@ -34,10 +34,10 @@ namespace {
 
 namespace json = boost::json;
 
-// Adam's state is the largest: two moments, 16 floats of counters, and the master of bf16 weights.
+// Adam's state is the largest.
 std::int64_t largest_record_bytes(const PoolOptions& options) {
-  const kernels::ExpertLayout layout = options.layout();
-  return (2 * layout.stride() + 16 + master_floats(layout)) *
+  const kernels::UpdateRule adam{.algorithm = kernels::UpdateAlgorithm::adam};
+  return kernels::update_state_floats(adam, options.layout()) *
          static_cast<std::int64_t>(sizeof(float));
 }
 
@@ -306,8 +306,7 @@ ExpertValues Pool::experts_at(const std::vector<std::int64_t>& ids) {
 CompactGradient Pool::compact_gradient() {
   const std::optional<std::uint32_t> open = open_generation();
   const kernels::ExpertLayout layout = options_.layout();
-  ExpertUses uses;
-  if (open) uses = tape_->uses(generations_[*open].first_row, generations_[*open].rows);
+  const ExpertUses uses = open ? tape_->uses(generations_[*open]) : ExpertUses();
   const auto n = static_cast<std::int64_t>(uses.ids.size());
   CompactGradient gradient{at::empty({n}, at::kLong), at::empty({n, layout.used()})};
   std::copy(uses.ids.begin(), uses.ids.end(), gradient.ids.data_ptr<std::int64_t>());

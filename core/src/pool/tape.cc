@@ -1,45 +1,113 @@
 // SPDX-License-Identifier: Apache-2.0
-// Groups the uses of experts.
+// Groups the uses of experts by a stable radix sort, so that an expert's uses stay in the order in
+// which they came.
 #include "pool/tape.h"
 
 #include <algorithm>
-#include <tuple>
+#include <array>
+#include <bit>
+#include <utility>
 
 #include "perennial/kernels/expert_id.h"
 
 namespace perennial {
 
-ExpertUses ExpertTape::uses(std::uint32_t first_row, std::uint32_t rows) const {
-  struct Item {
-    std::int64_t id;
-    kernels::Use use;
-  };
+namespace {
+
+// A pass's counters, 16 KB, stay in the first-level cache.
+constexpr int kMaxDigitBits = 11;
+using Counters = std::array<std::size_t, std::size_t{1} << kMaxDigitBits>;
+
+struct Item {
+  std::uint64_t key = 0;  // (row, col) within the generation
+  kernels::Use use;
+};
+
+// From counts to the place of each digit's first item; returns how many items there are.
+std::size_t to_places(Counters& counters) {
+  std::size_t before = 0;
+  for (std::size_t& counter : counters) before += std::exchange(counter, before);
+  return before;
+}
+
+}  // namespace
+
+ExpertUses ExpertTape::uses(const Generation& generation) const {
   ExpertUses result;
-  std::vector<Item> items;
   for (const Entry& entry : entries_) {
-    const auto contribution = static_cast<std::uint32_t>(result.contributions.size());
     result.contributions.push_back(
         {entry.slots, entry.x.const_data_ptr<float>(), entry.dy.const_data_ptr<float>(),
          entry.cu.const_data_ptr<float>(), entry.cv.const_data_ptr<float>(),
          entry.cw.defined() ? entry.cw.const_data_ptr<float>() : nullptr});
-    const std::int64_t* ids = entry.ids.const_data_ptr<std::int64_t>();
-    for (std::int64_t i = 0; i < entry.ids.numel(); ++i) {
-      if (kernels::row_of(ids[i]) - first_row >= rows) continue;
-      items.push_back({ids[i], {contribution, static_cast<std::uint32_t>(i)}});
+  }
+  // Keys are (row within the generation, col), side by side in as few bits as they need.
+  const auto col_bits = static_cast<int>(std::bit_width(generation.cols - 1));
+  const std::uint64_t col_mask = (std::uint64_t{1} << col_bits) - 1;
+  const int key_bits =
+      std::max(1, col_bits + static_cast<int>(std::bit_width(generation.rows - 1)));
+  const auto from_entries = [&](auto visit) {
+    for (std::size_t c = 0; c < entries_.size(); ++c) {
+      const std::int64_t* ids = entries_[c].ids.const_data_ptr<std::int64_t>();
+      const auto n = static_cast<std::size_t>(entries_[c].ids.numel());
+      for (std::size_t i = 0; i < n; ++i) {
+        const std::uint32_t row = kernels::row_of(ids[i]) - generation.first_row;
+        if (row >= generation.rows) continue;
+        visit(std::uint64_t{row} << col_bits | kernels::col_of(ids[i]),
+              kernels::Use{static_cast<std::uint32_t>(c), static_cast<std::uint32_t>(i)});
+      }
+    }
+  };
+  std::vector<Item> items, sorted;
+  const auto from_items = [&](auto visit) {
+    for (const Item& item : items) visit(item.key, item.use);
+  };
+
+  const int passes = (key_bits + kMaxDigitBits - 1) / kMaxDigitBits;
+  const int digit_bits = (key_bits + passes - 1) / passes;
+  const std::uint64_t digit_mask = (std::uint64_t{1} << digit_bits) - 1;
+  for (int pass = 0; pass < passes; ++pass) {
+    const int shift = pass * digit_bits;
+    const auto run = [&](auto each, std::vector<Item>& to) {
+      Counters next{};
+      each([&](std::uint64_t key, kernels::Use) { ++next[key >> shift & digit_mask]; });
+      const std::size_t count = to_places(next);
+      if (pass + 1 < passes) {
+        to.resize(count);
+        each([&](std::uint64_t key, kernels::Use use) {
+          to[next[key >> shift & digit_mask]++] = {key, use};
+        });
+        return;
+      }
+      result.ids.resize(count);
+      result.uses.resize(count);
+      each([&](std::uint64_t key, kernels::Use use) {
+        const std::size_t place = next[key >> shift & digit_mask]++;
+        result.ids[place] =
+            kernels::expert_id(generation.first_row + static_cast<std::uint32_t>(key >> col_bits),
+                               static_cast<std::uint32_t>(key & col_mask));
+        result.uses[place] = use;
+      });
+    };
+    if (pass == 0) {
+      run(from_entries, items);
+    } else {
+      run(from_items, sorted);
+      if (pass + 1 < passes) items.swap(sorted);
     }
   }
-  std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
-    return std::tie(a.id, a.use.contribution, a.use.position) <
-           std::tie(b.id, b.use.contribution, b.use.position);
-  });
-  result.uses.reserve(items.size());
-  for (const Item& item : items) {
-    if (result.ids.empty() || result.ids.back() != item.id) {
-      result.ids.push_back(item.id);
-      result.offsets.push_back(result.uses.size());
-    }
-    result.uses.push_back(item.use);
+
+  // One id an expert, in place.
+  std::vector<std::int64_t>& ids = result.ids;
+  std::size_t experts = 0;
+  for (std::size_t i = 0; i < ids.size(); ++i) experts += i == 0 || ids[i - 1] != ids[i];
+  result.offsets.reserve(experts + 1);
+  experts = 0;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (experts > 0 && ids[experts - 1] == ids[i]) continue;
+    ids[experts++] = ids[i];
+    result.offsets.push_back(i);
   }
+  ids.resize(experts);
   result.offsets.push_back(result.uses.size());
   return result;
 }

@@ -9,13 +9,14 @@
 #include <span>
 #include <vector>
 
+#include "perennial/core/pool.h"
 #include "perennial/kernels/experts.h"
 
 namespace perennial {
 
-// Uses of the experts of some rows, grouped by expert.
+// Uses of the experts of a generation, grouped by expert.
 struct ExpertUses {
-  std::vector<std::int64_t> ids;     // (U), ascending
+  std::vector<std::int64_t> ids;     // (U), ascending by (row, col)
   std::vector<std::size_t> offsets;  // (U + 1), into uses
   std::vector<kernels::Use> uses;    // by expert, then (backward, token, head) ascending
   std::vector<kernels::Contribution> contributions;
@@ -37,8 +38,10 @@ class ExpertTape {
   void add(Entry entry) { entries_.push_back(std::move(entry)); }
   void clear() { entries_.clear(); }
   bool empty() const { return entries_.empty(); }
-  // The uses of experts in rows [first_row, first_row + rows). The entries must outlive the result.
-  ExpertUses uses(std::uint32_t first_row, std::uint32_t rows) const;
+  // The uses of the experts of a generation. The entries must outlive the result. Cost: a radix
+  // sort, O(uses) for each 11 bits that number the generation's experts; up to 40 bytes a use,
+  // given back before a next backward needs its own: kept, they would add to that peak.
+  ExpertUses uses(const Generation& generation) const;
 
  private:
   std::vector<Entry> entries_;

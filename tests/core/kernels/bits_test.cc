@@ -15,9 +15,9 @@
 #include "inputs.h"
 #include "perennial/kernels/matmul.h"
 #include "perennial/kernels/norm.h"
-#include "perennial/kernels/optimizer.h"
 #include "perennial/kernels/philox.h"
 #include "retrieval.h"
+#include "update_pool.h"
 
 namespace perennial::kernels {
 namespace {
@@ -147,18 +147,16 @@ Bytes norm_bits() {
 
 Bytes optimizer_bits() {
   Bytes bytes;
-  for (const std::int64_t n : {1, 16, 37}) {
-    auto weights = uniform(n, 1);
-    std::vector<float> m(weights.size()), v(weights.size());
-    for (std::uint32_t step = 1; step <= 20; ++step) {
-      const auto gradient = uniform(n, step);
-      adam_update({.weight_decay = 0.1}, step, n, gradient.data(), weights.data(), m.data(),
-                  v.data());
-      sgd_update({.weight_decay = 0.1}, n, gradient.data(), weights.data());
+  for (const auto& [name, rule] : rule_cases()) {
+    for (const ExpertLayout& layout : update_layouts()) {
+      UpdatePool pool(rule, layout);
+      for (std::uint32_t step = 1; step <= 5; ++step) {
+        pool.draw(step);
+        pool.update();
+      }
+      append(bytes, pool.weights);
+      append(bytes, pool.state);
     }
-    append(bytes, weights);
-    append(bytes, m);
-    append(bytes, v);
   }
   return bytes;
 }

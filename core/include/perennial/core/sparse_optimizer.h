@@ -3,49 +3,77 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "perennial/core/options.h"
 #include "perennial/core/pool.h"
+#include "perennial/kernels/optimizer.h"
 
 namespace perennial {
 
-enum class SparseAlgorithm : std::uint8_t { sgd, adam };
-EnumNames<SparseAlgorithm> enum_names(SparseAlgorithm);
+namespace kernels {
+EnumNames<UpdateAlgorithm> enum_names(UpdateAlgorithm);
+}  // namespace kernels
+
+// sgd, adam, adamw, rowwise_adagrad: see kernels/optimizer.h for the formulas.
+using SparseAlgorithm = kernels::UpdateAlgorithm;
 
 struct SparseOptimizerOptions {
   SparseAlgorithm algorithm = SparseAlgorithm::adam;
   double lr = 1e-3;
+  double momentum = 0;
+  bool nesterov = false;
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
-  // Decoupled for Adam (AdamW), added to the gradient for SGD; acts on touched experts only.
+  // As in torch.optim: decoupled for adamw, added to the gradient (L2) for the others. Acts on
+  // touched experts only.
   double weight_decay = 0;
+
+  // Throws InvalidOptions for a value out of range, momentum without sgd, nesterov without
+  // momentum.
+  void validate() const;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
-    visitor("algorithm", self.algorithm, "update rule of the experts");
+    visitor("algorithm", self.algorithm,
+            "update rule of the experts: sgd, adam, adamw (decoupled weight decay) or "
+            "rowwise_adagrad (one sum for each of u, v and w)");
     visitor("lr", self.lr, "learning rate of the experts", Range{0, 1e3});
+    visitor("momentum", self.momentum, "sgd's momentum (heavy ball); 0 = none and no state",
+            Range{0, 0.999999});
+    visitor("nesterov", self.nesterov, "Nesterov's form of the momentum");
     visitor("beta1", self.beta1, "Adam's decay of the first moment", Range{0, 0.999999});
     visitor("beta2", self.beta2, "Adam's decay of the second moment", Range{0, 0.999999999});
-    visitor("eps", self.eps, "Adam's epsilon", Range{1e-30, 1});
-    visitor("weight_decay", self.weight_decay, "weight decay of touched experts", Range{0, 1});
+    visitor("eps", self.eps, "epsilon of Adam and Adagrad", Range{1e-30, 1});
+    visitor("weight_decay", self.weight_decay,
+            "weight decay of touched experts: decoupled for adamw, else added to the gradient (L2)",
+            Range{0, 1});
   }
 };
 
-// Sparse SGD and Adam. Touched means retrieved, also with a zero gradient; an expert that was not
-// retrieved keeps weights, moments and step count. Moments and the step count (uint32) live in the
-// pool's state pages, so they are paged and committed with it and dropped when their generation
-// freezes; with them the fp32 master of bf16 weights, which steps change and which is then rounded
-// to the nearest bf16 (ties to even). An Adam step of expert e uses e's own step count for the bias
-// correction.
+class PagePin;
+
+// Touched means retrieved, also with a zero gradient; an expert that was not retrieved keeps
+// weights, state and step count. State and the step count (uint32) live in fp32 in the pool's state
+// pages, so they are paged and committed with it and dropped when their generation freezes; with
+// them the fp32 master of bf16 weights, which steps change and which is then rounded to the nearest
+// bf16 (ties to even). Each expert has its own step count: an Adam step of expert e uses e's for
+// the bias correction. The bits depend on neither the thread count, nor the page size, nor the
+// budget.
 class SparseOptimizer {
  public:
-  // Throws InvalidOptions, also when the pool holds another algorithm's state.
+  // Throws InvalidOptions, also when the pool holds state of another size (adam and adamw have the
+  // same state; no other two rules have).
   SparseOptimizer(Pool& pool, const SparseOptimizerOptions& options);
+  ~SparseOptimizer();
+  SparseOptimizer(const SparseOptimizer&) = delete;
+  SparseOptimizer& operator=(const SparseOptimizer&) = delete;
 
   // Applies the gathered gradients and clears them. Gradients are summed per expert as the update
-  // goes, never materialised together. Cost: O(experts touched). May do I/O; when that fails some
-  // experts are updated and others not: go back to the last commit, do not repeat the step.
+  // goes, never materialised together. Cost: O(experts touched), each one's weights and state read
+  // and written once. May do I/O; when that fails some experts are updated and others not: go back
+  // to the last commit, do not repeat the step.
   void step();
   // Applies gradients that the caller read with Pool::compact_gradient() and perhaps changed; the
   // same bits as step() when it did not. Clears the gathered ones. Throws Error for experts that
@@ -58,11 +86,13 @@ class SparseOptimizer {
   std::uint64_t experts_updated() const { return experts_updated_; }
 
  private:
-  void update(std::int64_t id, const float* gradient);
+  kernels::UpdateArgs update_args() const;
+  void update(kernels::UpdateArgs& args);
 
   Pool& pool_;
   SparseOptimizerOptions options_;
   std::uint64_t experts_updated_ = 0;
+  std::unique_ptr<PagePin> pin_;  // kept: reused, it allocates nothing
 };
 
 }  // namespace perennial

@@ -1,33 +1,69 @@
 // SPDX-License-Identifier: Apache-2.0
-// Update rules of the sparse optimizer, one expert at a time. Thread-safe for different experts;
-// the bits do not depend on the instruction set.
+// Update rules of the sparse optimizer over paged experts. Symbols: U experts of a step.
+// Formulas and names are those of torch.optim where it has the rule. Everything is elementwise in
+// fp32 by fused multiply-adds and exactly rounded operations, so the bits depend on neither the
+// threads, nor the page size, nor the instruction set.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
+
+#include "perennial/kernels/expert_id.h"
+#include "perennial/kernels/experts.h"
 
 namespace perennial::kernels {
 
-struct SgdRule {
-  double lr = 0.01;
-  double weight_decay = 0;  // added to the gradient, times the weight
+// g is an expert's gradient, w its weights, t how often it has been updated, this time included.
+enum class UpdateAlgorithm : std::uint8_t {
+  // g += weight_decay w; w -= lr g. With momentum (Polyak's heavy ball, as torch.optim.SGD):
+  // b = momentum b + g; w -= lr b, or with nesterov w -= lr (g + momentum b).
+  sgd,
+  // Kingma & Ba 2015, algorithm 1, weight decay added to the gradient (L2): g += weight_decay w.
+  adam,
+  // Loshchilov & Hutter 2019: Adam with decoupled decay, w *= 1 - lr weight_decay.
+  adamw,
+  // Adagrad with one sum for each row of an embedding table (FBGEMM's EXACT_ROWWISE_ADAGRAD, DLRM's
+  // RWSAdagrad). Here u, v and w of an expert are such rows, of D floats:
+  // g += weight_decay w; s += mean over D of g^2; w -= lr / (sqrt(s) + eps) g.
+  rowwise_adagrad,
 };
 
-// w -= lr (g + weight_decay w), by two fused multiply-adds; lr and weight_decay are rounded to
-// fp32.
-void sgd_update(const SgdRule& rule, std::int64_t n, const float* gradient, float* weights);
-
-struct AdamRule {
+struct UpdateRule {
+  UpdateAlgorithm algorithm = UpdateAlgorithm::adam;
   double lr = 1e-3;
-  double beta1 = 0.9;
+  double momentum = 0;    // sgd
+  bool nesterov = false;  // sgd with momentum
+  double beta1 = 0.9;     // adam, adamw
   double beta2 = 0.999;
-  double eps = 1e-8;
-  double weight_decay = 0;  // decoupled (AdamW, Loshchilov & Hutter 2019)
+  double eps = 1e-8;  // adam, adamw, rowwise_adagrad
+  double weight_decay = 0;
 };
 
-// One step of Adam (Kingma & Ba 2015, algorithm 1, bias-corrected) on one expert that has been
-// updated step - 1 times before: m, v: (n), in and out. Fused multiply-adds and exactly rounded
-// operations in fp32, bias corrections in double. step >= 1.
-void adam_update(const AdamRule& rule, std::uint32_t step, std::int64_t n, const float* gradient,
-                 float* weights, float* m, float* v);
+// Floats of state an expert has: what the rule keeps of the expert's size (b; m, then v; nothing
+// for rowwise_adagrad), each (stride), then 16 floats whose first is t (uint32) and whose next
+// three are the sums of u, v and w, then the fp32 master of bf16 weights (stride): what the rule
+// changes, and the record then rounds (ties to even); the promoted weight before the first update.
+// 0 for sgd without momentum on fp32 weights.
+std::int64_t update_state_floats(const UpdateRule& rule, const ExpertLayout& layout);
+
+// The experts of a step with their gradients: rows that the caller has, or the uses whose sums they
+// are (see expert_gradient); the same bits for the same gradients.
+struct UpdateArgs {
+  UpdateRule rule;
+  ExpertLayout layout;
+  FrameTable weights, state;             // must hold the experts worked on; no state: not read
+  std::span<const std::int64_t> ids;     // (U), each expert once; ascending is fastest
+  const float* rows = nullptr;           // (U, used), or null: then
+  std::span<const std::size_t> offsets;  // (U + 1), into uses
+  std::span<const Use> uses;             // by expert
+  std::span<const Contribution> contributions;
+};
+
+// Updates experts [begin, end) of ids: weights, state and t, which stays at its largest value.
+// Thread-safe for disjoint ranges. `scratch`: (stride), overwritten.
+// Cost: reads and writes each expert's weights and state once; the lines of the next expert are on
+// their way to the cache while this one is computed.
+void update_experts(const UpdateArgs& args, std::int64_t begin, std::int64_t end, float* scratch);
 
 }  // namespace perennial::kernels
