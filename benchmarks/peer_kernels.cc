@@ -61,7 +61,7 @@ void Stages::project() {
 void Stages::retrieve() {
   const at::NoGradGuard no_grad;
   const Router& router = router_of(ours_);
-  (void)retrieve_experts(router, next().query, router.row_keys(), router.col_keys());
+  (void)retrieve_experts(router, next().query);
 }
 
 kernels::ExpertArgs Stages::args(Batch& batch) const {
