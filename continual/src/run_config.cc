@@ -19,6 +19,13 @@ EnumNames<StrategyKind> enum_names(StrategyKind) {
 EnumNames<OptimizerKind> enum_names(OptimizerKind) {
   return {{OptimizerKind::adam, "adam"}, {OptimizerKind::sgd, "sgd"}};
 }
+EnumNames<ExpertOptimizer> enum_names(ExpertOptimizer) {
+  return {{ExpertOptimizer::same, "same"},
+          {ExpertOptimizer::sgd, "sgd"},
+          {ExpertOptimizer::adam, "adam"},
+          {ExpertOptimizer::adamw, "adamw"},
+          {ExpertOptimizer::rowwise_adagrad, "rowwise_adagrad"}};
+}
 EnumNames<GateChoice> enum_names(GateChoice) {
   return {{GateChoice::automatic, "automatic"},
           {GateChoice::oracle, "oracle"},
@@ -39,6 +46,32 @@ std::string_view describe(StrategyKind kind) {
              "--model peer";
   }
   return "";
+}
+
+SparseOptimizerOptions TrainOptions::experts() const {
+  SparseOptimizerOptions options;
+  switch (expert_optimizer) {
+    case ExpertOptimizer::same:
+      options.algorithm =
+          optimizer == OptimizerKind::adam ? SparseAlgorithm::adam : SparseAlgorithm::sgd;
+      break;
+    case ExpertOptimizer::sgd:
+      options.algorithm = SparseAlgorithm::sgd;
+      break;
+    case ExpertOptimizer::adam:
+      options.algorithm = SparseAlgorithm::adam;
+      break;
+    case ExpertOptimizer::adamw:
+      options.algorithm = SparseAlgorithm::adamw;
+      break;
+    case ExpertOptimizer::rowwise_adagrad:
+      options.algorithm = SparseAlgorithm::rowwise_adagrad;
+      break;
+  }
+  options.lr = expert_lr > 0 ? expert_lr : lr;
+  options.momentum = expert_momentum;
+  options.weight_decay = expert_weight_decay;
+  return options;
 }
 
 GateKind RunConfig::gate() const {
@@ -83,6 +116,7 @@ void RunConfig::validate() const {
     PeerOptions options = model.peer;
     options.d_in = options.d_out = model.width > 0 ? model.width : 1;
     options.validate();
+    train.experts().validate();
     if (options.query_norm == QueryNorm::batch && train.batch < 2) {
       throw InvalidOptions("batch is 1; query_norm batch needs at least 2 examples a step");
     }

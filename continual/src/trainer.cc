@@ -28,14 +28,6 @@ namespace {
 // Steps between two "step" events.
 constexpr std::int64_t kStepEvents = 50;
 
-SparseOptimizerOptions sparse_options(const TrainOptions& train) {
-  SparseOptimizerOptions options;
-  options.algorithm =
-      train.optimizer == OptimizerKind::adam ? SparseAlgorithm::adam : SparseAlgorithm::sgd;
-  options.lr = train.expert_lr > 0 ? train.expert_lr : train.lr;
-  return options;
-}
-
 }  // namespace
 
 json::object RunResult::to_json() const {
@@ -94,7 +86,7 @@ struct Trainer::Impl {
       model = make_model(config, stream.features(), stream.classes(), store, settings.budget_bytes);
     }
     if (model->peer() != nullptr) {
-      sparse.emplace(model->peer()->pool(), sparse_options(config.train));
+      sparse.emplace(model->peer()->pool(), config.train.experts());
       model->peer()->require_budget();
     }
     for (std::int64_t e = 0; e < training.experiences(); ++e) {

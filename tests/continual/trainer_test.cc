@@ -96,6 +96,18 @@ INSTANTIATE_TEST_SUITE_P(
                c.train.optimizer = OptimizerKind::sgd;
                c.train.lr = 0.5;
              }},
+        Case{"grow_freeze_expert_momentum",
+             [](RunConfig& c) {
+               c.train.expert_optimizer = ExpertOptimizer::sgd;
+               c.train.expert_lr = 0.1;
+               c.train.expert_momentum = 0.9;
+             }},
+        Case{"grow_freeze_expert_adagrad",
+             [](RunConfig& c) {
+               c.train.expert_optimizer = ExpertOptimizer::rowwise_adagrad;
+               c.train.expert_lr = 0.05;
+               c.train.expert_weight_decay = 0.001;
+             }},
         Case{"naive_peer", [](RunConfig& c) { c.train.strategy = StrategyKind::naive; }},
         Case{"naive_mlp",
              [](RunConfig& c) {
@@ -230,6 +242,7 @@ TEST(RunConfig, RefusesCombinationsThatCannotWork) {
   EXPECT_NO_THROW(small_config(kPlain).validate());
   refused([](RunConfig& c) { c.model.model = ModelKind::mlp; }, "pool");
   refused([](RunConfig& c) { c.model.width = 8; }, "width");
+  refused([](RunConfig& c) { c.train.expert_momentum = 0.9; }, "only sgd has momentum");
   refused(
       [](RunConfig& c) {
         c.train.strategy = StrategyKind::naive;

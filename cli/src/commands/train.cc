@@ -49,7 +49,9 @@ struct TrainCommand {
     if (config.model.model == continual::ModelKind::peer) {
       refuse({"hidden", "depth"}, "--model mlp; the model is peer");
     } else {
-      std::vector<std::string> names = {"width", "expert_lr", "budget"};
+      std::vector<std::string> names = {
+          "width",           "expert_lr",           "expert_optimizer",
+          "expert_momentum", "expert_weight_decay", "budget"};
       PeerOptions options;
       auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
         // The seed is that of either model's initial values; the widths are no flags.

@@ -11,6 +11,7 @@
 #include "perennial/core/gate.h"
 #include "perennial/core/options.h"
 #include "perennial/core/peer.h"
+#include "perennial/core/sparse_optimizer.h"
 
 namespace perennial::continual {
 
@@ -50,6 +51,10 @@ std::string_view describe(StrategyKind kind);
 enum class OptimizerKind : std::uint8_t { adam, sgd };
 EnumNames<OptimizerKind> enum_names(OptimizerKind);
 
+// Update rule of the experts: that of the dense parameters, or one of SparseAlgorithm.
+enum class ExpertOptimizer : std::uint8_t { same, sgd, adam, adamw, rowwise_adagrad };
+EnumNames<ExpertOptimizer> enum_names(ExpertOptimizer);
+
 enum class GateChoice : std::uint8_t { automatic, oracle, none, analytic };
 EnumNames<GateChoice> enum_names(GateChoice);
 
@@ -60,19 +65,37 @@ struct TrainOptions {
   OptimizerKind optimizer = OptimizerKind::adam;
   double lr = 1e-3;
   double expert_lr = 0;
+  ExpertOptimizer expert_optimizer = ExpertOptimizer::same;
+  double expert_momentum = 0;
+  double expert_weight_decay = 0;
   GateChoice gate = GateChoice::automatic;
   AnalyticGateOptions gate_options;
   std::int64_t train_seed = 1;
   std::int64_t commit_every = 200;
+
+  // What the experts' optimizer gets.
+  SparseOptimizerOptions experts() const;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
     visitor("strategy", self.strategy, "naive, joint or grow_freeze");
     visitor("epochs", self.epochs, "passes over each experience", Range{1, 100000});
     visitor("batch", self.batch, "examples a step", Range{1, 1048576});
-    visitor("optimizer", self.optimizer, "update rule of dense parameters and experts");
+    visitor(
+        "optimizer", self.optimizer,
+        "update rule of dense parameters, and of experts unless expert_optimizer says otherwise");
     visitor("lr", self.lr, "learning rate", Range{0, 1e3});
     visitor("expert_lr", self.expert_lr, "learning rate of the experts; 0 = lr", Range{0, 1e3});
+    visitor(
+        "expert_optimizer", self.expert_optimizer,
+        "update rule of the experts: same = optimizer; sgd, adam, adamw (decoupled weight decay) "
+        "or rowwise_adagrad (one sum for each of u, v and w)");
+    visitor("expert_momentum", self.expert_momentum,
+            "momentum of the experts (heavy ball); needs sgd for them", Range{0, 0.999999});
+    visitor("expert_weight_decay", self.expert_weight_decay,
+            "weight decay of experts that were retrieved: decoupled for adamw, else added to the "
+            "gradient (L2)",
+            Range{0, 1});
     visitor("gate", self.gate,
             "who picks the generation at test; automatic: analytic for grow_freeze with isolated "
             "routing, else none");
