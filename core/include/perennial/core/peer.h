@@ -108,7 +108,8 @@ class Router;
 // updated by a SparseOptimizer. Single-threaded from outside. CPU, float32 (the experts' weights
 // may be bf16).
 //
-// Symbols: B tokens, H heads, K top-k. A token costs O(H (rows + cols) d_key + H K (d_in + d_out)).
+// Symbols: B tokens, H heads, K top-k, r neurons an expert. A token costs
+// O(H (rows + cols) d_key + H K r (d_in + d_out)).
 // In evaluation mode, and in training unless the norm is batch norm or there is dropout, what is
 // computed for a token does not depend on the batch around it, the thread count, the page layout or
 // the memory budget.
