@@ -70,7 +70,7 @@ TEST(Bf16, TrainsOnAnFp32Master) {
   for (const auto& [algorithm, name] : enum_names(SparseAlgorithm{})) {
     for (const double momentum : {0.0, 0.9}) {
       if (momentum > 0 && algorithm != SparseAlgorithm::sgd) continue;
-      SCOPED_TRACE(testing::Message() << name << ", momentum " << momentum);
+      SCOPED_TRACE(::testing::Message() << name << ", momentum " << momentum);
       const auto store = storage::make_memory_store();
       auto peer = std::make_shared<PeerImpl>(bf16_options(), store.get(), 0);
       peer->grow();
