@@ -3,11 +3,13 @@
 // same layer by hand with eager LibTorch, beside dense layers, and beside what memory and matrix
 // products give at best? Cannot show: paging (see bench_paging), layers around this one, quality.
 //
-//   bench_peer [--json FILE] [--smoke] [--only PART] [--threads N] [--peers FILE]
+//   bench_peer [--json FILE] [--smoke] [--only PART] [--threads N] [--clock CLOCK] [--peers FILE]
 //
 // PART: ceilings, experts, forward, training, parts, dense, axes or peers (with --peers FILE only:
 // the figures of benchmarks/peers/peers.py); several with commas between. Without it all of them:
-// about six minutes and 14 GB of memory. N: threads of both sides, one a core by default.
+// about six minutes and 14 GB of memory. N: threads of both sides, one a core by default. CLOCK:
+// wall, or cpu, the time that the process was running, for one thread on a machine that others use
+// too.
 #include "bench_peer.h"
 
 #include <ATen/Context.h>
@@ -47,20 +49,24 @@ double kilobytes_of(const char* path, const std::string& key) {
   fail(std::string(path) + " has no " + key);
 }
 
-double seconds_a_call(const std::function<void()>& call, bool once) {
-  const double start = now();
+double seconds_a_call(const PeerRun& run, const std::function<void()>& call) {
+  const auto clock = run.cpu_clock ? cpu_seconds : now;
+  const double start = clock();
   double calls = 0;
   do {
     call();
     ++calls;
-  } while (!once && now() - start < kLeastSeconds);
-  return (now() - start) / calls;
+  } while (!run.smoke && clock() - start < kLeastSeconds);
+  return (clock() - start) / calls;
 }
 
 }  // namespace
 
-PeerRun::PeerRun(bool smoke_run, int thread_count, std::string peers_file)
-    : smoke(smoke_run), threads(thread_count), peers(std::move(peers_file)) {}
+PeerRun::PeerRun(bool smoke_run, int thread_count, bool by_cpu_clock, std::string peers_file)
+    : smoke(smoke_run),
+      threads(thread_count),
+      cpu_clock(by_cpu_clock),
+      peers(std::move(peers_file)) {}
 PeerRun::~PeerRun() = default;
 
 PeerSizes PeerRun::sizes(std::int64_t side, std::int64_t width) const {
@@ -98,7 +104,7 @@ std::vector<std::vector<double>> time_sides(const PeerRun& run, std::size_t repe
                                             const std::vector<std::function<void()>>& sides) {
   Sides timed;
   for (const auto& side : sides) {
-    timed.emplace_back([&run, &side] { return seconds_a_call(side, run.smoke); });
+    timed.emplace_back([&run, &side] { return seconds_a_call(run, side); });
     side();
   }
   return interleave(repetitions, timed);
@@ -202,15 +208,21 @@ int run_peer(const Arguments& arguments) {
   const bool any =
       std::ranges::any_of(kParts, [&](const Part& part) { return wanted(only, part.name); });
   const int count = threads.empty() ? at::get_num_threads() : std::atoi(threads.c_str());
-  if (!any || count < 1) {
-    std::fprintf(stderr, "bench_peer: --only names no part, or --threads is below 1\n");
+  const std::string clock = flag(arguments, "--clock");
+  const bool by_cpu = clock == "cpu";
+  if (!any || count < 1 || (!clock.empty() && clock != "wall" && !by_cpu) ||
+      (by_cpu && count != 1)) {
+    std::fprintf(stderr,
+                 "bench_peer: --only names no part, --threads is below 1, --clock is neither wall "
+                 "nor cpu, or it is cpu without --threads 1\n");
     return 2;
   }
   at::set_num_threads(count);
   at::manual_seed(1);
-  PeerRun run(arguments.smoke, count, flag(arguments, "--peers"));
+  PeerRun run(arguments.smoke, count, by_cpu, flag(arguments, "--peers"));
   boost::json::object machine = describe_machine(".");
   machine["threads"] = count;
+  machine["clock"] = by_cpu ? "cpu" : "wall";
   for (const Part& part : kParts) {
     if (!wanted(only, part.name)) continue;
     const double start = now();
@@ -229,6 +241,7 @@ int main(int argc, char** argv) {
   const auto arguments = perennial::bench::parse_arguments(argc, argv,
                                                            {{.name = "--only", .value = "PART"},
                                                             {.name = "--threads", .value = "N"},
+                                                            {.name = "--clock", .value = "CLOCK"},
                                                             {.name = "--peers", .value = "FILE"}});
   try {
     return perennial::bench::run_peer(arguments);

@@ -36,11 +36,12 @@ struct PeerSizes {
 
 class PeerRun {
  public:
-  PeerRun(bool smoke, int threads, std::string peers);
+  PeerRun(bool smoke, int threads, bool cpu_clock, std::string peers);
   ~PeerRun();
 
   const bool smoke;
   const int threads;        // of both sides
+  const bool cpu_clock;     // time is the process's own; with one thread only
   const std::string peers;  // file of the Python packages' figures, or empty
   std::vector<Row> rows;
   std::vector<std::string> notes;  // what was left out, and why; printed after the table

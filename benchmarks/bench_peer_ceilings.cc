@@ -131,9 +131,11 @@ void bench_ceilings(PeerRun& run) {
   };
   const auto add = [&](const std::string& what, const std::function<void()>& call, double work,
                        const char* unit) {
-    const auto seconds = time_sides(run, run.repetitions(5), {with(2, call), with(1, call)});
-    run.rows.push_back(
-        rate_row("ceiling: " + what + ", 2 threads; beside 1", unit, work, seconds[0], seconds[1]));
+    const auto seconds =
+        time_sides(run, run.repetitions(5), {with(run.threads, call), with(1, call)});
+    const std::string name =
+        "ceiling: " + what + ", " + count_of(run.threads, "thread") + "; beside 1";
+    run.rows.push_back(rate_row(name, unit, work, seconds[0], seconds[1]));
   };
   const double bytes = static_cast<double>(rows * RowMemory::kRowBytes) * 1e-9;
   add(

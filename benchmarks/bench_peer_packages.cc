@@ -50,8 +50,9 @@ void bench_packages(PeerRun& run) {
   std::ifstream file(run.peers);
   const std::string text((std::istreambuf_iterator<char>(file)), {});
   const json::object figures = json::parse(text).as_object();
-  if (json::value_to<int>(figures.at("threads")) != run.threads) {
-    fail(run.peers + " was taken with another number of threads");
+  if (json::value_to<int>(figures.at("threads")) != run.threads ||
+      (figures.at("clock") == "cpu") != run.cpu_clock) {
+    fail(run.peers + " was taken with another number of threads or by another clock");
   }
   if (!run.ours().trains()) run.ours().attach_optimizer();
   for (const json::value& row : figures.at("rows").as_array()) {

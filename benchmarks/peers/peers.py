@@ -24,28 +24,29 @@ from PEER_pytorch import PEER  # noqa: E402
 from product_key_memory import PKM  # noqa: E402
 
 
-def seconds_of(call, repetitions):
+def seconds_of(call, args):
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
     call()
     seconds = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
+    for _ in range(args.repetitions):
+        start = clock()
         call()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return seconds
 
 
 def measure(layer, name, sizes, args):
     rows = []
 
-    def add(what, tokens, call, repetitions):
-        seconds = seconds_of(call, repetitions)
+    def add(what, tokens, call):
+        seconds = seconds_of(call, args)
         rows.append({"package": name, "what": what, "tokens": tokens, "seconds": seconds})
         print(f"peers: {name}, {what}, {tokens} tokens: {min(seconds):.4f} s", file=sys.stderr)
 
     batches = {t: torch.randn(1, t, args.width) for t in sizes}
     for tokens, x in batches.items():
         with torch.no_grad():
-            add("forward", tokens, lambda: layer(x), args.repetitions)
+            add("forward", tokens, lambda: layer(x))
 
     def backward(x):
         layer.zero_grad(set_to_none=True)
@@ -53,7 +54,7 @@ def measure(layer, name, sizes, args):
         layer(x).backward(torch.ones_like(x))
 
     for tokens, x in batches.items():
-        add("forward + backward", tokens, lambda: backward(x), args.repetitions)
+        add("forward + backward", tokens, lambda: backward(x))
     layer.zero_grad(set_to_none=True)
     optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3, fused=True)
 
@@ -62,7 +63,7 @@ def measure(layer, name, sizes, args):
         optimizer.step()
 
     for tokens, x in batches.items():
-        add("forward + backward + fused Adam", tokens, lambda: step(x), args.repetitions)
+        add("forward + backward + fused Adam", tokens, lambda: step(x))
     return rows
 
 
@@ -70,6 +71,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--smoke", action="store_true", help="small sizes, an instant")
     args = parser.parse_args()
     args.width = 256
@@ -90,7 +92,8 @@ def main():
         layer = make()
         rows += measure(layer, name, sizes, args)
         del layer
-    json.dump({"torch": torch.__version__, "threads": args.threads, "rows": rows}, sys.stdout)
+    json.dump({"torch": torch.__version__, "threads": args.threads, "clock": args.clock,
+               "rows": rows}, sys.stdout)
 
 
 if __name__ == "__main__":
