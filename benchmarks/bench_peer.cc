@@ -6,8 +6,8 @@
 //   bench_peer [--json FILE] [--smoke] [--only PART] [--threads N] [--clock CLOCK] [--peers FILE]
 //
 // PART: ceilings, experts, forward, training, parts, dense, axes or peers (with --peers FILE only:
-// the figures of benchmarks/peers/peers.py); several with commas between. Without it all of them:
-// about six minutes and 14 GB of memory. N: threads of both sides, one a core by default. CLOCK:
+// the figures of benchmarks/peers/peers.py); several with commas between. Without it all of them, in
+// up to 14 GB of memory. N: threads of both sides, one a core by default. CLOCK:
 // wall, or cpu, the time that the process was running, for one thread on a machine that others use
 // too.
 #include "bench_peer.h"
