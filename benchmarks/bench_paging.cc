@@ -270,7 +270,7 @@ class Paging {
     storage::CommitRequest request;
     request.retention = storage::Retention{.keep_last = 1};
     pool.add_to_commit(request);
-    std::vector<float> weights(pool.page_floats());
+    std::vector<float> weights(pool.payload_bytes() / sizeof(float));
     std::mt19937 random(1);
     std::normal_distribution<float> normal(0, 0.05F);
     for (float& weight : weights) weight = normal(random);
