@@ -2,6 +2,8 @@
 // The PEER module: shapes, determinism, folding at freeze, odd inputs and the messages about them.
 #include "perennial/core/peer.h"
 
+#include <torch/optim/sgd.h>
+
 #include <boost/json/serialize.hpp>
 
 #include "core/core_testing.h"
@@ -56,6 +58,27 @@ TEST(Peer, RetrievesByTheKeysAsTheyAreNow) {
   const PeerImpl::Retrieval found = peer.retrieve(x, 0), expected = fresh.retrieve(x, 0);
   EXPECT_TRUE(at::equal(found.ids, expected.ids));
   EXPECT_TRUE(same_bits(found.scores, expected.scores));
+}
+
+// torch's SGD writes without counting a version.
+TEST(Peer, RetrievesByTheKeysThatAnOptimizerLeft) {
+  PeerImpl peer(with(QueryNorm::none));
+  const at::Tensor x = inputs(1, 32);
+  torch::optim::SGD sgd(peer.parameters(), torch::optim::SGDOptions(50.0));
+  peer.forward(x).square().sum().backward();
+  const at::Tensor before = peer.retrieve(x, 0).scores;  // packs, with the step still to come
+  sgd.step();
+  const at::Tensor stepped = peer.retrieve(x, 0).scores;
+  EXPECT_FALSE(at::equal(stepped, before));
+  sgd.zero_grad();
+  EXPECT_TRUE(same_bits(peer.retrieve(x, 0).scores, stepped));
+  PeerImpl fresh(with(QueryNorm::none));
+  {
+    const torch::NoGradGuard no_grad;
+    const auto learnt = peer.named_parameters();
+    for (auto& item : fresh.named_parameters()) item.value().copy_(learnt[item.key()]);
+  }
+  EXPECT_TRUE(same_bits(fresh.retrieve(x, 0).scores, stepped));
 }
 
 TEST(Peer, KeepsLeadingDimensions) {

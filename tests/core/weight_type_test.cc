@@ -75,7 +75,10 @@ TEST(Bf16, TrainsOnAnFp32Master) {
       auto peer = std::make_shared<PeerImpl>(bf16_options(), store.get(), 0);
       peer->grow();
       const SparseOptimizerOptions options{
-          .algorithm = algorithm, .lr = 1e-4, .momentum = momentum, .weight_decay = 0.01};
+          .algorithm = algorithm,
+          .lr = algorithm == SparseAlgorithm::rowwise_adagrad ? 1e-3 : 1e-4,
+          .momentum = momentum,
+          .weight_decay = 0.01};
       auto optimizer = std::make_unique<SparseOptimizer>(peer->pool(), options);
       const ExpertValues start = peer->pool().experts_at({5});
       const at::Tensor first = at::cat({start.u, start.v}, 1);

@@ -204,6 +204,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     });
     at::Tensor drow_keys, dcol_keys;
     if (ctx->needs_input_grad(4) || ctx->needs_input_grad(5)) {
+      call->router->gradient_passed();
       drow_keys = at::zeros_like(row_keys);
       dcol_keys = at::zeros_like(col_keys);
       const auto keys = [&](std::int64_t begin, std::int64_t end) {

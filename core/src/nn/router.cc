@@ -142,17 +142,24 @@ torch::Tensor Router::col_keys() const {
 kernels::SubKeys Router::packed_rows() const { return packed(row_panels_, row_key_blocks()); }
 kernels::SubKeys Router::packed_cols() const { return packed(col_panels_, col_blocks); }
 
+bool Router::up_to_date(const Panels& panels, const std::vector<torch::Tensor>& blocks) {
+  if (panels.trained || panels.blocks.size() != blocks.size()) return false;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    // Tensors made in inference mode count no versions.
+    if (!panels.blocks[i].is_same(blocks[i]) || blocks[i].is_inference() ||
+        panels.versions[i] != blocks[i]._version() ||
+        panels.addresses[i] != blocks[i].const_data_ptr()) {
+      return false;
+    }
+  }
+  return true;
+}
+
 kernels::SubKeys Router::packed(Panels& panels, const std::vector<torch::Tensor>& blocks) const {
   kernels::SubKeys side;
   for (const torch::Tensor& block : blocks) side.count += block.size(1);
   side.per_head = options_.sub_keys == SubKeys::per_head;
-  // Tensors made in inference mode count no versions: these are packed every time.
-  bool same = panels.blocks.size() == blocks.size();
-  for (std::size_t i = 0; i < blocks.size() && same; ++i) {
-    same = panels.blocks[i].is_same(blocks[i]) && !blocks[i].is_inference() &&
-           panels.versions[i] == blocks[i]._version();
-  }
-  if (!same) {
+  if (!up_to_date(panels, blocks)) {
     const torch::NoGradGuard no_grad;
     const torch::Tensor keys =
         (blocks.size() == 1 ? blocks.front() : at::cat(blocks, 1)).contiguous();
@@ -170,8 +177,12 @@ kernels::SubKeys Router::packed(Panels& panels, const std::vector<torch::Tensor>
     });
     panels.blocks = blocks;
     panels.versions.clear();
+    panels.addresses.clear();
+    panels.trained = false;
     for (const torch::Tensor& block : blocks) {
       panels.versions.push_back(block.is_inference() ? 0 : block._version());
+      panels.addresses.push_back(block.const_data_ptr());
+      panels.trained = panels.trained || block.grad().defined();  // a step may be to come
     }
   }
   side.panels = panels.values.const_data_ptr<float>();

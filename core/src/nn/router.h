@@ -42,11 +42,14 @@ class Router : public torch::nn::Module {
 
   torch::Tensor row_keys() const;  // (H or 1, n_row, d_key / 2)
   torch::Tensor col_keys() const;  // (H or 1, n_col, d_key / 2)
-  // The sub-keys as retrieval reads them; without `keys`. Valid until the keys change or the router
-  // is asked again. Their panels are kept, and packed again after a change that torch counts (any
-  // operation in place; not a write through a raw pointer).
+  // The sub-keys as retrieval reads them; without `keys`. Valid until the router is asked again.
+  // The panels are kept while nothing can have changed the keys, else packed again. torch counts
+  // operations in place as versions, but not what its own optimizers write (torch::optim::SGD does
+  // not): so keys that have a gradient, or have had one, count as changed.
   kernels::SubKeys packed_rows() const;
   kernels::SubKeys packed_cols() const;
+  // To be called when a backward gives the keys a gradient.
+  void gradient_passed() { row_panels_.trained = col_panels_.trained = true; }
 
   // Folds batch norm into query and bias and stops every gradient (isolated routing).
   void fold_and_freeze();
@@ -78,9 +81,12 @@ class Router : public torch::nn::Module {
     torch::Tensor values;  // (H or 1, panel_floats)
     std::vector<torch::Tensor> blocks;
     std::vector<std::uint32_t> versions;
+    std::vector<const void*> addresses;
+    bool trained = false;  // a gradient has passed since they were packed, or may be applied yet
   };
 
   torch::Tensor new_keys(std::uint32_t block, std::uint32_t part, std::int64_t n) const;
+  static bool up_to_date(const Panels& panels, const std::vector<torch::Tensor>& blocks);
   kernels::SubKeys packed(Panels& panels, const std::vector<torch::Tensor>& blocks) const;
   std::vector<torch::Tensor> row_key_blocks() const;
 
