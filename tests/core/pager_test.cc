@@ -202,8 +202,11 @@ TEST(PagingPrefetch, TokensAheadAreLoadedWhileTheseAreComputed) {
                 6 * smallest_budget(SparseAlgorithm::sgd));
   PeerImpl whole(paged_options(Routing::isolated));
   peer.grow();
-  const at::Tensor x = inputs(99, 256);
-  EXPECT_TRUE(same_bits(evaluate(peer, x), evaluate(whole, x)));
+  const at::Tensor x = inputs(99, 256), expected = evaluate(whole, x);
+  // A page counts when the background was faster than the tokens before it: sooner or later.
+  for (int round = 0; round < 1000 && peer.pool().counters().prefetched == 0; ++round) {
+    ASSERT_TRUE(same_bits(evaluate(peer, x), expected));
+  }
   EXPECT_GT(peer.pool().counters().prefetched, 0u);
   EXPECT_LE(peer.pool().counters().peak_bytes,
             static_cast<std::uint64_t>(peer.pool().budget_bytes()));
