@@ -1,11 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 // Forward and retrieval beside eager LibTorch, N = 1M, d = 256.
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/norm.h>
 
 #include "bench_peer.h"
 #include "peer_sides.h"
 
 namespace perennial::bench {
+namespace {
+
+// Experts in half the bytes. Their values are ours rounded, so the outputs agree to that.
+void bf16_row(PeerRun& run, OurSide& ours, EagerSide& eager, const Batches& batches) {
+  OurSide half(ours.sizes(), kernels::WeightType::bf16);
+  const at::Tensor& x = batches.all().front();
+  const at::Tensor exact = ours.forward(x);
+  const double error = ((half.forward(x) - exact).norm() / exact.norm()).item<double>();
+  if (error > 0.02)
+    fail(std::string("bf16 experts give outputs that are off by ").append(std::to_string(error)));
+  const auto seconds = time_sides(run, run.repetitions(7),
+                                  {[&half, x = batches.turn()] { half.forward(x()); },
+                                   [&eager, x = batches.turn()] { eager.forward(x()); }});
+  run.rows.push_back(rate_row("forward, 1,024 tokens, bf16 experts; beside eager in float32",
+                              "tokens/s", batches.tokens(), seconds[0], seconds[1], 5.0));
+}
+
+}  // namespace
 
 void bench_forward(PeerRun& run) {
   OurSide& ours = run.ours();
@@ -24,6 +43,7 @@ void bench_forward(PeerRun& run) {
   };
   forward("forward, 1,024 tokens", many, 4.0);
   forward("forward, 1 token", one, 3.0);
+  bf16_row(run, ours, eager, many);
 
   // The query projection and the two products over the whole batch; their top-k is not counted.
   const auto seconds =

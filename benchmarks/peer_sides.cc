@@ -54,8 +54,10 @@ PeerOptions peer_options(const PeerSizes& sizes) {
   return options;
 }
 
-OurSide::OurSide(const PeerSizes& sizes)
-    : sizes_(sizes), layer_(std::make_shared<PeerImpl>(peer_options(sizes))) {
+OurSide::OurSide(const PeerSizes& sizes, kernels::WeightType type) : sizes_(sizes) {
+  PeerOptions options = peer_options(sizes);
+  options.dtype = type;
+  layer_ = std::make_shared<PeerImpl>(options);
   pin_all();
 }
 

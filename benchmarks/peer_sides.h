@@ -18,14 +18,14 @@ namespace perennial::bench {
 // The learning rate of every optimizer here.
 inline constexpr double kLearningRate = 1e-3;
 
-// What the eager layer has too: sub-keys per head, softmax, GELU, no norm of the query. Experts in
-// another type would be another field here.
+// What the eager layer has too: sub-keys per head, softmax, GELU, no norm of the query.
 PeerOptions peer_options(const PeerSizes& sizes);
 
 // The layer of the library. All its experts are in frames before anything is timed.
 class OurSide {
  public:
-  explicit OurSide(const PeerSizes& sizes);
+  // The same values whatever the type of the experts, but for their rounding.
+  explicit OurSide(const PeerSizes& sizes, kernels::WeightType type = kernels::WeightType::f32);
 
   const PeerSizes& sizes() const { return sizes_; }
   PeerImpl& layer() { return *layer_; }

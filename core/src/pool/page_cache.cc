@@ -279,6 +279,16 @@ bool PageCache::any_written(std::uint32_t region) const {
   return regions_.at(region)->written.load() > 0;
 }
 
+bool PageCache::all_in_frames(std::span<const std::uint64_t> pages) {
+  for (const std::uint64_t page : pages) {
+    if (!in_frame(page_word::state(word(PageKey::of(page)).load(std::memory_order_acquire)))) {
+      return false;
+    }
+  }
+  count_.hits += pages.size();
+  return true;
+}
+
 float* const* PageCache::frames(PageKind kind, std::uint32_t region) const {
   const Lock lock(mutex_);
   return regions_.at(region)->frames[kind_index(kind)].data();

@@ -171,6 +171,9 @@ class PageCache {
   void end_epoch(bool success);
 
   PageState state(PageKey page) const;
+  // True if all pages are in frames; then they count as hits. For caches that evict nothing, whose
+  // pages stay there without pins until their region goes.
+  bool all_in_frames(std::span<const std::uint64_t> pages);
   bool written(PageKey page) const;              // changed, or in the store
   bool any_written(std::uint32_t region) const;  // of weights. O(1).
   // The bytes of a page that differs from the store's version; false: it does not.
