@@ -5,11 +5,10 @@
 //
 //   bench_peer [--json FILE] [--smoke] [--only PART] [--threads N] [--clock CLOCK] [--peers FILE]
 //
-// PART: ceilings, experts, forward, training, parts, dense, axes or peers (with --peers FILE only:
-// the figures of benchmarks/peers/peers.py); several with commas between. Without it all of them, in
-// up to 14 GB of memory. N: threads of both sides, one a core by default. CLOCK:
-// wall, or cpu, the time that the process was running, for one thread on a machine that others use
-// too.
+// PART: ceilings, experts, forward, training, parts, paged, dense, axes or peers (with --peers FILE
+// only: the figures of benchmarks/peers/peers.py); several with commas between. Without it all of
+// them, in up to 14 GB of memory. N: threads of both sides, one a core by default. CLOCK: wall, or
+// cpu, the time that the process was running, for one thread on a machine that others use too.
 #include "bench_peer.h"
 
 #include <ATen/Context.h>
@@ -185,12 +184,13 @@ struct Part {
   void (*measure)(PeerRun&);
 };
 // Those that need the layers of a million experts first, in the order of what they add to memory.
-constexpr std::array<Part, 8> kParts{{{"ceilings", bench_ceilings},
+constexpr std::array<Part, 9> kParts{{{"ceilings", bench_ceilings},
                                       {"experts", bench_experts},
                                       {"forward", bench_forward},
                                       {"training", bench_training},
                                       {"parts", bench_parts},
                                       {"peers", bench_packages},
+                                      {"paged", bench_paged},
                                       {"dense", bench_dense},
                                       {"axes", bench_axes}}};
 

@@ -140,6 +140,7 @@ void bench_training(PeerRun& run);  // bench_peer_training.cc: the judged traini
 void bench_parts(PeerRun& run);     // bench_peer_parts.cc: where the time goes
 void bench_dense(PeerRun& run);     // bench_peer_dense.cc: beside dense layers
 void bench_axes(PeerRun& run);      // bench_peer_axes.cc: N, tokens, width, usage
+void bench_paged(PeerRun& run);     // bench_peer_paged.cc: 16 million experts in a pool that pages
 void bench_packages(PeerRun& run);  // bench_peer_packages.cc: beside the Python packages
 
 }  // namespace perennial::bench

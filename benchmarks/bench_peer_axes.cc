@@ -71,7 +71,6 @@ void bench_axes(PeerRun& run) {
       measure(run, cell, ours, eager);
     }
   }
-  run.notes.emplace_back("N = 4096^2 needs a paged pool: not measured here");
 }
 
 }  // namespace perennial::bench

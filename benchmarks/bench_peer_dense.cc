@@ -22,8 +22,7 @@ class Dense {
     };
     in_ = leaf(width, hidden);
     out_ = leaf(hidden, width);
-    optimizer_ = std::make_unique<torch::optim::Adam>(std::vector{in_, out_},
-                                                      torch::optim::AdamOptions(kLearningRate));
+    optimizer_ = std::make_unique<FusedAdam>(std::vector{in_, out_});
   }
   at::Tensor run(const at::Tensor& x) const {
     return at::matmul(at::gelu(at::matmul(x, in_)), out_);
@@ -33,14 +32,15 @@ class Dense {
     (void)run(x);
   }
   void step(const at::Tensor& x, const at::Tensor& dy) {
-    optimizer_->zero_grad();
+    in_.mutable_grad().reset();
+    out_.mutable_grad().reset();
     run(x.detach().requires_grad_()).backward(dy);
     optimizer_->step();
   }
 
  private:
   at::Tensor in_, out_;
-  std::unique_ptr<torch::optim::Adam> optimizer_;
+  std::unique_ptr<FusedAdam> optimizer_;
 };
 
 void beside(PeerRun& run, OurSide& ours, const std::string& name, std::int64_t hidden) {

@@ -9,7 +9,7 @@ namespace perennial::bench {
 void bench_experts(PeerRun& run) {
   OurSide& ours = run.ours();
   const Batches batches(run, ours.sizes(), run.tokens(1024));
-  Stages stages(ours, batches);
+  Stages stages(ours.layer(), ours.sizes(), batches);
   const auto rate = [](std::vector<double> seconds, double bytes) {
     for (double& value : seconds) value = 1e-9 * bytes / value;
     return seconds;
@@ -43,7 +43,7 @@ void bench_experts(PeerRun& run) {
   // 16,384 experts of 2 KB stay in the last cache; a million do not.
   OurSide small(run.sizes(128, 256));
   const Batches small_batches(run, small.sizes(), run.tokens(1024));
-  Stages small_stages(small, small_batches);
+  Stages small_stages(small.layer(), small.sizes(), small_batches);
   const auto seconds =
       time_sides(run, run.repetitions(7),
                  {[&] { stages.experts_forward(); }, [&] { small_stages.experts_forward(); },

@@ -15,7 +15,7 @@ void bench_parts(PeerRun& run) {
   for (const std::int64_t wanted : {std::int64_t{1024}, std::int64_t{1}}) {
     const std::int64_t tokens = run.tokens(wanted);
     const Batches batches(run, ours.sizes(), tokens);
-    Stages stages(ours, batches);
+    Stages stages(ours.layer(), ours.sizes(), batches);
     const at::Tensor dy = at::ones_like(batches.all().front());
     const auto x = batches.turn();
     const std::vector<std::pair<const char*, std::function<void()>>> calls = {

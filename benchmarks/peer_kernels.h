@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bench_peer.h"
+#include "perennial/core/peer.h"
 #include "perennial/kernels/experts.h"
 
 namespace perennial::bench {
@@ -15,7 +16,7 @@ namespace perennial::bench {
 // The stages take the batches in turn.
 class Stages {
  public:
-  Stages(OurSide& ours, const Batches& batches);
+  Stages(PeerImpl& layer, const PeerSizes& sizes, const Batches& batches);
 
   void project();           // query network and norm
   void retrieve();          // scores and top-k, of the projected query
@@ -31,7 +32,8 @@ class Stages {
   Batch& next() { return batches_[turn_++ % batches_.size()]; }
   kernels::ExpertArgs args(Batch& batch) const;
 
-  OurSide& ours_;
+  PeerImpl& layer_;
+  PeerSizes sizes_;
   std::vector<Batch> batches_;
   std::size_t turn_ = 0;
 };

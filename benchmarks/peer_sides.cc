@@ -42,6 +42,23 @@ void require_share(const char* what, double share, double least) {
 
 }  // namespace
 
+FusedAdam::FusedAdam(std::vector<at::Tensor> tensors) : tensors_(std::move(tensors)) {
+  for (const at::Tensor& tensor : tensors_) {
+    m_.push_back(at::zeros_like(tensor.detach()));
+    v_.push_back(at::zeros_like(tensor.detach()));
+    steps_.push_back(at::zeros({}));
+  }
+}
+
+void FusedAdam::step() {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& tensor : tensors_) gradients.push_back(tensor.grad());
+  for (const at::Tensor& step : steps_) step.add_(1);
+  at::_fused_adam_(tensors_, gradients, m_, v_, {}, steps_, kLearningRate, 0.9, 0.999, 0, 1e-8,
+                   /*amsgrad=*/false, /*maximize=*/false);
+}
+
 PeerOptions peer_options(const PeerSizes& sizes) {
   PeerOptions options;
   options.d_in = options.d_out = sizes.width;
@@ -80,7 +97,7 @@ void OurSide::attach_optimizer() {
   pin_all();
   std::vector<at::Tensor> tensors;
   for (const auto& named : layer_->trainable()) tensors.push_back(named.second);
-  dense_ = std::make_unique<torch::optim::Adam>(tensors, torch::optim::AdamOptions(kLearningRate));
+  dense_ = std::make_unique<FusedAdam>(std::move(tensors));
 }
 
 at::Tensor OurSide::forward(const at::Tensor& x) {
@@ -138,8 +155,7 @@ void EagerSide::attach_optimizer() {
   const auto zeros = [](const at::Tensor& like) { return at::empty_like(like.detach()).zero_(); };
   u_moments_ = {zeros(u_), zeros(u_)};
   v_moments_ = {zeros(v_), zeros(v_)};
-  dense_ = std::make_unique<torch::optim::Adam>(std::vector{query_, row_keys_, col_keys_},
-                                                torch::optim::AdamOptions(kLearningRate));
+  dense_ = std::make_unique<FusedAdam>(std::vector{query_, row_keys_, col_keys_});
 }
 
 std::pair<at::Tensor, at::Tensor> EagerSide::scores(const at::Tensor& x) const {

@@ -3,11 +3,11 @@
 #pragma once
 
 #include <torch/nn/module.h>
-#include <torch/optim/adam.h>
 
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "bench_peer.h"
 #include "perennial/core/peer.h"
@@ -17,6 +17,16 @@ namespace perennial::bench {
 
 // The learning rate of every optimizer here.
 inline constexpr double kLearningRate = 1e-3;
+
+// torch's fused Adam over dense parameters, on both sides.
+class FusedAdam {
+ public:
+  explicit FusedAdam(std::vector<at::Tensor> tensors);
+  void step();
+
+ private:
+  std::vector<at::Tensor> tensors_, m_, v_, steps_;
+};
 
 // What the eager layer has too: sub-keys per head, softmax, GELU, no norm of the query.
 PeerOptions peer_options(const PeerSizes& sizes);
@@ -29,7 +39,7 @@ class OurSide {
 
   const PeerSizes& sizes() const { return sizes_; }
   PeerImpl& layer() { return *layer_; }
-  // Adam of the experts, with all moments in frames, and torch's of the router.
+  // Adam of the experts, with all moments in frames, and torch's fused one of the router.
   void attach_optimizer();
   bool trains() const { return sparse_.has_value(); }
 
@@ -48,7 +58,7 @@ class OurSide {
   PeerSizes sizes_;
   std::shared_ptr<PeerImpl> layer_;
   std::optional<SparseOptimizer> sparse_;
-  std::unique_ptr<torch::optim::Adam> dense_;
+  std::unique_ptr<FusedAdam> dense_;
 };
 
 // The usual way: two matmul over the batch, top-k of each side and of the K x K sums, gathered rows
@@ -83,7 +93,7 @@ class EagerSide {
   at::Tensor query_, row_keys_, col_keys_, u_, v_;
   Moments u_moments_, v_moments_;
   std::int64_t steps_ = 0;
-  std::unique_ptr<torch::optim::Adam> dense_;
+  std::unique_ptr<FusedAdam> dense_;
 };
 
 // Throw when the sides differ by more than rounding explains. Some tokens retrieve other experts:

@@ -2,11 +2,11 @@
 // Adam and SGD over named parameters.
 #include "dense_optimizer.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/full.h>
-#include <torch/optim/adam.h>
-#include <torch/optim/sgd.h>
-
-#include <algorithm>
+#include <ATen/ops/zeros_like.h>
 
 #include "perennial/core/dense_state.h"
 #include "perennial/core/error.h"
@@ -15,7 +15,7 @@ namespace perennial::continual {
 
 namespace {
 
-using torch::optim::AdamParamState;
+constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEps = 1e-8;
 
 std::string entry(const std::string& parameter, const char* what) {
   return "optimizer/" + parameter + "/" + what;
@@ -24,69 +24,65 @@ std::string entry(const std::string& parameter, const char* what) {
 }  // namespace
 
 DenseOptimizer::DenseOptimizer(const TrainOptions& options) : options_(options) {}
-DenseOptimizer::~DenseOptimizer() = default;
 
 void DenseOptimizer::set_parameters(Parameters parameters) {
   parameters_ = std::move(parameters);
-  std::unique_ptr<torch::optim::Optimizer> next;
-  std::vector<torch::Tensor> tensors;
-  for (const auto& [name, tensor] : parameters_) tensors.push_back(tensor);
-  if (options_.optimizer == OptimizerKind::adam) {
-    next = std::make_unique<torch::optim::Adam>(tensors, torch::optim::AdamOptions(options_.lr));
-  } else {
-    next = std::make_unique<torch::optim::SGD>(tensors, torch::optim::SGDOptions(options_.lr));
-  }
+  std::map<std::string, Moments> kept;
   for (const auto& [name, tensor] : parameters_) {
-    std::unique_ptr<torch::optim::OptimizerParamState> state;
-    if (const auto loaded = loaded_.find(name); loaded != loaded_.end()) {
-      if (loaded->second.m.sizes() != tensor.sizes() ||
-          loaded->second.v.sizes() != tensor.sizes()) {
-        throw DataError("the store's moments of '" + name + "' have another shape than it has");
-      }
-      auto moments = std::make_unique<AdamParamState>();
-      moments->exp_avg(loaded->second.m);
-      moments->exp_avg_sq(loaded->second.v);
-      moments->step(loaded->second.step);
-      state = std::move(moments);
-    } else if (optimizer_ != nullptr) {
-      const auto found = optimizer_->state().find(tensor.unsafeGetTensorImpl());
-      if (found != optimizer_->state().end()) state = std::move(found->second);
+    auto found = moments_.extract(name);
+    if (found.empty()) continue;
+    if (found.mapped().m.sizes() != tensor.sizes() || found.mapped().v.sizes() != tensor.sizes()) {
+      throw DataError("the moments of '" + name + "' have another shape than it has");
     }
-    if (state != nullptr) next->state()[tensor.unsafeGetTensorImpl()] = std::move(state);
+    kept.insert(std::move(found));
   }
-  loaded_.clear();
-  optimizer_ = std::move(next);
+  moments_ = std::move(kept);
 }
 
-void DenseOptimizer::zero_grad() { optimizer_->zero_grad(); }
-void DenseOptimizer::step() { optimizer_->step(); }
+void DenseOptimizer::zero_grad() {
+  for (auto& [name, tensor] : parameters_) tensor.mutable_grad().reset();
+}
 
-// The parameters that have moments, with them.
-std::vector<DenseOptimizer::Moments> DenseOptimizer::moments() const {
-  std::vector<Moments> all;
-  if (options_.optimizer != OptimizerKind::adam) return all;
+void DenseOptimizer::step() {
+  const at::NoGradGuard no_grad;
+  std::vector<torch::Tensor> tensors, gradients, m, v, steps;
   for (const auto& [name, tensor] : parameters_) {
-    const auto found = optimizer_->state().find(tensor.unsafeGetTensorImpl());
-    if (found == optimizer_->state().end()) continue;
-    const auto& state = static_cast<const AdamParamState&>(*found->second);
-    all.push_back({name, state.exp_avg(), state.exp_avg_sq(), state.step()});
+    if (!tensor.grad().defined()) continue;
+    tensors.push_back(tensor);
+    gradients.push_back(tensor.grad().contiguous());
+    if (options_.optimizer != OptimizerKind::adam) continue;
+    const auto [at, added] = moments_.try_emplace(name);
+    Moments& moments = at->second;
+    if (added) moments = {at::zeros_like(tensor), at::zeros_like(tensor), 0};
+    ++moments.step;
+    m.push_back(moments.m);
+    v.push_back(moments.v);
+    steps.push_back(at::full({}, static_cast<double>(moments.step), at::kFloat));
   }
-  return all;
+  if (tensors.empty()) return;
+  if (options_.optimizer == OptimizerKind::adam) {
+    at::_fused_adam_(tensors, gradients, m, v, {}, steps, options_.lr, kBeta1, kBeta2,
+                     /*weight_decay=*/0, kEps, /*amsgrad=*/false, /*maximize=*/false);
+  } else {
+    at::_fused_sgd_(tensors, gradients, {}, /*weight_decay=*/0, /*momentum=*/0, options_.lr,
+                    /*dampening=*/0, /*nesterov=*/false, /*maximize=*/false,
+                    /*is_first_step=*/false);
+  }
 }
 
 std::vector<std::string> DenseOptimizer::entries() const {
   std::vector<std::string> names;
-  for (const Moments& item : moments()) {
-    for (const char* what : {"m", "v", "step"}) names.push_back(entry(item.name, what));
+  for (const auto& [name, moments] : moments_) {
+    for (const char* what : {"m", "v", "step"}) names.push_back(entry(name, what));
   }
   return names;
 }
 
 void DenseOptimizer::add_to_commit(storage::CommitRequest& request) {
-  for (const Moments& item : moments()) {
-    request.dense[entry(item.name, "m")] = bytes_from(item.m);
-    request.dense[entry(item.name, "v")] = bytes_from(item.v);
-    request.dense[entry(item.name, "step")] = bytes_from(at::full({}, item.step, at::kLong));
+  for (const auto& [name, moments] : moments_) {
+    request.dense[entry(name, "m")] = bytes_from(moments.m);
+    request.dense[entry(name, "v")] = bytes_from(moments.v);
+    request.dense[entry(name, "step")] = bytes_from(at::full({}, moments.step, at::kLong));
   }
   for (const std::string& name : stored_) {
     if (!request.dense.contains(name)) request.removed_dense.push_back(name);
@@ -98,7 +94,7 @@ void DenseOptimizer::committed() { stored_ = offered_; }
 
 void DenseOptimizer::load(const storage::PageReader& store) {
   stored_.clear();
-  loaded_.clear();
+  moments_.clear();
   const std::string suffix = "/step";
   for (const std::string& entry_name : store.dense_names()) {
     if (!entry_name.starts_with("optimizer/")) continue;
@@ -109,7 +105,7 @@ void DenseOptimizer::load(const storage::PageReader& store) {
     const auto read = [&](const char* what) {
       return tensor_from(value_or_throw(store.read_dense(entry(name, what))), entry(name, what));
     };
-    loaded_[name] = {name, read("m"), read("v"), read("step").item<std::int64_t>()};
+    moments_[name] = {read("m"), read("v"), read("step").item<std::int64_t>()};
   }
 }
 

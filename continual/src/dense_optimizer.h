@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The optimizer of dense parameters: torch's, with state that is named, committed and survives
-// growth.
+// The optimizer of dense parameters: torch's fused kernels, with state that is named, committed and
+// survives growth.
 #pragma once
 
 #include <torch/types.h>
 
 #include <map>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,23 +13,20 @@
 #include "perennial/continual/run_config.h"
 #include "perennial/storage/page_store.h"
 
-namespace torch::optim {
-class Optimizer;
-}
-
 namespace perennial::continual {
 
+// SGD, or Adam (Kingma & Ba 2015) with betas 0.9 and 0.999 and eps 1e-8.
 class DenseOptimizer {
  public:
   using Parameters = std::vector<std::pair<std::string, torch::Tensor>>;
 
   explicit DenseOptimizer(const TrainOptions& options);
-  ~DenseOptimizer();
 
   // The parameters that train from now on. State of those that trained before is kept; of those
   // that are gone it is dropped.
   void set_parameters(Parameters parameters);
   void zero_grad();
+  // Updates those that have a gradient.
   void step();
 
   // Entries "optimizer/NAME/..." for the current parameters; entries of dropped ones are removed.
@@ -41,19 +37,16 @@ class DenseOptimizer {
 
  private:
   struct Moments {
-    std::string name;
     torch::Tensor m, v;
-    std::int64_t step;
+    std::int64_t step = 0;
   };
-  std::vector<Moments> moments() const;
   std::vector<std::string> entries() const;
 
   TrainOptions options_;
   Parameters parameters_;
-  std::unique_ptr<torch::optim::Optimizer> optimizer_;
-  std::map<std::string, Moments> loaded_;  // from the store, until their parameters are set
-  std::vector<std::string> stored_;        // entries the last commit holds
-  std::vector<std::string> offered_;       // those of the commit in flight
+  std::map<std::string, Moments> moments_;  // of parameters that were updated; Adam's only
+  std::vector<std::string> stored_;         // entries the last commit holds
+  std::vector<std::string> offered_;        // those of the commit in flight
 };
 
 }  // namespace perennial::continual

@@ -116,6 +116,13 @@ void RunConfig::validate() const {
     PeerOptions options = model.peer;
     options.d_in = options.d_out = model.width > 0 ? model.width : 1;
     options.validate();
+    if (train.expert_momentum > 0 && train.experts().algorithm != SparseAlgorithm::sgd) {
+      std::string message = "expert_momentum is " + std::to_string(train.expert_momentum);
+      message.append("; the experts' optimizer is ")
+          .append(enum_name(train.experts().algorithm))
+          .append(", and only sgd has momentum");
+      throw InvalidOptions(message);
+    }
     train.experts().validate();
     if (options.query_norm == QueryNorm::batch && train.batch < 2) {
       throw InvalidOptions("batch is 1; query_norm batch needs at least 2 examples a step");

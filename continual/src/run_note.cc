@@ -24,6 +24,7 @@ json::object counters_json(const PagerCounters& counters) {
           {"misses", counters.initialised + counters.read + counters.unspilled},
           {"initialised", counters.initialised},
           {"read", counters.read},
+          {"read_bytes", counters.read_bytes},
           {"unspilled", counters.unspilled},
           {"prefetched", counters.prefetched},
           {"prefetch_hits", counters.prefetch_hits},

@@ -82,6 +82,63 @@ TEST(PageCacheEpoch, TouchedExpertsSurviveSpilling) {
   t.cache.end_epoch(false);
 }
 
+// In a cache that evicts nothing, pages that are dirty already take a shorter way.
+TEST(PageCacheEpoch, WritesToDirtyPagesCountWithoutALimit) {
+  TestCache t(kUnlimited, 4, kQuiet);
+  const std::vector<std::uint64_t> both{weights_page(0), weights_page(1)};
+  for (const std::uint64_t page : both) t.write(page, 1, 0);
+  ASSERT_TRUE(t.commit().ok());
+  for (const std::uint64_t page : both) t.write(page, 2, 1);
+  const auto write_both = [&](std::uint32_t version) {
+    PinSet pin;
+    const std::vector<std::uint64_t> experts{1u << 2, 1u << 3};
+    ASSERT_EQ(*t.cache.pin(both, 1, PinUse::write, pin, experts), 2u);
+    for (const std::uint64_t page : both) t.put(page, version);
+  };
+  write_both(3);
+  CommitRequest request;
+  t.cache.begin_epoch(request);
+  ASSERT_EQ(request.pages.size(), 2u);
+  EXPECT_EQ(request.pages[0].changed, 0b0110u);
+  EXPECT_EQ(request.pages[1].changed, 0b1010u);
+  write_both(4);  // copies first: the commit has what was there
+  write_both(5);
+  ASSERT_TRUE(t.store.commit(request).ok());
+  t.cache.end_epoch(true);
+  for (const std::uint64_t page : both) {
+    EXPECT_EQ(t.store.content()[t.source.id(PageKey::of(page))], content_of(page, 3));
+    EXPECT_EQ(t.load(page), content_of(page, 5));
+  }
+  CommitRequest again;
+  t.cache.begin_epoch(again);
+  ASSERT_EQ(again.pages.size(), 2u);
+  EXPECT_EQ(again.pages[0].changed, 0b0100u);
+  t.cache.end_epoch(false);
+}
+
+// Whoever begins a commit waits for a writer that took the shorter way.
+TEST(PageCacheEpoch, WaitsForWritersWithoutPins) {
+  TestCache t(kUnlimited, 4, kQuiet);
+  const std::uint64_t a = weights_page(0);
+  t.write(a, 1);
+  std::atomic<bool> begun = false;
+  CommitRequest request;
+  PinSet pin;
+  ASSERT_EQ(*t.cache.pin({&a, 1}, 1, PinUse::write, pin), 1u);
+  std::thread other([&] {
+    t.cache.begin_epoch(request);
+    begun = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(begun);
+  t.put(a, 2);
+  pin.release();
+  other.join();
+  ASSERT_TRUE(t.store.commit(request).ok());
+  t.cache.end_epoch(true);
+  EXPECT_EQ(t.store.content()[t.source.id(PageKey::of(a))], content_of(a, 2));
+}
+
 TEST(PageCacheEpoch, WithoutAFreeFrameTheCopyGoesToTheSpillFile) {
   TestCache t(2, 4, kQuiet);
   const std::vector<std::uint64_t> both{weights_page(0), weights_page(1)};

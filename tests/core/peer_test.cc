@@ -81,6 +81,32 @@ TEST(Peer, RetrievesByTheKeysThatAnOptimizerLeft) {
   EXPECT_TRUE(same_bits(fresh.retrieve(x, 0).scores, stepped));
 }
 
+TEST(Peer, RetrievesByKeysThatWereWrittenBehindTorchsBack) {
+  PeerImpl peer(with(QueryNorm::none)), fresh(with(QueryNorm::none));
+  const at::Tensor x = inputs(1, 32);
+  (void)peer.retrieve(x, 0);
+  for (PeerImpl* layer : {&peer, &fresh}) {
+    for (auto& parameter : layer->parameters()) parameter.data().mul_(-2);
+  }
+  peer.keys_changed();
+  EXPECT_TRUE(same_bits(peer.retrieve(x, 0).scores, fresh.retrieve(x, 0).scores));
+}
+
+// A gradient that stayed would make every retrieval pack the keys again, and let an optimizer that
+// still has them move what is frozen.
+TEST(Freeze, LeavesNoGradient) {
+  for (const Routing routing : {Routing::isolated, Routing::shared}) {
+    PeerOptions options = small_options();
+    options.routing = routing;
+    PeerImpl peer(options);
+    peer.forward(inputs(1, 32)).square().sum().backward();
+    peer.freeze();
+    for (const auto& item : peer.named_parameters()) {
+      EXPECT_TRUE(item.value().requires_grad() || !item.value().grad().defined()) << item.key();
+    }
+  }
+}
+
 TEST(Peer, KeepsLeadingDimensions) {
   PeerImpl peer(with(QueryNorm::rms));
   const at::Tensor x = inputs(1, 24);
@@ -222,6 +248,32 @@ TEST(Determinism, ThreadCountChangesNoBit) {
         }
       }
     }
+  }
+}
+
+// Large enough that few tokens are cut: channels, heads, groups of neurons, lines of outputs.
+TEST(Determinism, FewTokensAreSharedOutToTheSameBits) {
+  PeerOptions options = small_options();
+  options.d_out = 200;
+  options.heads = 4;
+  options.top_k = 16;
+  options.d_key = 64;
+  options.rows = options.cols = 16;
+  for (const bool glu : {false, true}) {
+    options.glu = glu;
+    PeerImpl peer(options);
+    const at::Tensor x = inputs(1, 64);
+    const at::Tensor expected = evaluate(peer, x);
+    const int before = at::get_num_threads();
+    for (const int threads : {1, 2, 3, 5}) {
+      at::set_num_threads(threads);
+      for (const std::int64_t tokens : {1, 2, 3, 7}) {
+        EXPECT_TRUE(
+            same_bits(evaluate(peer, x.narrow(0, 0, tokens)), expected.narrow(0, 0, tokens)))
+            << tokens << " tokens, " << threads << " threads";
+      }
+    }
+    at::set_num_threads(before);
   }
 }
 

@@ -102,15 +102,19 @@ void inspect_plain(const storage::PageReader& store, const std::string& folder,
 // What the last run's pager did, by its newest commit.
 void inspect_pager(const boost::json::object& pager, const Output& output) {
   if (pager.empty()) return;
-  const auto count = [&](const char* name) { return pager.at(name).to_number<std::int64_t>(); };
+  // A counter that an older version did not have is 0.
+  const auto count = [&](const char* name) {
+    return pager.contains(name) ? pager.at(name).to_number<std::int64_t>() : std::int64_t{0};
+  };
   const auto bytes = [&](const char* name) {
     return format_bytes(static_cast<std::uint64_t>(count(name)));
   };
   output.text() << "pager         " << format_count(count("hits")) << " hits, "
                 << format_count(count("misses")) << " misses ("
                 << format_count(count("initialised")) << " from a recipe, "
-                << format_count(count("read")) << " read, " << format_count(count("unspilled"))
-                << " from the spill file), " << format_count(count("prefetch_hits"))
+                << format_count(count("read")) << " read: " << bytes("read_bytes") << ", "
+                << format_count(count("unspilled")) << " from the spill file), "
+                << format_count(count("prefetch_hits"))
                 << " prefetched in time\n              waited "
                 << format_duration(1e-3 * pager.at("wait_ms").to_number<double>()) << "; at most "
                 << bytes("peak_bytes") << " in memory, " << bytes("spill_peak_bytes")

@@ -162,13 +162,37 @@ HWY_INLINE void dot_rows(std::int64_t n, const float* x, const W* const (&rows)[
   hn::StoreU(fold_lanes(part[0]), d, out);
 }
 
+// pre, gate and the factor of v of a group's neurons; `prefetch` runs beside the last dot product.
+template <class W>
+HWY_INLINE void neuron_values(const ExpertArgs& args, const float* x, const float* weights,
+                              const Group<W>& group, TwoPrefetch<W> prefetch, float* pre,
+                              float* gate, float* coefficients) {
+  const std::int64_t d_in = args.layout.d_in;
+  const bool glu = args.layout.glu;
+  float dots[kGroup], gates[kGroup] = {};
+  if (glu) {
+    dot_rows(d_in, x, group.u, dots, TwoPrefetch<W>{group.w, d_in, group.w});
+    dot_rows(d_in, x, group.w, gates, prefetch);
+  } else {
+    dot_rows(d_in, x, group.u, dots, prefetch);
+  }
+  for (std::int64_t g = 0; g < group.count; ++g) {
+    pre[g] = dots[g];
+    float hidden = activate(args.activation, dots[g]);
+    if (glu) {
+      gate[g] = gates[g];
+      hidden *= gates[g];
+    }
+    coefficients[g] = weights[group.slot[g]] * hidden;
+  }
+}
+
 template <class W>
 void forward_of(const ExpertArgs& args, float* y, float* pre, float* gate, std::int64_t begin,
                 std::int64_t end) {
   using Prefetch = TwoPrefetch<W>;
   const std::int64_t d_in = args.layout.d_in, d_out = args.layout.d_out;
   const std::int64_t neurons = args.slots * args.layout.width;
-  const bool glu = args.layout.glu;
   Group<W> group, next;
   if (begin < end && neurons > 0) find_group(args, begin, 0, next);
   for (std::int64_t token = begin; token < end; ++token) {
@@ -180,24 +204,47 @@ void forward_of(const ExpertArgs& args, float* y, float* pre, float* gate, std::
       group = next;
       find_next_group(args, token, first, end, next);
       const std::int64_t at = token * neurons + first;
-      float dots[kGroup], gates[kGroup], coefficients[kGroup];
-      if (glu) {
-        dot_rows(d_in, x, group.u, dots, Prefetch{group.w, d_in, group.w});
-        dot_rows(d_in, x, group.w, gates, Prefetch{group.v, d_out, next.u});
-      } else {
-        dot_rows(d_in, x, group.u, dots, Prefetch{group.v, d_out, next.u});
-      }
-      for (std::int64_t g = 0; g < group.count; ++g) {
-        pre[at + g] = dots[g];
-        float hidden = activate(args.activation, dots[g]);
-        if (glu) {
-          gate[at + g] = gates[g];
-          hidden *= gates[g];
-        }
-        coefficients[g] = weights[group.slot[g]] * hidden;
-      }
+      float coefficients[kGroup];
+      neuron_values(args, x, weights, group, Prefetch{group.v, d_out, next.u}, pre + at,
+                    gate == nullptr ? nullptr : gate + at, coefficients);
       add_rows(d_out, group.count, coefficients, group.v, out, Prefetch{next.u, d_in, next.v});
     }
+  }
+}
+
+// Neurons [begin, end) of a token.
+template <class W>
+void coefficients_of(const ExpertArgs& args, std::int64_t token, float* pre, float* gate,
+                     float* coefficients, std::int64_t begin, std::int64_t end) {
+  const std::int64_t d_in = args.layout.d_in;
+  const float* x = args.x + token * d_in;
+  const float* weights = args.weights + token * args.slots;
+  Group<W> group, next;
+  if (begin < end) find_group(args, token, begin, next);
+  for (std::int64_t first = begin; first < end; first += kGroup) {
+    group = next;
+    if (first + kGroup < end) find_group(args, token, first + kGroup, next);
+    neuron_values(args, x, weights, group, TwoPrefetch<W>{next.u, d_in, next.u}, pre + first,
+                  gate == nullptr ? nullptr : gate + first, coefficients + first);
+  }
+}
+
+template <class W>
+void sums_of(const ExpertArgs& args, std::int64_t token, const float* coefficients, float* y,
+             std::int64_t begin, std::int64_t end) {
+  const std::int64_t neurons = args.slots * args.layout.width, n = end - begin;
+  const auto find = [&](std::int64_t first, Group<W>& group) {
+    find_group(args, token, first, group);
+    for (const W*& row : group.v) row += begin;
+  };
+  Group<W> group, next;
+  if (neurons > 0) find(0, next);
+  std::fill_n(y + begin, n, 0.0f);
+  for (std::int64_t first = 0; first < neurons; first += kGroup) {
+    group = next;
+    if (first + kGroup < neurons) find(first + kGroup, next);
+    add_rows(n, group.count, coefficients + first, group.v, y + begin,
+             TwoPrefetch<W>{next.v, n, next.v});
   }
 }
 
@@ -259,85 +306,27 @@ void experts_forward_target(const ExpertArgs& args, float* y, float* pre, float*
   (bf16 ? forward_of<BFloat16> : forward_of<float>)(args, y, pre, gate, begin, end);
 }
 
+void expert_coefficients_target(const ExpertArgs& args, std::int64_t token, float* pre, float* gate,
+                                float* coefficients, std::int64_t begin, std::int64_t end) {
+  const bool bf16 = args.layout.type == WeightType::bf16;
+  const std::int64_t neurons = args.slots * args.layout.width;
+  (bf16 ? coefficients_of<BFloat16>
+        : coefficients_of<float>)(args, token, pre, gate, coefficients, begin * kNeuronGroup,
+                                  std::min(end * kNeuronGroup, neurons));
+}
+
+void expert_sums_target(const ExpertArgs& args, std::int64_t token, const float* coefficients,
+                        float* y, std::int64_t begin, std::int64_t end) {
+  const bool bf16 = args.layout.type == WeightType::bf16;
+  (bf16 ? sums_of<BFloat16> : sums_of<float>)(args, token, coefficients, y, begin, end);
+}
+
 void experts_backward_tokens_target(const ExpertArgs& args, const float* pre, const float* gate,
                                     const float* dy, float* dx, float* dweights, float* cu,
                                     float* cv, float* cw, std::int64_t begin, std::int64_t end) {
   const bool bf16 = args.layout.type == WeightType::bf16;
   (bf16 ? backward_of<BFloat16> : backward_of<float>)(args, pre, gate, dy, dx, dweights, cu, cv, cw,
                                                       begin, end);
-}
-
-// kVectors vectors of out = sum over j < count, ascending, of c[j] rows[j], fused; from 0, or from
-// what is there.
-template <bool kFromZero, int kVectors>
-HWY_INLINE void sum_vectors(std::int64_t at, std::int64_t count, const float* c,
-                            const float* const* rows, float* out) {
-  const FloatTag d;
-  Floats acc[kVectors];
-  for (int p = 0; p < kVectors; ++p) {
-    acc[p] = kFromZero ? hn::Zero(d) : hn::LoadU(d, out + at + p * kLanes);
-  }
-  for (std::int64_t j = 0; j < count; ++j) {
-    const Floats factor = hn::Set(d, c[j]);
-    for (int p = 0; p < kVectors; ++p) {
-      acc[p] = fused_multiply_add(d, factor, hn::LoadU(d, rows[j] + at + p * kLanes), acc[p]);
-    }
-  }
-  for (int p = 0; p < kVectors; ++p) hn::StoreU(acc[p], d, out + at + p * kLanes);
-}
-
-template <bool kFromZero>
-HWY_INLINE void sum_uses(std::int64_t n, std::int64_t count, const float* c,
-                         const float* const* rows, float* out) {
-  std::int64_t i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    sum_vectors<kFromZero, 4>(i, count, c, rows, out);
-  }
-  for (; i + kLanes <= n; i += kLanes) sum_vectors<kFromZero, 1>(i, count, c, rows, out);
-  for (; i < n; ++i) {
-    float sum = kFromZero ? 0.0f : out[i];
-    for (std::int64_t j = 0; j < count; ++j) sum = std::fma(c[j], rows[j][i], sum);
-    out[i] = sum;
-  }
-}
-
-// Most experts of a step have one use; of those with many, this many are summed at once.
-constexpr std::size_t kUses = 32;
-
-template <bool kFromZero>
-HWY_INLINE void add_uses(const ExpertLayout& layout, std::span<const Contribution> contributions,
-                         std::span<const Use> uses, float* gradient) {
-  const float* x[kUses];
-  const float* dy[kUses];
-  float cu[kUses], cv[kUses], cw[kUses];
-  const auto count = static_cast<std::int64_t>(uses.size());
-  for (std::int64_t neuron = 0; neuron < layout.width; ++neuron) {
-    for (std::size_t j = 0; j < uses.size(); ++j) {
-      const std::uint32_t position = uses[j].position;
-      const Contribution& from = contributions[uses[j].contribution];
-      const std::int64_t token = position / static_cast<std::uint32_t>(from.slots);
-      const std::int64_t at = position * layout.width + neuron;
-      x[j] = from.x + token * layout.d_in;
-      dy[j] = from.dy + token * layout.d_out;
-      cu[j] = from.cu[at];
-      cv[j] = from.cv[at];
-      if (layout.glu) cw[j] = from.cw[at];
-    }
-    const std::int64_t in = neuron * layout.d_in, out = neuron * layout.d_out;
-    sum_uses<kFromZero>(layout.d_in, count, cu, x, gradient + layout.u() + in);
-    sum_uses<kFromZero>(layout.d_out, count, cv, dy, gradient + layout.v() + out);
-    if (layout.glu) sum_uses<kFromZero>(layout.d_in, count, cw, x, gradient + layout.w() + in);
-  }
-}
-
-void expert_gradient_target(const ExpertLayout& layout, std::span<const Contribution> contributions,
-                            std::span<const Use> uses, float* gradient) {
-  add_uses<true>(layout, contributions, uses.first(std::min(uses.size(), kUses)), gradient);
-  for (std::size_t at = kUses; at < uses.size(); at += kUses) {
-    add_uses<false>(layout, contributions, uses.subspan(at, std::min(uses.size() - at, kUses)),
-                    gradient);
-  }
-  for (std::int64_t i = layout.used(); i < layout.stride(); ++i) gradient[i] = 0;
 }
 
 }  // namespace
@@ -349,12 +338,28 @@ HWY_AFTER_NAMESPACE();
 namespace perennial::kernels {
 
 HWY_EXPORT(experts_forward_target);
+HWY_EXPORT(expert_coefficients_target);
+HWY_EXPORT(expert_sums_target);
 HWY_EXPORT(experts_backward_tokens_target);
-HWY_EXPORT(expert_gradient_target);
 
 void experts_forward(const ExpertArgs& args, float* y, float* pre, float* gate, std::int64_t begin,
                      std::int64_t end) {
   HWY_DYNAMIC_DISPATCH(experts_forward_target)(args, y, pre, gate, begin, end);
+}
+
+std::int64_t expert_groups(const ExpertArgs& args) {
+  return (args.slots * args.layout.width + kNeuronGroup - 1) / kNeuronGroup;
+}
+
+void expert_coefficients(const ExpertArgs& args, std::int64_t token, float* pre, float* gate,
+                         float* coefficients, std::int64_t begin, std::int64_t end) {
+  HWY_DYNAMIC_DISPATCH(expert_coefficients_target)
+  (args, token, pre, gate, coefficients, begin, end);
+}
+
+void expert_sums(const ExpertArgs& args, std::int64_t token, const float* coefficients, float* y,
+                 std::int64_t begin, std::int64_t end) {
+  HWY_DYNAMIC_DISPATCH(expert_sums_target)(args, token, coefficients, y, begin, end);
 }
 
 void experts_backward_tokens(const ExpertArgs& args, const float* pre, const float* gate,
@@ -362,11 +367,6 @@ void experts_backward_tokens(const ExpertArgs& args, const float* pre, const flo
                              float* cw, std::int64_t begin, std::int64_t end) {
   HWY_DYNAMIC_DISPATCH(experts_backward_tokens_target)
   (args, pre, gate, dy, dx, dweights, cu, cv, cw, begin, end);
-}
-
-void expert_gradient(const ExpertLayout& layout, std::span<const Contribution> contributions,
-                     std::span<const Use> uses, float* gradient) {
-  HWY_DYNAMIC_DISPATCH(expert_gradient_target)(layout, contributions, uses, gradient);
 }
 
 }  // namespace perennial::kernels

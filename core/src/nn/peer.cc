@@ -225,6 +225,10 @@ void PeerImpl::grow_columns(std::int64_t cols) {
   routers_.back()->add_columns(pool_->generations().back().cols);
 }
 
+void PeerImpl::keys_changed() {
+  for (const auto& router : routers_) router->keys_changed();
+}
+
 void PeerImpl::unmask() {
   const std::optional<std::uint32_t> open = pool_->open_generation();
   for (const auto& router : routers_) {

@@ -3,18 +3,19 @@
 // hold.
 #include "nn/peer_function.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <functional>
+#include <vector>
 
 #include "nn/norm_backward.h"
+#include "nn/token_threads.h"
 #include "perennial/kernels/matmul.h"
-#include "perennial/kernels/norm.h"
 #include "pool/pager.h"
 #include "pool/tape.h"
 
@@ -25,37 +26,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Tokens a thread takes at once: enough to amortise a kernel call, few enough to balance.
-constexpr std::int64_t kTokenGrain = 16;
-
-// Too few tokens to keep every thread busy: heads or channels are shared out instead.
-bool few_tokens(std::int64_t tokens) { return tokens < kTokenGrain * at::get_num_threads(); }
-
-void over_tokens(std::int64_t begin, std::int64_t end,
-                 const std::function<void(std::int64_t, std::int64_t)>& work) {
-  at::parallel_for(begin, end, kTokenGrain, work);
-}
-
-const float* data(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
-}
-float* out(at::Tensor& tensor) {
-  return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr;
-}
-
-kernels::RetrieveArgs retrieve_args(const PeerOptions& options,
-                                    const std::vector<kernels::KeySegment>& segments,
-                                    const at::Tensor& query) {
-  kernels::RetrieveArgs args;
-  args.heads = options.heads;
-  args.k = options.top_k;
-  args.sub_dim = options.d_key / 2;
-  args.query = data(query);
-  args.segments = segments;
-  return args;
-}
-
-// Calls work(begin, end) for chunks of tokens whose experts are in frames.
+// Calls work(begin, end) for chunks of tokens whose experts are in frames, which args.frames are.
 void over_pinned_tokens(Pager& pager, const at::Tensor& ids, kernels::ExpertArgs& args, PinUse use,
                         const std::function<void(std::int64_t, std::int64_t)>& work) {
   const std::int64_t tokens = ids.size(0);
@@ -64,7 +35,7 @@ void over_pinned_tokens(Pager& pager, const at::Tensor& ids, kernels::ExpertArgs
     const std::int64_t end = pager.pin_tokens(args.ids, args.slots, begin, tokens, pin, use);
     if (end < tokens) pager.prefetch_tokens(args.ids, args.slots, end, tokens);
     args.frames = pager.table(storage::PageKind::weights);
-    over_tokens(begin, end, work);
+    work(begin, end);
     begin = end;
   }
 }
@@ -86,7 +57,6 @@ struct Call : torch::CustomClassHolder {
   std::shared_ptr<Router> router;
   std::shared_ptr<Pool> pool;
   bool batch_statistics = false;
-  bool recording = false;  // a backward may follow
   std::optional<std::uint64_t> dropout_draw;
 };
 
@@ -103,47 +73,74 @@ at::Tensor drop_out(const Call& call, const at::Tensor& values) {
   return kept;
 }
 
+// Running statistics with the unbiased variance, as torch's batch norm keeps them.
+void update_running(Router& router, const QueryResult& query, std::int64_t tokens) {
+  const double momentum = router.options().norm_momentum;
+  const double unbiased = static_cast<double>(tokens) / static_cast<double>(tokens - 1);
+  for (std::int64_t c = 0; c < query.mean.numel(); ++c) {
+    const double rstd = data(query.rstd)[c];
+    const double var = (1.0 / (rstd * rstd) - router.options().norm_eps) * unbiased;
+    float& mean = out(router.running_mean)[c];
+    float& running_var = out(router.running_var)[c];
+    mean = static_cast<float>((1 - momentum) * mean + momentum * data(query.mean)[c]);
+    running_var = static_cast<float>((1 - momentum) * running_var + momentum * var);
+  }
+}
+
+// All that a forward computes; what a backward needs of it is saved.
+struct Computed {
+  QueryResult query;
+  RetrieveResult found;
+  at::Tensor weights, normalised;  // after and before dropout; the latter with dropout only
+  at::Tensor y, pre, gate;
+};
+
+// The router's tensors, in the order that autograd knows them by.
+struct RouterTensors {
+  const at::Tensor &weight, &gamma, &beta;
+};
+
+Computed compute(const Call& call, const at::Tensor& x, const RouterTensors& router) {
+  const PeerOptions& options = call.router->options();
+  Computed c;
+  c.query = compute_query(*call.router, x, router.weight, router.gamma, router.beta,
+                          call.batch_statistics);
+  c.found = retrieve_experts(*call.router, c.query.normed);
+  const std::int64_t tokens = x.size(0), slots = c.found.ids.size(1);
+  c.weights = at::empty({tokens, slots});
+  over_tokens(0, tokens, [&](auto begin, auto end) {
+    kernels::score_forward(options.score, options.heads, options.top_k, data(c.found.scores),
+                           out(c.weights), begin, end);
+  });
+  if (call.dropout_draw) {
+    c.normalised = c.weights;
+    c.weights = drop_out(call, c.normalised);
+  }
+  const std::int64_t neurons = slots * options.expert_width;
+  c.y = at::empty({tokens, options.d_out});
+  c.pre = at::empty({tokens, neurons});
+  if (options.glu) c.gate = at::empty({tokens, neurons});
+  kernels::ExpertArgs args = expert_args(options, *call.pool, c.found.ids, c.weights, x);
+  over_pinned_tokens(call.pool->pager(), c.found.ids, args, PinUse::read,
+                     [&](auto begin, auto end) {
+                       forward_experts(args, out(c.y), out(c.pre), out(c.gate), begin, end);
+                     });
+  if (call.batch_statistics) update_running(*call.router, c.query, tokens);
+  return c;
+}
+
 class PeerFunction : public torch::autograd::Function<PeerFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             const at::Tensor& gamma, const at::Tensor& beta,
                             const at::Tensor& row_keys, const at::Tensor& col_keys,
                             const c10::intrusive_ptr<Call>& call) {
-    const PeerOptions& options = call->router->options();
-    const QueryResult query =
-        compute_query(*call->router, x, weight, gamma, beta, call->batch_statistics);
-    RetrieveResult found = retrieve_experts(*call->router, query.normed);
-    const std::int64_t tokens = x.size(0), slots = found.ids.size(1);
-    at::Tensor weights = at::empty({tokens, slots});
-    over_tokens(0, tokens, [&](auto begin, auto end) {
-      kernels::score_forward(options.score, options.heads, options.top_k, data(found.scores),
-                             out(weights), begin, end);
-    });
-
-    at::Tensor normalised;  // the weights before dropout, with dropout only
-    if (call->dropout_draw) {
-      normalised = weights;
-      weights = drop_out(*call, normalised);
-    }
-
-    const std::int64_t neurons = slots * options.expert_width;
-    at::Tensor y = at::empty({tokens, options.d_out});
-    at::Tensor pre = at::empty({tokens, neurons});
-    at::Tensor gate = options.glu ? at::empty({tokens, neurons}) : at::Tensor();
-    kernels::ExpertArgs args = expert_args(options, *call->pool, found.ids, weights, x);
-    over_pinned_tokens(call->pool->pager(), found.ids, args, PinUse::read,
-                       [&](auto begin, auto end) {
-                         kernels::experts_forward(args, out(y), out(pre), out(gate), begin, end);
-                       });
-
-    if (call->batch_statistics) update_running(*call->router, query, tokens);
-    if (call->recording) {
-      ctx->save_for_backward({x, weight, gamma, row_keys, col_keys, query.raw, query.normed,
-                              query.mean, query.rstd, query.scale, found.ids, found.row_index,
-                              weights, pre, gate, normalised});
-      ctx->saved_data["call"] = c10::IValue::make_capsule(call);
-    }
-    return y;
+    const Computed c = compute(*call, x, {weight, gamma, beta});
+    ctx->save_for_backward({x, weight, gamma, row_keys, col_keys, c.query.raw, c.query.normed,
+                            c.query.mean, c.query.rstd, c.query.scale, c.found.ids,
+                            c.found.row_index, c.weights, c.pre, c.gate, c.normalised});
+    ctx->saved_data["call"] = c10::IValue::make_capsule(call);
+    return c.y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -171,9 +168,11 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     at::Tensor cu = at::empty({tokens, neurons}), cv = at::empty({tokens, neurons});
     at::Tensor cw = options.glu ? at::empty({tokens, neurons}) : at::Tensor();
     kernels::ExpertArgs args = expert_args(options, pool, ids, weights, x);
-    over_pinned_tokens(pool.pager(), ids, args, PinUse::again, [&](auto begin, auto end) {
-      kernels::experts_backward_tokens(args, data(pre), data(gate), data(dy), out(dx),
-                                       out(dweights), out(cu), out(cv), out(cw), begin, end);
+    over_pinned_tokens(pool.pager(), ids, args, PinUse::again, [&](auto first, auto last) {
+      over_experts_tokens(first, last, [&](auto begin, auto end) {
+        kernels::experts_backward_tokens(args, data(pre), data(gate), data(dy), out(dx),
+                                         out(dweights), out(cu), out(cv), out(cw), begin, end);
+      });
     });
     // Their own gradients wait for the optimizer. The caller may fill x and dy again before the
     // step (a buffer of micro-batches does), so the tape has copies of what is not its own.
@@ -204,7 +203,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     });
     at::Tensor drow_keys, dcol_keys;
     if (ctx->needs_input_grad(4) || ctx->needs_input_grad(5)) {
-      call->router->gradient_passed();
+      call->router->keys_changed();
       drow_keys = at::zeros_like(row_keys);
       dcol_keys = at::zeros_like(col_keys);
       const auto keys = [&](std::int64_t begin, std::int64_t end) {
@@ -239,108 +238,33 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     }
     return {dx, dweight, dgamma, dbeta, drow_keys, dcol_keys, at::Tensor()};
   }
-
- private:
-  // Running statistics with the unbiased variance, as torch's batch norm keeps them.
-  static void update_running(Router& router, const QueryResult& query, std::int64_t tokens) {
-    const double momentum = router.options().norm_momentum;
-    const double unbiased = static_cast<double>(tokens) / static_cast<double>(tokens - 1);
-    for (std::int64_t c = 0; c < query.mean.numel(); ++c) {
-      const double rstd = data(query.rstd)[c];
-      const double var = (1.0 / (rstd * rstd) - router.options().norm_eps) * unbiased;
-      float& mean = out(router.running_mean)[c];
-      float& running_var = out(router.running_var)[c];
-      mean = static_cast<float>((1 - momentum) * mean + momentum * data(query.mean)[c]);
-      running_var = static_cast<float>((1 - momentum) * running_var + momentum * var);
-    }
-  }
 };
 
 }  // namespace
 
-QueryResult compute_query(const Router& router, const at::Tensor& x, const at::Tensor& weight,
-                          const at::Tensor& gamma, const at::Tensor& beta, bool batch_statistics) {
-  const PeerOptions& options = router.options();
-  const std::int64_t tokens = x.size(0), channels = options.heads * options.d_key;
-  QueryResult result;
-  result.raw = at::empty({tokens, channels});
-  // The product of tokens [begin, end) and channels [from, to).
-  const auto project = [&](std::int64_t begin, std::int64_t end, std::int64_t from,
-                           std::int64_t to) {
-    const float* bias = data(router.query_bias);
-    kernels::matmul_nt(end - begin, to - from, options.d_in, data(x) + begin * options.d_in,
-                       options.d_in, data(weight) + from * options.d_in, options.d_in,
-                       bias == nullptr ? nullptr : bias + from,
-                       out(result.raw) + begin * channels + from, channels);
-  };
-  if (few_tokens(tokens)) {
-    at::parallel_for(0, channels, 64, [&](auto from, auto to) { project(0, tokens, from, to); });
-  } else {
-    over_tokens(0, tokens, [&](auto begin, auto end) { project(begin, end, 0, channels); });
+void forward_experts(const kernels::ExpertArgs& args, float* y, float* pre, float* gate,
+                     std::int64_t begin, std::int64_t end) {
+  if (end - begin >= at::get_num_threads()) {
+    over_experts_tokens(begin, end, [&](auto from, auto to) {
+      kernels::experts_forward(args, y, pre, gate, from, to);
+    });
+    return;
   }
-  if (options.query_norm == QueryNorm::none || router.folded()) {
-    result.normed = result.raw;
-    return result;
-  }
-  result.normed = at::empty_like(result.raw);
-  if (options.query_norm == QueryNorm::rms) {
-    result.rstd = at::empty({tokens, options.heads});
-    over_tokens(0, tokens, [&](auto begin, auto end) {
-      kernels::rms_norm_forward(begin, end, options.heads, options.d_key, data(result.raw),
-                                data(gamma), static_cast<float>(options.norm_eps),
-                                out(result.normed), out(result.rstd));
+  // Threads share each token: its neurons first, then its outputs by cache lines.
+  constexpr std::int64_t kLine = 16;
+  const std::int64_t d_out = args.layout.d_out, neurons = args.slots * args.layout.width;
+  std::vector<float> coefficients(static_cast<std::size_t>(neurons));
+  for (std::int64_t token = begin; token < end; ++token) {
+    at::parallel_for(0, kernels::expert_groups(args), 1, [&](auto from, auto to) {
+      kernels::expert_coefficients(args, token, pre + token * neurons,
+                                   gate == nullptr ? nullptr : gate + token * neurons,
+                                   coefficients.data(), from, to);
     });
-  } else if (options.query_norm == QueryNorm::layer) {
-    result.mean = at::empty({tokens, options.heads});
-    result.rstd = at::empty({tokens, options.heads});
-    over_tokens(0, tokens, [&](auto begin, auto end) {
-      kernels::layer_norm_forward(begin, end, options.heads, options.d_key, data(result.raw),
-                                  data(gamma), data(beta), static_cast<float>(options.norm_eps),
-                                  out(result.normed), out(result.mean), out(result.rstd));
-    });
-  } else if (batch_statistics) {
-    result.mean = at::empty({channels});
-    result.rstd = at::empty({channels});
-    at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
-      kernels::batch_norm_forward(tokens, channels, begin, end, data(result.raw), data(gamma),
-                                  data(beta), static_cast<float>(options.norm_eps),
-                                  out(result.normed), out(result.mean), out(result.rstd));
-    });
-  } else {
-    // Copies: a training forward may move the statistics before this one's backward.
-    result.mean = router.running_mean.clone();
-    result.rstd = (router.running_var + options.norm_eps).sqrt().reciprocal();
-    result.scale = gamma / (router.running_var + options.norm_eps).sqrt();
-    const at::Tensor shift = beta - result.scale * router.running_mean;
-    over_tokens(0, tokens, [&](auto begin, auto end) {
-      kernels::affine_forward(begin, end, channels, data(result.raw), data(result.scale),
-                              data(shift), out(result.normed));
+    at::parallel_for(0, (d_out + kLine - 1) / kLine, 4, [&](auto from, auto to) {
+      kernels::expert_sums(args, token, coefficients.data(), y + token * d_out, from * kLine,
+                           std::min(to * kLine, d_out));
     });
   }
-  return result;
-}
-
-RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query) {
-  const PeerOptions& options = router.options();
-  const std::int64_t tokens = query.size(0), slots = options.heads * options.top_k;
-  RetrieveResult result{at::empty({tokens, slots}, at::kLong), at::empty({tokens, slots}),
-                        at::empty({tokens, slots}, at::kInt)};
-  const std::vector<kernels::KeySegment> segments = router.segments();
-  kernels::RetrieveArgs args = retrieve_args(options, segments, query);
-  args.rows = router.packed_rows();
-  args.cols = router.packed_cols();
-  args.ids = result.ids.mutable_data_ptr<std::int64_t>();
-  args.scores = out(result.scores);
-  args.row_index = result.row_index.mutable_data_ptr<std::int32_t>();
-  if (few_tokens(tokens)) {
-    at::parallel_for(0, options.heads, 1,
-                     [&](auto begin, auto end) { kernels::retrieve(args, 0, tokens, begin, end); });
-  } else {
-    over_tokens(0, tokens, [&](auto begin, auto end) {
-      kernels::retrieve(args, begin, end, 0, options.heads);
-    });
-  }
-  return result;
 }
 
 at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
@@ -355,18 +279,20 @@ at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared
   if (call->batch_statistics && x.size(0) < 2) {
     throw Error("batch norm needs at least 2 tokens in training, not " + std::to_string(x.size(0)));
   }
-  const at::Tensor row_keys = router->row_keys().contiguous();
-  const at::Tensor col_keys = router->col_keys().contiguous();
-  bool recording = x.requires_grad();
-  for (const at::Tensor& t : {router->query, router->gamma, router->beta, row_keys, col_keys}) {
-    recording = recording || (t.defined() && t.requires_grad());
+  const auto differentiable = [&] {
+    const auto trains = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
+    return trains(x) || trains(router->query) || trains(router->gamma) || trains(router->beta) ||
+           trains(router->row_keys()) || trains(router->col_keys());
+  };
+  if (!at::GradMode::is_enabled() || !differentiable()) {
+    return compute(*call, x, {router->query, router->gamma, router->beta}).y;
   }
-  call->recording = recording && at::GradMode::is_enabled();
   // The autograd function wants every tensor defined, also the norm's that this layer does not
   // have.
   const auto or_empty = [](const at::Tensor& t) { return t.defined() ? t : at::empty({0}); };
   return PeerFunction::apply(x, router->query, or_empty(router->gamma), or_empty(router->beta),
-                             row_keys, col_keys, call);
+                             router->row_keys().contiguous(), router->col_keys().contiguous(),
+                             call);
 }
 
 }  // namespace perennial

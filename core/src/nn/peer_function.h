@@ -8,9 +8,11 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "nn/router.h"
 #include "perennial/core/peer.h"
+#include "perennial/kernels/experts.h"
 #include "perennial/kernels/retrieve.h"
 
 namespace perennial {
@@ -26,11 +28,20 @@ struct QueryResult {
 QueryResult compute_query(const Router& router, const at::Tensor& x, const at::Tensor& weight,
                           const at::Tensor& gamma, const at::Tensor& beta, bool batch_statistics);
 
+// What retrieval and its backward share; `query` is (B, C), normed.
+kernels::RetrieveArgs retrieve_args(const PeerOptions& options,
+                                    const std::vector<kernels::KeySegment>& segments,
+                                    const at::Tensor& query);
 // Ids (B, S), scores (B, S) and row-key indices (B, S, int32) of a normed query.
 struct RetrieveResult {
   at::Tensor ids, scores, row_index;
 };
 RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query);
+
+// kernels::experts_forward over tokens whose experts are in frames, shared out between threads: by
+// tokens, or, where they are fewer than threads, within each.
+void forward_experts(const kernels::ExpertArgs& args, float* y, float* pre, float* gate,
+                     std::int64_t begin, std::int64_t end);
 
 // y (B, d_out) of x (B, d_in), with gradients for x and the router's tensors; the experts'
 // gradients go to the pool's tape when the generation is open. Updates the running statistics when

@@ -148,7 +148,7 @@ bool Router::up_to_date(const Panels& panels, const std::vector<torch::Tensor>& 
     // Tensors made in inference mode count no versions.
     if (!panels.blocks[i].is_same(blocks[i]) || blocks[i].is_inference() ||
         panels.versions[i] != blocks[i]._version() ||
-        panels.addresses[i] != blocks[i].const_data_ptr()) {
+        !panels.storages[i].is_alias_of(blocks[i].storage())) {
       return false;
     }
   }
@@ -177,16 +177,23 @@ kernels::SubKeys Router::packed(Panels& panels, const std::vector<torch::Tensor>
     });
     panels.blocks = blocks;
     panels.versions.clear();
-    panels.addresses.clear();
+    panels.storages.clear();
     panels.trained = false;
     for (const torch::Tensor& block : blocks) {
       panels.versions.push_back(block.is_inference() ? 0 : block._version());
-      panels.addresses.push_back(block.const_data_ptr());
+      panels.storages.push_back(block.storage());  // kept: its address is not used again
       panels.trained = panels.trained || block.grad().defined();  // a step may be to come
     }
   }
   side.panels = panels.values.const_data_ptr<float>();
   return side;
+}
+
+// Also drops the last gradient: an optimizer that still has the tensor moves it no more, and its
+// keys count as unchanged.
+void Router::stop_gradient(torch::Tensor tensor) {
+  tensor.requires_grad_(false);
+  tensor.mutable_grad().reset();
 }
 
 void Router::fold_and_freeze() {
@@ -197,10 +204,10 @@ void Router::fold_and_freeze() {
     query_bias = register_buffer("query_bias", beta - scale * running_mean);
     query.copy_(query * scale.unsqueeze(1));
   }
-  for (auto& parameter : parameters()) parameter.requires_grad_(false);
+  for (auto& parameter : parameters()) stop_gradient(parameter);
 }
 
-void Router::freeze_rows() { row_blocks.back().keys.requires_grad_(false); }
+void Router::freeze_rows() { stop_gradient(row_blocks.back().keys); }
 
 std::vector<std::pair<std::string, torch::Tensor>> Router::tensors() const {
   std::vector<std::pair<std::string, torch::Tensor>> tensors;

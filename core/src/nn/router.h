@@ -48,8 +48,9 @@ class Router : public torch::nn::Module {
   // not): so keys that have a gradient, or have had one, count as changed.
   kernels::SubKeys packed_rows() const;
   kernels::SubKeys packed_cols() const;
-  // To be called when a backward gives the keys a gradient.
-  void gradient_passed() { row_panels_.trained = col_panels_.trained = true; }
+  // The keys changed, or will, in a way that torch does not count; to be called when a backward
+  // gives them a gradient.
+  void keys_changed() { row_panels_.trained = col_panels_.trained = true; }
 
   // Folds batch norm into query and bias and stops every gradient (isolated routing).
   void fold_and_freeze();
@@ -81,10 +82,11 @@ class Router : public torch::nn::Module {
     torch::Tensor values;  // (H or 1, panel_floats)
     std::vector<torch::Tensor> blocks;
     std::vector<std::uint32_t> versions;
-    std::vector<const void*> addresses;
+    std::vector<c10::Storage> storages;
     bool trained = false;  // a gradient has passed since they were packed, or may be applied yet
   };
 
+  static void stop_gradient(torch::Tensor tensor);
   torch::Tensor new_keys(std::uint32_t block, std::uint32_t part, std::int64_t n) const;
   static bool up_to_date(const Panels& panels, const std::vector<torch::Tensor>& blocks);
   kernels::SubKeys packed(Panels& panels, const std::vector<torch::Tensor>& blocks) const;

@@ -2,17 +2,15 @@
 // Frames of one size in extents of huge-page memory.
 #include "pool/frame_slab.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdlib>
-#include <new>
+
+#include "pool/huge_pages.h"
 
 namespace perennial {
 
 namespace {
 
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
 // Large enough for huge pages to pay, small enough that a pool of a few pages reserves little.
 constexpr std::size_t kExtent = std::size_t{32} << 20;
 
@@ -21,7 +19,7 @@ constexpr std::size_t kExtent = std::size_t{32} << 20;
 FrameSlab::FrameSlab(std::size_t frame_bytes)
     : frame_bytes_(frame_bytes),
       frames_per_extent_(std::max<std::size_t>(1, kExtent / frame_bytes)),
-      extent_bytes_((frames_per_extent_ * frame_bytes + kHugePage - 1) / kHugePage * kHugePage) {}
+      extent_bytes_(frames_per_extent_ * frame_bytes) {}
 
 FrameSlab::~FrameSlab() {
   for (std::byte* extent : extents_) std::free(extent);
@@ -34,11 +32,7 @@ float* FrameSlab::frame(std::uint32_t index) const {
 
 std::uint32_t FrameSlab::add() {
   if (frames_ == extents_.size() * frames_per_extent_) {
-    void* extent = std::aligned_alloc(kHugePage, extent_bytes_);
-    if (extent == nullptr) throw std::bad_alloc();
-    // Advice only: without huge pages the same bits come slower.
-    (void)madvise(extent, extent_bytes_, MADV_HUGEPAGE);
-    extents_.push_back(static_cast<std::byte*>(extent));
+    extents_.push_back(allocate_huge_pages(extent_bytes_));
   }
   return frames_++;
 }

@@ -160,6 +160,7 @@ std::uint32_t PageCache::add_region(std::uint32_t pages) {
   for (std::size_t kind = 0; kind < 2; ++kind) {
     region->words[kind] = std::vector<std::atomic<std::uint64_t>>(pages);
     region->frames[kind].resize(pages, nullptr);
+    region->touched[kind] = std::vector<std::atomic<std::uint64_t>>(pages);
     if (options_.policy == PolicyKind::lru) {
       region->last_use[kind] = std::vector<std::atomic<std::uint64_t>>(pages);
     }
@@ -175,7 +176,7 @@ void PageCache::widen_region(std::uint32_t index, std::uint32_t pages,
   Region& region = *regions_[index];
   for (const PageKind kind : kPageKinds) {
     const std::size_t k = kind_index(kind);
-    std::vector<std::atomic<std::uint64_t>> words(pages),
+    std::vector<std::atomic<std::uint64_t>> words(pages), touched(pages),
         uses(region.last_use[k].empty() ? 0 : pages);
     std::vector<float*> frames(pages, nullptr);
     for (std::uint32_t page = 0; page < region.pages; ++page) {
@@ -183,6 +184,7 @@ void PageCache::widen_region(std::uint32_t index, std::uint32_t pages,
       const std::uint64_t w = region.words[k][page].load();
       words[to].store(w);
       frames[to] = region.frames[k][page];
+      touched[to].store(region.touched[k][page].load());
       if (!uses.empty()) uses[to].store(region.last_use[k][page].load());
       if (in_frame(page_word::state(w))) {
         kinds_[k].page_of[page_word::frame(w)] = PageKey{kind, index, to}.packed();
@@ -191,6 +193,7 @@ void PageCache::widen_region(std::uint32_t index, std::uint32_t pages,
     region.words[k] = std::move(words);
     region.frames[k] = std::move(frames);
     region.last_use[k] = std::move(uses);
+    region.touched[k] = std::move(touched);
   }
   region.pages = pages;
   const auto renamed = [&](std::uint64_t packed) {
@@ -259,6 +262,7 @@ void PageCache::drop(PageKind kind, std::uint32_t index) {
     if (stored) removed_.push_back(source_.id(page));
     if (kind == PageKind::weights && (differed || stored)) --region.written;
     region.frames[kind_index(kind)][i] = nullptr;
+    touched(page).store(0);
     w.store(0);
   }
   notify(lock);
@@ -277,16 +281,6 @@ bool PageCache::written(PageKey page) const {
 bool PageCache::any_written(std::uint32_t region) const {
   const Lock lock(mutex_);
   return regions_.at(region)->written.load() > 0;
-}
-
-bool PageCache::all_in_frames(std::span<const std::uint64_t> pages) {
-  for (const std::uint64_t page : pages) {
-    if (!in_frame(page_word::state(word(PageKey::of(page)).load(std::memory_order_acquire)))) {
-      return false;
-    }
-  }
-  count_.hits += pages.size();
-  return true;
 }
 
 float* const* PageCache::frames(PageKind kind, std::uint32_t region) const {
@@ -313,6 +307,7 @@ PagerCounters PageCache::counters() const {
   c.hits = count_.hits;
   c.initialised = count_.initialised;
   c.read = count_.read;
+  c.read_bytes = count_.read_bytes;
   c.unspilled = count_.unspilled;
   c.prefetched = count_.prefetched;
   c.prefetch_hits = count_.prefetch_hits;

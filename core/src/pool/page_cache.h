@@ -26,6 +26,9 @@
 
 namespace perennial {
 
+// A limit of frames that is none.
+inline constexpr std::uint32_t kUnlimited = kNoFrame - 1;
+
 // What the cache has to ask about pages. Called from several threads at once.
 class PageSource {
  public:
@@ -171,9 +174,6 @@ class PageCache {
   void end_epoch(bool success);
 
   PageState state(PageKey page) const;
-  // True if all pages are in frames; then they count as hits. For caches that evict nothing, whose
-  // pages stay there without pins until their region goes.
-  bool all_in_frames(std::span<const std::uint64_t> pages);
   bool written(PageKey page) const;              // changed, or in the store
   bool any_written(std::uint32_t region) const;  // of weights. O(1).
   // The bytes of a page that differs from the store's version; false: it does not.
@@ -199,7 +199,9 @@ class PageCache {
     std::array<std::vector<std::atomic<std::uint64_t>>, 2> words;  // by kind
     std::array<std::vector<float*>, 2> frames;
     std::vector<std::atomic<std::uint64_t>> last_use[2];  // LRU only
-    std::atomic<std::uint64_t> written = 0;               // weights pages stored or changed
+    // Experts written to since the last begin_epoch, one bit each.
+    std::array<std::vector<std::atomic<std::uint64_t>>, 2> touched;
+    std::atomic<std::uint64_t> written = 0;  // weights pages stored or changed
   };
   struct Kind {
     std::size_t bytes = 0;
@@ -214,7 +216,6 @@ class PageCache {
   struct Changed {
     bool dirty = false;              // since the last begin_epoch
     std::uint32_t entry = kNoEntry;  // in the epoch in flight
-    std::uint64_t touched = 0;       // experts, since the last begin_epoch
     std::optional<Slot> slot;        // the page's present content in the spill file
     std::uint32_t busy = 0;          // somebody reads its frame or slot without the mutex
   };
@@ -249,6 +250,9 @@ class PageCache {
     return regions_[page.region]->words[kind_index(page.kind)][page.page];
   }
   std::span<std::byte> bytes(const Kind& kind, std::uint32_t frame) const;
+  std::atomic<std::uint64_t>& touched(PageKey page) const {
+    return regions_[page.region]->touched[kind_index(page.kind)][page.page];
+  }
   static void update(std::atomic<std::uint64_t>& word, std::uint64_t clear, std::uint64_t set);
   static void set_state(std::atomic<std::uint64_t>& word, PageState state);
   void wait(Lock& lock);
@@ -271,6 +275,10 @@ class PageCache {
   storage::Result<bool> begin_load(Lock& lock, PinSet& set, std::size_t item, std::size_t& groups,
                                    std::vector<Load>& loads);
   storage::Status mark_written(PinSet& set);
+  bool evicts_nothing() const;
+  bool all_in_frames(std::span<const std::uint64_t> pages) const;
+  bool write_dirty(std::span<const std::uint64_t> pages, std::size_t group,
+                   std::span<const std::uint64_t> experts);
   friend class PinSet;
 
   // Loading (page_cache_load.cc).
@@ -336,8 +344,8 @@ class PageCache {
 
   std::atomic<std::uint64_t> now_ = 0;
   struct {
-    std::atomic<std::uint64_t> hits, initialised, read, unspilled, prefetched, prefetch_hits,
-        evicted, spilled, copied, waits, wait_ns, peak;
+    std::atomic<std::uint64_t> hits, initialised, read, read_bytes, unspilled, prefetched,
+        prefetch_hits, evicted, spilled, copied, waits, wait_ns, peak;
   } count_;
 
   std::once_flag readers_made_, fillers_made_;

@@ -42,7 +42,7 @@ void PageCache::begin_epoch(storage::CommitRequest& request) {
     Changed& c = changed_.at(entry.page);
     std::atomic<std::uint64_t>& w = word(page);
     entry.id = source_.id(page);
-    entry.touched = std::exchange(c.touched, 0);
+    entry.touched = touched(page).exchange(0);
     set_dirty(c, page.kind, false);
     c.entry = i;
     if (in_frame(page_word::state(w.load()))) set_state(w, PageState::writing);
@@ -240,7 +240,7 @@ void PageCache::end_epoch(bool success) {
       set_state(w, in_frame(state) ? PageState::resident : PageState::absent);
       forget(entry.page);
     } else {
-      c.touched |= entry.touched;
+      touched(page) |= entry.touched;
       set_dirty(c, page.kind, true);
       if (in_frame(state)) set_state(w, PageState::dirty);
     }

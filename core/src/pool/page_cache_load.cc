@@ -105,6 +105,7 @@ void PageCache::finish_load(Load& load, bool ahead) {
   ++(load.from == PageState::initial  ? count_.initialised
      : load.from == PageState::absent ? count_.read
                                       : count_.unspilled);
+  if (load.from == PageState::absent) count_.read_bytes += kind.bytes;
   if (ahead) ++count_.prefetched;
   Region& region = *regions_[page.region];
   region.frames[kind_index(page.kind)][page.page] = reinterpret_cast<float*>(load.bytes);

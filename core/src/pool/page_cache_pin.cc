@@ -132,6 +132,10 @@ Result<std::size_t> PageCache::pin(std::span<const std::uint64_t> pages, std::si
   Result<std::size_t> pinned = std::size_t{0};
   enter(set.writes_, false);
   set.cache_ = this;
+  if (evicts_nothing() &&
+      (set.writes_ ? write_dirty(pages, group, experts) : all_in_frames(pages))) {
+    return pages.size() / group;
+  }
   pinned = attempt(pages, group, use, set, experts, false, most);
   if (pinned.ok() && *pinned == 0) {
     // Others hold what is needed. Let go, and take turns: nobody new comes in until this is served,
@@ -310,6 +314,37 @@ Result<bool> PageCache::begin_load(Lock& lock, PinSet& set, std::size_t item, st
   }
 }
 
+// In a cache that evicts nothing, pages that are in frames stay there without pins: whoever wants
+// to be alone waits for those inside, and whoever wants to begin an epoch for writers among them.
+bool PageCache::evicts_nothing() const {
+  return std::all_of(kinds_.begin(), kinds_.end(),
+                     [](const Kind& kind) { return kind.bytes == 0 || kind.limit == kUnlimited; });
+}
+
+bool PageCache::all_in_frames(std::span<const std::uint64_t> pages) const {
+  return std::all_of(pages.begin(), pages.end(), [this](std::uint64_t page) {
+    return in_frame(page_word::state(word(PageKey::of(page)).load(std::memory_order_acquire)));
+  });
+}
+
+// The short way of pages that are about to change: those that are dirty already. True when all of
+// them are; `touched` is the union of writes that happen in any case.
+bool PageCache::write_dirty(std::span<const std::uint64_t> pages, std::size_t group,
+                            std::span<const std::uint64_t> experts) {
+  {
+    const Lock lock(mutex_);
+    if (in_epoch_) return false;
+  }
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    const PageKey page = PageKey::of(pages[i]);
+    if (page_word::state(word(page).load(std::memory_order_acquire)) != PageState::dirty) {
+      return false;
+    }
+    if (!experts.empty()) touched(page).fetch_or(experts[i / group], std::memory_order_relaxed);
+  }
+  return true;
+}
+
 // Every pinned page is about to change.
 Status PageCache::mark_written(PinSet& set) {
   Lock lock(mutex_);
@@ -331,7 +366,7 @@ Status PageCache::mark_written(PinSet& set) {
       }
       free_slot(c.slot);
       set_dirty(c, page.kind, true);
-      c.touched |= item.touched;
+      touched(page) |= item.touched;
       set_state(word(page), PageState::dirty);
       break;
     }

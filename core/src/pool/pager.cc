@@ -60,10 +60,10 @@ storage::PageId Pager::page_id(PageKey page) const {
 }
 
 std::uint32_t Pager::max_frames() const {
-  if (budget_bytes_ == 0) return kNoFrame - 1;
+  if (budget_bytes_ == 0) return kUnlimited;
   const std::size_t pair = page_bytes(PageKind::weights) + page_bytes(PageKind::state);
   const auto frames = static_cast<std::size_t>(budget_bytes_) / pair;
-  return static_cast<std::uint32_t>(std::min<std::size_t>(frames, kNoFrame - 1));
+  return static_cast<std::uint32_t>(std::min<std::size_t>(frames, kUnlimited - 1));
 }
 
 void Pager::require_slots(std::int64_t slots) const {

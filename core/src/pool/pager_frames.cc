@@ -67,8 +67,6 @@ std::int64_t Pager::pin_tokens(const std::int64_t* ids, std::int64_t slots, std:
   end = std::min(end, begin + token_limit(slots));
   pin.pages_.clear();
   for (std::int64_t i = begin * slots; i < end * slots; ++i) pin.pages_.push_back(page_of(ids[i]));
-  // Without a budget nothing leaves: what is there needs no pin.
-  if (budget_bytes_ == 0 && cache_->all_in_frames(pin.pages_)) return end;
   // Half of the frames are left to the tokens after these, which are fetched meanwhile.
   const std::uint32_t most = budget_bytes_ == 0 ? kNoFrame : max_frames() / 2;
   const auto pinned =

@@ -4,18 +4,21 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 
 #include "perennial/core/dense_state.h"
 #include "perennial/kernels/bfloat16.h"
 #include "perennial/kernels/optimizer.h"
+#include "pool/huge_pages.h"
 #include "pool/pager.h"
 #include "pool/tape.h"
 
@@ -33,6 +36,16 @@ EnumNames<WeightType> enum_names(WeightType) {
 namespace {
 
 namespace json = boost::json;
+
+// at::empty of (rows, cols) float32, in huge pages where it fills one: zeroing small ones by the
+// kernel would take longer than the gradient.
+at::Tensor empty_in_huge_pages(std::int64_t rows, std::int64_t cols) {
+  const std::size_t bytes = static_cast<std::size_t>(rows * cols) * sizeof(float);
+  if (bytes < kHugePageBytes) return at::empty({rows, cols});
+  return at::from_blob(
+      allocate_huge_pages(bytes), {rows, cols}, [](void* memory) { std::free(memory); },
+      at::TensorOptions().dtype(at::kFloat));
+}
 
 // Adam's state is the largest.
 std::int64_t largest_record_bytes(const PoolOptions& options) {
@@ -308,16 +321,17 @@ CompactGradient Pool::compact_gradient() {
   const kernels::ExpertLayout layout = options_.layout();
   const ExpertUses uses = open ? tape_->uses(generations_[*open]) : ExpertUses();
   const auto n = static_cast<std::int64_t>(uses.ids.size());
-  CompactGradient gradient{at::empty({n}, at::kLong), at::empty({n, layout.used()})};
+  CompactGradient gradient{at::empty({n}, at::kLong), empty_in_huge_pages(n, layout.used())};
   std::copy(uses.ids.begin(), uses.ids.end(), gradient.ids.data_ptr<std::int64_t>());
   float* rows = gradient.values.data_ptr<float>();
+  const bool padded = layout.stride() != layout.used();
   at::parallel_for(0, n, 16, [&](auto begin, auto end) {
-    std::vector<float> record(static_cast<std::size_t>(layout.stride()));
+    std::vector<float> record(static_cast<std::size_t>(padded ? layout.stride() : 0));
     for (std::int64_t i = begin; i < end; ++i) {
+      float* row = rows + i * layout.used();
       kernels::expert_gradient(layout, uses.contributions, uses.of(static_cast<std::size_t>(i)),
-                               record.data());
-      std::memcpy(rows + i * layout.used(), record.data(),
-                  static_cast<std::size_t>(layout.used()) * sizeof(float));
+                               padded ? record.data() : row);
+      if (padded) std::copy_n(record.data(), layout.used(), row);
     }
   });
   return gradient;

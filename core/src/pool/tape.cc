@@ -6,8 +6,11 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <limits>
+#include <string>
 #include <utility>
 
+#include "perennial/core/error.h"
 #include "perennial/kernels/expert_id.h"
 
 namespace perennial {
@@ -31,6 +34,14 @@ std::size_t to_places(Counters& counters) {
 }
 
 }  // namespace
+
+void ExpertTape::add(Entry entry) {
+  if (std::cmp_greater(entry.ids.numel(), std::numeric_limits<std::uint32_t>::max())) {
+    throw Error("a backward over " + std::to_string(entry.ids.numel()) +
+                " retrieved experts is too large; cut the batch");
+  }
+  entries_.push_back(std::move(entry));
+}
 
 ExpertUses ExpertTape::uses(const Generation& generation) const {
   ExpertUses result;

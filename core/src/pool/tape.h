@@ -35,7 +35,8 @@ class ExpertTape {
     at::Tensor cu, cv, cw;  // (B, S, r); cw undefined without GLU
   };
 
-  void add(Entry entry) { entries_.push_back(std::move(entry)); }
+  // Throws Error beyond 2^32 slots, which is what a use can number.
+  void add(Entry entry);
   void clear() { entries_.clear(); }
   bool empty() const { return entries_.empty(); }
   // The uses of the experts of a generation. The entries must outlive the result. Cost: a radix

@@ -126,6 +126,34 @@ TEST(Experts, TokensDoNotDependOnTheBatch) {
   }
 }
 
+TEST(Experts, ThreadsThatShareATokenGiveItsBits) {
+  for (const ExpertCase& shape : expert_cases()) {
+    SCOPED_TRACE(shape.name);
+    ExpertPool whole(shape), shared(shape);
+    whole.forward(0, shape.tokens);
+    const ExpertArgs args = shared.args();
+    const std::int64_t neurons = shape.slots * shape.layout.width, d_out = shape.layout.d_out;
+    const std::int64_t groups = expert_groups(args);
+    EXPECT_EQ(groups, (neurons + 15) / 16);
+    for (std::int64_t t = 0; t < shape.tokens; ++t) {
+      std::vector<float> coefficients(static_cast<std::size_t>(neurons));
+      float* gate = shape.layout.glu ? shared.gate.data() + t * neurons : nullptr;
+      for (std::int64_t g = groups; g > 0; --g) {
+        expert_coefficients(args, t, shared.pre.data() + t * neurons, gate, coefficients.data(),
+                            g - 1, g);
+      }
+      // Any cut will do: 0, 1, 4, 7, ...
+      for (std::int64_t end = d_out; end > 0; end -= 3) {
+        expert_sums(args, t, coefficients.data(), shared.y.data() + t * d_out,
+                    std::max<std::int64_t>(end - 3, 0), end);
+      }
+    }
+    expect_same_bits(shared.y, whole.y);
+    expect_same_bits(shared.pre, whole.pre);
+    expect_same_bits(shared.gate, whole.gate);
+  }
+}
+
 // An expert that several heads of one token retrieve adds up, forward and backward.
 TEST(Experts, DuplicatesAccumulate) {
   ExpertPool pool({"duplicates", 1, 3, {4, 4, false}, Activation::identity});

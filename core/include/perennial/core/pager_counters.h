@@ -7,9 +7,12 @@
 namespace perennial {
 
 struct PagerCounters {
-  std::uint64_t hits = 0;           // pages found in a frame
+  // Pages found in a frame, one a call that needs them; not counted where no page ever leaves its
+  // frame (without a memory budget).
+  std::uint64_t hits = 0;
   std::uint64_t initialised = 0;    // misses filled from a recipe
   std::uint64_t read = 0;           // misses filled from the store
+  std::uint64_t read_bytes = 0;     // of these pages
   std::uint64_t unspilled = 0;      // misses filled from the spill file
   std::uint64_t prefetched = 0;     // of these three, loaded ahead of their use
   std::uint64_t prefetch_hits = 0;  // and in their frame when they were used

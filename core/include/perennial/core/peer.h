@@ -175,6 +175,11 @@ class PeerImpl : public torch::nn::Module {
   // with the open generation's sub-keys. Names are stable: they name the moments in a commit.
   std::vector<std::pair<std::string, torch::Tensor>> trainable();
 
+  // Retrieval reads the sub-keys from a packed copy, which follows every change that torch counts
+  // and every gradient. Call this after writing to them in another way: through data(), or a
+  // pointer.
+  void keys_changed();
+
   // Call it when the optimizer is attached; too small a budget is also refused when it is used.
   // Throws InvalidOptions, with the figures, when the memory budget cannot hold the pages that one
   // token may retrieve, with the optimizer state attached now.

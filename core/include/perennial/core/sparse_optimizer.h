@@ -63,8 +63,9 @@ class PagePin;
 // budget.
 class SparseOptimizer {
  public:
-  // Throws InvalidOptions, also when the pool holds state of another size (adam and adamw have the
-  // same state; no other two rules have).
+  // Throws InvalidOptions, also when the pool holds state of another size. Rules that share a size:
+  // adam and adamw; with bf16 weights also sgd without momentum, which keeps the master and counts
+  // steps, and rowwise_adagrad, whose sums are zero then.
   SparseOptimizer(Pool& pool, const SparseOptimizerOptions& options);
   ~SparseOptimizer();
   SparseOptimizer(const SparseOptimizer&) = delete;

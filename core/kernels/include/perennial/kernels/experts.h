@@ -56,6 +56,17 @@ struct ExpertArgs {
 void experts_forward(const ExpertArgs& args, float* y, float* pre, float* gate, std::int64_t begin,
                      std::int64_t end);
 
+// One token of experts_forward shared out between threads, to the same bits: first the coefficients
+// (S r) of its neurons, and pre and gate as above (S r, of this token), for groups [begin, end) of
+// kNeuronGroup neurons out of expert_groups(args); then y (d_out, of this token) for columns
+// [begin, end).
+inline constexpr std::int64_t kNeuronGroup = 16;
+std::int64_t expert_groups(const ExpertArgs& args);
+void expert_coefficients(const ExpertArgs& args, std::int64_t token, float* pre, float* gate,
+                         float* coefficients, std::int64_t begin, std::int64_t end);
+void expert_sums(const ExpertArgs& args, std::int64_t token, const float* coefficients, float* y,
+                 std::int64_t begin, std::int64_t end);
+
 // The token side of the backward: with t = v.dy and h = act(pre) [gate] of a neuron,
 //   dweights (B, S) = sum over the slot's neurons, ascending, of t h,
 // and the coefficients of the expert side, (B, S, r) each,

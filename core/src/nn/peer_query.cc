@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// The query network with its norm, and the experts that its queries retrieve.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include "nn/peer_function.h"
+#include "nn/token_threads.h"
+#include "perennial/kernels/matmul.h"
+#include "perennial/kernels/norm.h"
+
+namespace perennial {
+
+kernels::RetrieveArgs retrieve_args(const PeerOptions& options,
+                                    const std::vector<kernels::KeySegment>& segments,
+                                    const at::Tensor& query) {
+  kernels::RetrieveArgs args;
+  args.heads = options.heads;
+  args.k = options.top_k;
+  args.sub_dim = options.d_key / 2;
+  args.query = data(query);
+  args.segments = segments;
+  return args;
+}
+
+QueryResult compute_query(const Router& router, const at::Tensor& x, const at::Tensor& weight,
+                          const at::Tensor& gamma, const at::Tensor& beta, bool batch_statistics) {
+  const PeerOptions& options = router.options();
+  const std::int64_t tokens = x.size(0), channels = options.heads * options.d_key;
+  QueryResult result;
+  result.raw = at::empty({tokens, channels});
+  // The product of tokens [begin, end) and channels [from, to).
+  const auto project = [&](std::int64_t begin, std::int64_t end, std::int64_t from,
+                           std::int64_t to) {
+    const float* bias = data(router.query_bias);
+    kernels::matmul_nt(end - begin, to - from, options.d_in, data(x) + begin * options.d_in,
+                       options.d_in, data(weight) + from * options.d_in, options.d_in,
+                       bias == nullptr ? nullptr : bias + from,
+                       out(result.raw) + begin * channels + from, channels);
+  };
+  if (few_tokens(tokens)) {
+    at::parallel_for(0, channels, 64, [&](auto from, auto to) { project(0, tokens, from, to); });
+  } else {
+    over_tokens(0, tokens, [&](auto begin, auto end) { project(begin, end, 0, channels); });
+  }
+  if (options.query_norm == QueryNorm::none || router.folded()) {
+    result.normed = result.raw;
+    return result;
+  }
+  result.normed = at::empty_like(result.raw);
+  if (options.query_norm == QueryNorm::rms) {
+    result.rstd = at::empty({tokens, options.heads});
+    over_tokens(0, tokens, [&](auto begin, auto end) {
+      kernels::rms_norm_forward(begin, end, options.heads, options.d_key, data(result.raw),
+                                data(gamma), static_cast<float>(options.norm_eps),
+                                out(result.normed), out(result.rstd));
+    });
+  } else if (options.query_norm == QueryNorm::layer) {
+    result.mean = at::empty({tokens, options.heads});
+    result.rstd = at::empty({tokens, options.heads});
+    over_tokens(0, tokens, [&](auto begin, auto end) {
+      kernels::layer_norm_forward(begin, end, options.heads, options.d_key, data(result.raw),
+                                  data(gamma), data(beta), static_cast<float>(options.norm_eps),
+                                  out(result.normed), out(result.mean), out(result.rstd));
+    });
+  } else if (batch_statistics) {
+    result.mean = at::empty({channels});
+    result.rstd = at::empty({channels});
+    at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
+      kernels::batch_norm_forward(tokens, channels, begin, end, data(result.raw), data(gamma),
+                                  data(beta), static_cast<float>(options.norm_eps),
+                                  out(result.normed), out(result.mean), out(result.rstd));
+    });
+  } else {
+    // Copies: a training forward may move the statistics before this one's backward.
+    result.mean = router.running_mean.clone();
+    result.rstd = (router.running_var + options.norm_eps).sqrt().reciprocal();
+    result.scale = gamma / (router.running_var + options.norm_eps).sqrt();
+    const at::Tensor shift = beta - result.scale * router.running_mean;
+    over_tokens(0, tokens, [&](auto begin, auto end) {
+      kernels::affine_forward(begin, end, channels, data(result.raw), data(result.scale),
+                              data(shift), out(result.normed));
+    });
+  }
+  return result;
+}
+
+RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query) {
+  const PeerOptions& options = router.options();
+  const std::int64_t tokens = query.size(0), slots = options.heads * options.top_k;
+  RetrieveResult result{at::empty({tokens, slots}, at::kLong), at::empty({tokens, slots}),
+                        at::empty({tokens, slots}, at::kInt)};
+  const std::vector<kernels::KeySegment> segments = router.segments();
+  kernels::RetrieveArgs args = retrieve_args(options, segments, query);
+  args.rows = router.packed_rows();
+  args.cols = router.packed_cols();
+  args.ids = result.ids.mutable_data_ptr<std::int64_t>();
+  args.scores = out(result.scores);
+  args.row_index = result.row_index.mutable_data_ptr<std::int32_t>();
+  if (few_tokens(tokens)) {
+    at::parallel_for(0, options.heads, 1,
+                     [&](auto begin, auto end) { kernels::retrieve(args, 0, tokens, begin, end); });
+  } else {
+    over_tokens(0, tokens, [&](auto begin, auto end) {
+      kernels::retrieve(args, begin, end, 0, options.heads);
+    });
+  }
+  return result;
+}
+
+}  // namespace perennial
