@@ -202,7 +202,9 @@ struct Trainer::Impl {
     return request;
   }
 
-  json::value store_bytes() const {
+  // Of the whole store; not while training waits for it.
+  json::value store_bytes(const std::string& action) const {
+    if (action == "progress") return nullptr;
     const storage::Result<std::uint64_t> bytes = store->size_bytes();
     return bytes.ok() ? json::value(*bytes) : json::value(nullptr);
   }
@@ -224,7 +226,7 @@ struct Trainer::Impl {
                                       {"pages_written", info.pages_written},
                                       {"bytes_written", info.bytes_written},
                                       {"experience", state.position.experience},
-                                      {"store_bytes", store_bytes()},
+                                      {"store_bytes", store_bytes(action)},
                                       {"state_digest", state_digest}});
             },
             [this](const storage::Status& status) {
@@ -368,7 +370,7 @@ struct Trainer::Impl {
       record.event("resume",
                    {{"experience", state.position.experience},
                     {"steps", state.steps},
-                    {"store_bytes", store_bytes()},
+                    {"store_bytes", store_bytes("resume")},
                     {"machine", machine()},
                     {"machine_before", note.empty() ? json::value() : note.at("machine")}});
     }
