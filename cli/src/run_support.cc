@@ -94,6 +94,35 @@ std::string format_metric(const std::optional<double>& value) {
   return text;
 }
 
+namespace {
+
+// The metrics of the anytime curve, and how it was taken.
+void print_anytime(std::ostream& out, const continual::RunResult& result) {
+  const continual::AnytimeCurve& curve = result.anytime;
+  if (!curve.options.on()) return;
+  const std::int64_t n = curve.test_sets;
+  out << "anytime " << format_metric(continual::anytime(curve)) << "   lca "
+      << format_metric(curve.options.anytime_first > 0
+                           ? continual::lca(curve, curve.options.anytime_first)
+                           : std::nullopt)
+      << "   min_acc " << format_metric(continual::min_acc(curve, n)) << "   wc_acc "
+      << format_metric(continual::wc_acc(curve, n)) << "   (on ";
+  if (curve.options.anytime_examples > 0) {
+    out << format_count(curve.options.anytime_examples) << " examples of ";
+  }
+  out << "each test set";
+  if (curve.options.anytime_every > 0) {
+    out << ", every "
+        << format_number_of(static_cast<std::uint64_t>(curve.options.anytime_every), "step");
+  }
+  if (curve.options.anytime_first > 0) {
+    out << ", and around the first " << curve.options.anytime_first << " of each experience";
+  }
+  out << ")\n";
+}
+
+}  // namespace
+
 void print_result(std::ostream& out, const continual::RunResult& result) {
   const std::int64_t n = result.matrix.experiences();
   std::vector<Table::Column> columns = {{"after", Align::left}};
@@ -117,6 +146,7 @@ void print_result(std::ostream& out, const continual::RunResult& result) {
       << format_metric(continual::forgetting_chaudhry(result.matrix));
   if (result.gate_accuracy) out << "   gate accuracy " << format_metric(result.gate_accuracy);
   out << '\n';
+  print_anytime(out, result);
 }
 
 }  // namespace perennial::cli

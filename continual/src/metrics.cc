@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <numeric>
 
 #include "perennial/core/error.h"
 
@@ -133,16 +134,36 @@ std::optional<double> bwt_diaz(const AccuracyMatrix& a) {
   return sum / (static_cast<double>(T) * static_cast<double>(T - 1) / 2);
 }
 
-std::optional<double> forgetting_chaudhry(const AccuracyMatrix& a) {
+std::optional<std::vector<double>> forgetting_by_experience(const AccuracyMatrix& a) {
   const std::int64_t T = a.experiences();
   if (T < 2 || !has_rows(a, 1, T)) return std::nullopt;
-  double sum = 0;
+  std::vector<double> forgetting;
   for (std::int64_t j = 1; j < T; ++j) {
     double best = cell(a, 1, j);
     for (std::int64_t l = 2; l < T; ++l) best = std::max(best, cell(a, l, j));
-    sum += best - cell(a, T, j);
+    forgetting.push_back(best - cell(a, T, j));
   }
-  return sum / static_cast<double>(T - 1);
+  return forgetting;
+}
+
+std::optional<double> forgetting_chaudhry(const AccuracyMatrix& a) {
+  const std::optional<std::vector<double>> terms = forgetting_by_experience(a);
+  if (!terms) return std::nullopt;
+  return std::accumulate(terms->begin(), terms->end(), 0.0) / static_cast<double>(terms->size());
+}
+
+std::optional<double> intransigence(const AccuracyMatrix& a, const std::vector<double>& joint) {
+  const std::int64_t T = a.experiences();
+  if (std::ssize(joint) != T) {
+    throw Error("a joint model's " + std::to_string(joint.size()) + " accuracies for " +
+                std::to_string(T) + " experiences");
+  }
+  if (!has_rows(a, 1, T)) return std::nullopt;
+  double sum = 0;
+  for (std::int64_t k = 1; k <= T; ++k) {
+    sum += joint[static_cast<std::size_t>(k - 1)] - cell(a, k, k);
+  }
+  return sum / static_cast<double>(T);
 }
 
 std::optional<double> forgetting_first_last(const AccuracyMatrix& a) {

@@ -14,6 +14,8 @@
 namespace perennial::continual {
 
 enum class LaneUse : std::uint64_t {
+  // A seed of its own: the test examples that a run evaluates while it learns.
+  anytime_subset = 64,
   permutation = 1,   // stream_seed: pixel permutation of an experience
   train_subset = 2,  // stream_seed: training examples of an experience when limited
   test_subset = 3,   // stream_seed: test examples of an experience when limited

@@ -5,6 +5,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_from.hpp>
@@ -23,7 +24,10 @@ namespace json = boost::json;
 namespace {
 
 constexpr const char* kRun = "run";
-constexpr const char* kMatrix = "run/matrix";    // (T + 1, T) float64, NaN where absent
+constexpr const char* kMatrix = "run/matrix";  // (T + 1, T) float64, NaN where absent
+// (points, 4 + T) float64: experience, minibatch, steps, end, accuracies or NaN; only of a run that
+// evaluates while it learns.
+constexpr const char* kAnytime = "run/anytime";
 constexpr const char* kNumbers = "run/numbers";  // float64: mean, deviation, gate accuracy or NaN
 
 at::Tensor to_tensor(const AccuracyMatrix& matrix) {
@@ -50,6 +54,45 @@ AccuracyMatrix from_tensor(const at::Tensor& tensor) {
   return matrix;
 }
 
+constexpr std::int64_t kPointFields = 4;
+
+at::Tensor to_tensor(const AnytimeCurve& curve) {
+  const auto rows = static_cast<std::int64_t>(curve.points.size());
+  at::Tensor tensor = at::full({rows, kPointFields + curve.test_sets},
+                               std::numeric_limits<double>::quiet_NaN(), at::kDouble);
+  double* out = tensor.mutable_data_ptr<double>();
+  for (const AnytimePoint& point : curve.points) {
+    out[0] = static_cast<double>(point.experience);
+    out[1] = static_cast<double>(point.minibatch);
+    out[2] = static_cast<double>(point.steps);
+    out[3] = point.end ? 1 : 0;
+    std::copy(point.accuracy.begin(), point.accuracy.end(), out + kPointFields);
+    out += kPointFields + curve.test_sets;
+  }
+  return tensor;
+}
+
+std::vector<AnytimePoint> points_from(const at::Tensor& tensor, std::int64_t test_sets) {
+  if (tensor.dim() != 2 || tensor.scalar_type() != at::kDouble ||
+      tensor.size(1) != kPointFields + test_sets) {
+    throw DataError("the store's anytime curve has a wrong shape");
+  }
+  std::vector<AnytimePoint> points;
+  const double* in = tensor.const_data_ptr<double>();
+  for (std::int64_t i = 0; i < tensor.size(0); ++i, in += tensor.size(1)) {
+    AnytimePoint point{static_cast<std::int64_t>(in[0]),
+                       static_cast<std::int64_t>(in[1]),
+                       static_cast<std::int64_t>(in[2]),
+                       in[3] != 0,
+                       {}};
+    for (std::int64_t j = 0; j < test_sets && !std::isnan(in[kPointFields + j]); ++j) {
+      point.accuracy.push_back(in[kPointFields + j]);
+    }
+    points.push_back(std::move(point));
+  }
+  return points;
+}
+
 }  // namespace
 
 void RunState::add_to_commit(storage::CommitRequest& request) const {
@@ -65,6 +108,7 @@ void RunState::add_to_commit(storage::CommitRequest& request) const {
                             {"finished", finished}};
   request.dense[kRun] = bytes_from(json::serialize(record));
   request.dense[kMatrix] = bytes_from(to_tensor(matrix));
+  if (anytime.options.on()) request.dense[kAnytime] = bytes_from(to_tensor(anytime));
   request.dense[kNumbers] =
       bytes_from(at::tensor({preprocessing.mean, preprocessing.deviation,
                              gate_accuracy.value_or(std::numeric_limits<double>::quiet_NaN())},
@@ -105,6 +149,9 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
       return tensor_from(value_or_throw(store.read_dense(name)), name);
     };
     state.matrix = from_tensor(tensor(kMatrix));
+    if (state.config.train.anytime.on()) {
+      state.anytime.points = points_from(tensor(kAnytime), state.matrix.experiences());
+    }
     const at::Tensor numbers = tensor(kNumbers);
     if (numbers.numel() != 3 || numbers.scalar_type() != at::kDouble) {
       throw DataError("the store's run numbers have a wrong shape");

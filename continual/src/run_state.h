@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "perennial/continual/anytime.h"
 #include "perennial/continual/dataset.h"
 #include "perennial/continual/metrics.h"
 #include "perennial/continual/run_config.h"
@@ -31,6 +32,7 @@ struct RunState {
   std::int64_t steps = 0;  // of the whole run
   bool finished = false;
   AccuracyMatrix matrix{1};
+  AnytimeCurve anytime;
   std::optional<double> gate_accuracy;  // at the last evaluation
 
   void add_to_commit(storage::CommitRequest& request) const;

@@ -10,13 +10,17 @@
 #include <chrono>
 #include <utility>
 
+#include "anytime_probe.h"
 #include "committer.h"
 #include "dense_optimizer.h"
+#include "experience_record.h"
 #include "perennial/continual/evaluate.h"
+#include "perennial/continual/report.h"
 #include "perennial/continual/strategy.h"
 #include "perennial/core/sparse_optimizer.h"
 #include "run_note.h"
 #include "run_record.h"
+#include "run_result.h"
 #include "run_state.h"
 
 namespace perennial::continual {
@@ -30,18 +34,6 @@ constexpr std::int64_t kStepEvents = 50;
 
 }  // namespace
 
-json::object RunResult::to_json() const {
-  json::object object = all_metrics(matrix);
-  object["matrix"] = matrix.to_json();
-  object["gate_accuracy"] = gate_accuracy ? json::value(*gate_accuracy) : json::value(nullptr);
-  object["finished"] = finished;
-  object["steps"] = steps;
-  object["seconds"] = seconds;
-  object["state_digest"] = state_digest;
-  if (pager) object["pager"] = counters_json(*pager);
-  return object;
-}
-
 struct Trainer::Impl {
   RunSettings settings;
   Stream stream;
@@ -53,6 +45,8 @@ struct Trainer::Impl {
   DenseOptimizer dense;
   std::optional<SparseOptimizer> sparse;
   RunRecord record;
+  AnytimeProbe probe;
+  ExperienceClock clock;
   bool resumed = false;
   std::string state_digest;
   Progress progress;
@@ -69,12 +63,14 @@ struct Trainer::Impl {
         strategy(make_strategy(config)),
         training(strategy->training_stream(stream)),
         dense(config.train),
-        record(settings.run_folder) {
+        record(settings.run_folder),
+        probe(stream, config.train.anytime) {
     state.config = config;
     state.preprocessing = stream.preprocessing();
     state.label_names = stream.label_names();
     state.data_digest = stream.data_digest();
     state.matrix = AccuracyMatrix(stream.experiences());
+    state.anytime = probe.empty_curve(training);
     refuse_single_examples();
     const storage::StatusCode head =
         store == nullptr ? storage::StatusCode::not_found : store->head().status().code();
@@ -135,6 +131,8 @@ struct Trainer::Impl {
                           ", this process has " + json::serialize(here) +
                           ": it may not continue bit for bit");
     }
+    stored->anytime = AnytimeCurve{state.anytime.options, state.anytime.test_sets,
+                                   state.anytime.experiences, std::move(stored->anytime.points)};
     state = std::move(*stored);
     model = load_model(state.config, stream.features(), stream.classes(), *store,
                        settings.budget_bytes);
@@ -191,6 +189,7 @@ struct Trainer::Impl {
                       {"experience", state.position.experience},
                       {"steps", state.steps},
                       {"events_bytes", record.event_bytes()},
+                      {"experience_seconds", clock.seconds()},
                       {"machine", machine()}};
     if (model->peer() != nullptr) {
       note["generations"] = model->peer()->pool().generations().size();
@@ -201,6 +200,13 @@ struct Trainer::Impl {
     last_commit = std::chrono::steady_clock::now();
     commit_due = false;
     return request;
+  }
+
+  // Of the whole store; not while training waits for it.
+  json::value store_bytes(const std::string& action) const {
+    if (action == "progress") return nullptr;
+    const storage::Result<std::uint64_t> bytes = store->size_bytes();
+    return bytes.ok() ? json::value(*bytes) : json::value(nullptr);
   }
 
   void make_committer() {
@@ -219,6 +225,8 @@ struct Trainer::Impl {
                                       {"snapshot", info.snapshot},
                                       {"pages_written", info.pages_written},
                                       {"bytes_written", info.bytes_written},
+                                      {"experience", state.position.experience},
+                                      {"store_bytes", store_bytes(action)},
                                       {"state_digest", state_digest}});
             },
             [this](const storage::Status& status) {
@@ -262,8 +270,21 @@ struct Trainer::Impl {
     state.gate_accuracy = evaluation.gate_accuracy;
     json::array values(evaluation.accuracy.begin(), evaluation.accuracy.end());
     state.matrix.set_row(row, std::move(evaluation.accuracy));
-    record.event("evaluate", {{"row", row}, {"accuracy", std::move(values)}});
-    record.write_metrics(state.matrix);
+    record.event("evaluate",
+                 {{"row", row}, {"steps", state.steps}, {"accuracy", std::move(values)}});
+    record.write_metrics(state.matrix, state.anytime);
+  }
+
+  // Evaluates on the fixed part of the test sets; `end`: the experience has ended.
+  void take_point(std::int64_t experience, std::int64_t minibatch, bool end) {
+    AnytimePoint point{experience + 1, minibatch, state.steps, end, {}};
+    if (!probe.wanted(point)) return;
+    point.accuracy =
+        probe.measure(*model, state.config.gate() == GateKind::oracle,
+                      state.anytime.experiences == 1 ? stream.experiences() : point.experience);
+    record.event("anytime", point_json(point));
+    clock.exclude(probe.last_seconds());
+    state.anytime.points.push_back(std::move(point));
   }
 
   void train_step(const Batch& batch) {
@@ -293,6 +314,7 @@ struct Trainer::Impl {
     Position& at = state.position;
     const TrainOptions& options = state.config.train;
     const std::int64_t steps = training.steps_per_epoch(at.experience, options.batch);
+    if (at.at_start()) take_point(at.experience, 0, false);
     while (at.epoch < options.epochs) {
       train_step(training.train_batch(at.experience, at.epoch, at.step, options.batch,
                                       options.train_seed));
@@ -300,6 +322,7 @@ struct Trainer::Impl {
         at.step = 0;
         ++at.epoch;
       }
+      take_point(at.experience, at.epoch * steps + at.step, false);
       report("training");
       if (stop_requested()) {
         commit("stopped", "");
@@ -323,6 +346,16 @@ struct Trainer::Impl {
     return done;
   }
 
+  // What was learnt is safe by now: a report that cannot be written is no failure of the run.
+  void write_report() const {
+    if (settings.run_folder.empty()) return;
+    try {
+      write_run_report(settings.run_folder);
+    } catch (const Error& error) {
+      if (settings.on_warning) settings.on_warning(std::string("no report: ") + error.what());
+    }
+  }
+
   bool work() {
     if (state.finished) return true;
     const json::object note = resumed ? note_with(*store, "events_bytes") : json::object{};
@@ -337,11 +370,15 @@ struct Trainer::Impl {
       record.event("resume",
                    {{"experience", state.position.experience},
                     {"steps", state.steps},
+                    {"store_bytes", store_bytes("resume")},
                     {"machine", machine()},
                     {"machine_before", note.empty() ? json::value() : note.at("machine")}});
     }
+    const json::value* trained_before = note.if_contains("experience_seconds");
+    double seconds = trained_before != nullptr ? json::value_to<double>(*trained_before) : 0;
     while (!state.finished) {
       const std::int64_t experience = state.position.experience;
+      clock.start(std::exchange(seconds, 0));
       progress.experience = experience;
       StrategyContext strategy_context = context();
       if (state.position.at_start()) strategy->before_experience(strategy_context, experience);
@@ -350,11 +387,21 @@ struct Trainer::Impl {
       if (committer) committer->wait();
       strategy->after_experience(strategy_context, experience);
       dense.set_parameters(model->trainable());
+      clock.stop();
       // Joint training has one experience of its own; it ends where the stream's last one does.
       const bool last = experience + 1 == training.experiences();
       state.position = {experience + 1, 0, 0};
+      take_point(experience,
+                 training.steps_per_epoch(experience, state.config.train.batch) *
+                     state.config.train.epochs,
+                 true);
       evaluate_row(last ? stream.experiences() : experience + 1);
       state.finished = last;
+      record.event("experience",
+                   experience_json(experience + 1, state.steps,
+                                   training.train_size(experience) * state.config.train.epochs,
+                                   clock.seconds(), *model));
+      clock = {};
       commit("experience", "experience-" + std::to_string(experience + 1));
       if (!last && stop_requested()) return false;
     }
@@ -376,15 +423,21 @@ RunResult Trainer::run() {
   RunResult result;
   result.finished = impl_->work();
   result.matrix = impl_->state.matrix;
+  result.anytime = impl_->state.anytime;
   result.gate_accuracy = impl_->state.gate_accuracy;
   result.steps = impl_->state.steps;
   result.state_digest = impl_->state_digest;
   if (impl_->model->peer() != nullptr) result.pager = impl_->model->peer()->pool().counters();
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!was_finished) {
-    impl_->record.event(result.finished ? "end" : "stopped", {{"seconds", result.seconds}});
+    impl_->record.event(
+        result.finished ? "end" : "stopped",
+        {{"seconds", result.seconds}, {"steps", result.steps}, {"metrics", result.metrics()}});
   }
-  if (!was_finished || !impl_->record.has_summary()) impl_->record.write_summary(result.to_json());
+  if (!was_finished || !impl_->record.has_summary()) {
+    impl_->record.write_summary(summary_json(result, impl_->state.config));
+    if (result.finished) impl_->write_report();
+  }
   return result;
 }
 

@@ -99,6 +99,27 @@ TEST(Metrics, AllHaveTheirNames) {
   EXPECT_TRUE(metrics.at("avg_incremental").is_double());
 }
 
+TEST(Metrics, IntransigenceComparesWithAJointModel) {
+  // ((.85-.80) + (.80-.70) + (.75-.75)) / 3
+  EXPECT_NEAR(intransigence(three(), {0.85, 0.80, 0.75}).value(), 0.05, kRounding);
+  // A joint model may be worse: ((.70-.80) + (.70-.70) + (.60-.75)) / 3
+  EXPECT_NEAR(intransigence(three(), {0.70, 0.70, 0.60}).value(), -0.25 / 3, kRounding);
+  EXPECT_EQ(intransigence(three_without(2), {0.85, 0.80, 0.75}), std::nullopt);
+  EXPECT_TRUE(intransigence(three_without(0), {0.85, 0.80, 0.75}).has_value());
+  EXPECT_THROW(intransigence(three(), {0.85, 0.80}), Error);
+  AccuracyMatrix one(1);
+  one.set_row(1, {0.5});
+  EXPECT_EQ(intransigence(one, {0.75}), 0.25);
+}
+
+TEST(Metrics, ForgettingByExperienceHasTheTermsOfTheMean) {
+  const std::vector<double> terms = forgetting_by_experience(three()).value();
+  ASSERT_EQ(terms.size(), 2U);
+  EXPECT_NEAR(terms[0], 0.30, kRounding);
+  EXPECT_NEAR(terms[1], 0.05, kRounding);
+  EXPECT_EQ(forgetting_by_experience(three_without(1)), std::nullopt);
+}
+
 TEST(AccuracyMatrix, RefusesWhatDoesNotFit) {
   EXPECT_THROW(AccuracyMatrix(0), Error);
   AccuracyMatrix a(2);

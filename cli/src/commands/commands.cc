@@ -14,7 +14,7 @@ std::span<const Command* const> all_commands() {
       &kRestoreCommand,    &kDropCommand,   &kCopyCommand,    &kGcCommand,
       &kVerifyCommand,     &kScrubCommand,  &kRepairCommand,  // its safety
       &kExportCommand,     &kImportCommand, &kReshardCommand, &kStreamsCommand,
-      &kStrategiesCommand,  // what there is
+      &kStrategiesCommand, &kReportCommand,  // what there is
   };
   return kCommands;
 }

@@ -22,6 +22,7 @@ extern const Command kInspectCommand;
 extern const Command kLogCommand;
 extern const Command kPredictCommand;
 extern const Command kRepairCommand;
+extern const Command kReportCommand;
 extern const Command kReshardCommand;
 extern const Command kRestoreCommand;
 extern const Command kScrubCommand;

@@ -55,7 +55,16 @@ std::optional<double> forgetting_first_last(const AccuracyMatrix& a);
 // avg_incremental = (1/T) sum_k (1/k) sum_{j<=k} a[k][j]           (iCaRL 2017)
 std::optional<double> avg_incremental(const AccuracyMatrix& a);
 
-// Every metric above under its name, null where empty.
+// intransigence = (1/T) sum_k (a*_k - a[k][k])                      (Chaudhry 2018)
+// `joint` is a*: (T) accuracies of a model that learnt all experiences jointly, as the last row of
+// a joint run has them. Throws Error when it has another length.
+std::optional<double> intransigence(const AccuracyMatrix& a, const std::vector<double>& joint);
+
+// Forgetting of one experience j < T, from 1: max_{1<=l<T} a[l][j] - a[T][j], the terms of
+// forgetting.chaudhry; T-1 of them.
+std::optional<std::vector<double>> forgetting_by_experience(const AccuracyMatrix& a);
+
+// Every metric of the matrix alone under its name, null where empty.
 boost::json::object all_metrics(const AccuracyMatrix& a);
 
 }  // namespace perennial::continual

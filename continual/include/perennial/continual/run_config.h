@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "perennial/continual/anytime.h"
 #include "perennial/continual/stream.h"
 #include "perennial/core/gate.h"
 #include "perennial/core/options.h"
@@ -72,6 +73,7 @@ struct TrainOptions {
   AnalyticGateOptions gate_options;
   std::int64_t train_seed = 1;
   std::int64_t commit_every = 200;
+  AnytimeOptions anytime;
 
   // What the experts' optimizer gets.
   SparseOptimizerOptions experts() const;
@@ -103,6 +105,7 @@ struct TrainOptions {
     visitor("train_seed", self.train_seed, "seed of the order of examples", Range{0, 9e15});
     visitor("commit_every", self.commit_every,
             "steps between commits within an experience; 0 = at its end only", Range{0, 1e9});
+    AnytimeOptions::visit(self.anytime, visitor);
   }
 };
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 
+#include "perennial/continual/anytime.h"
 #include "perennial/continual/metrics.h"
 #include "perennial/continual/model.h"
 #include "perennial/continual/run_config.h"
@@ -50,13 +51,16 @@ struct RunSettings {
 struct RunResult {
   bool finished = false;  // false: stopped on request, committed
   AccuracyMatrix matrix{1};
+  AnytimeCurve anytime;                 // without points unless the run's options ask for them
   std::optional<double> gate_accuracy;  // share of test inputs given to their own generation
   std::int64_t steps = 0;
   double seconds = 0;                  // of this process
   std::string state_digest;            // of the last commit; empty without a store
   std::optional<PagerCounters> pager;  // of this process, where there is a pool
 
-  // The object of summary.json and of --json: acc, bwt.gem, ... at the top level.
+  // acc, bwt.gem, ..., and those of the anytime curve if the run has one; null where empty.
+  boost::json::object metrics() const;
+  // The object of --json: acc, bwt.gem, ... at the top level.
   boost::json::object to_json() const;
 };
 

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fills charts with what groups of runs recorded.
+#include "report/figures.h"
+
+#include <algorithm>
+#include <functional>
+#include <map>
+
+#include "report/charts.h"
+#include "report/html.h"
+
+namespace perennial::continual::report {
+
+namespace {
+
+std::string over_runs(const Group& group) {
+  return group.runs.size() > 1 ? cat({"mean of ", std::to_string(group.runs.size()), " runs"}) : "";
+}
+
+std::vector<std::string> row_names(std::size_t rows) {
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < rows; ++i) names.push_back(std::to_string(i));
+  return names;
+}
+
+// Means by x over the runs of a group: a series has the points that every run has.
+Series mean_series(
+    const Group& group,
+    const std::function<void(const RunFolder&, const std::function<void(double, double)>&)>& walk) {
+  std::map<double, std::pair<double, std::size_t>> sums;
+  for (const RunFolder* run : group.runs) {
+    walk(*run, [&](double x, double y) {
+      sums[x].first += y;
+      ++sums[x].second;
+    });
+  }
+  Series series{group.name, {}};
+  for (const auto& [x, sum] : sums) {
+    if (sum.second != group.runs.size()) continue;
+    series.points.emplace_back(x, sum.first / static_cast<double>(sum.second));
+  }
+  return series;
+}
+
+template <class Walk>
+std::vector<Series> all_series(const std::vector<Group>& groups, const Walk& walk) {
+  std::vector<Series> series;
+  bool any = false;
+  for (const Group& group : groups) {
+    series.push_back(mean_series(group, walk));
+    any = any || !series.back().points.empty();
+  }
+  return any ? series : std::vector<Series>{};
+}
+
+std::string bars_of(const std::vector<Group>& groups, const char* metric, const char* title) {
+  std::vector<Bar> bars;
+  for (const Group& group : groups) {
+    const std::optional<SeedStatistics> s = statistic(group, metric, groups);
+    if (!s) continue;
+    std::string value = fixed(100 * s->mean, 2);
+    if (s->sd) value += cat({" ± ", fixed(100 * *s->sd, 2)});
+    bars.push_back(
+        {group.name, 100 * s->mean, s->sd ? std::optional(100 * *s->sd) : std::nullopt, value});
+  }
+  return bar_chart(
+      {std::string("bars-") + metric, title,
+       std::string(metric) + ", percent; whiskers: ± one standard deviation over seeds"},
+      bars);
+}
+
+// Steps at which the experiences of a run ended.
+std::vector<double> ends_of(const RunFolder& run) {
+  std::vector<double> ends;
+  for (const AnytimePoint& point : run.anytime.points) {
+    if (point.end) ends.push_back(static_cast<double>(point.steps));
+  }
+  return ends;
+}
+
+std::string cost_chart(const std::vector<Group>& groups, const Caption& caption,
+                       std::optional<double> ExperienceFigures::*figure,
+                       const std::function<Unit(double)>& unit_of, const std::string& fallback) {
+  std::vector<Series> series = all_series(groups, [&](const RunFolder& run, const auto& add) {
+    for (const ExperienceFigures& figures : run.experiences) {
+      if (figures.*figure) add(static_cast<double>(figures.experience), *(figures.*figure));
+    }
+  });
+  double largest = 0;
+  for (const Series& one : series) {
+    for (const auto& [x, y] : one.points) largest = std::max(largest, y);
+  }
+  const Unit unit = unit_of(largest);
+  for (Series& one : series) {
+    for (auto& [x, y] : one.points) y /= unit.divisor;
+  }
+  const std::string name = unit.name[0] != '\0' ? unit.name : fallback;
+  return line_chart({caption, "after experience", name, std::move(series), true, true, {}, {}});
+}
+
+Unit no_unit(double) { return {1, ""}; }
+
+}  // namespace
+
+std::string comparison_figures(const std::vector<Group>& groups) {
+  return bars_of(groups, "acc", "Accuracy at the end") +
+         bars_of(groups, "forgetting.chaudhry", "Forgetting") +
+         bars_of(groups, "anytime", "Accuracy while learning");
+}
+
+std::string matrix_figures(const std::vector<Group>& groups) {
+  std::string figures;
+  for (const Group& group : groups) {
+    HeatMap map;
+    std::string note = "percent; row: experiences learnt, column: test set";
+    const std::string runs = over_runs(group);
+    if (!runs.empty()) note += cat({"; ", runs});
+    map.caption = {"matrix", groups.size() > 1 ? group.name : "Accuracy matrix", note};
+    map.row_label = "learnt";
+    map.column_label = "test set";
+    map.values = mean_matrix(group);
+    map.rows = row_names(map.values.size());
+    map.mark_diagonal = true;
+    figures += heat_map(map);
+  }
+  const auto forgetting = [](const RunFolder& run, const auto& add) {
+    const std::optional<std::vector<double>> terms = forgetting_by_experience(run.matrix);
+    if (!terms) return;
+    for (std::size_t j = 0; j < terms->size(); ++j) {
+      add(static_cast<double>(j + 1), 100 * (*terms)[j]);
+    }
+  };
+  figures += line_chart({{"forgetting", "Forgetting by experience",
+                          "best accuracy before the end minus accuracy at the end, points"},
+                         "experience",
+                         "points",
+                         all_series(groups, forgetting),
+                         true,
+                         true,
+                         {},
+                         {}});
+  return figures;
+}
+
+std::string learning_figures(const std::vector<Group>& groups) {
+  const auto seen = [](const RunFolder& run, const auto& add) {
+    for (std::int64_t k = 1; k <= run.matrix.experiences(); ++k) {
+      if (!run.matrix.has_row(k)) continue;
+      double sum = 0;
+      for (std::int64_t j = 0; j < k; ++j) sum += run.matrix.at(k, j);
+      add(static_cast<double>(k), 100 * sum / static_cast<double>(k));
+    }
+  };
+  std::string figures = line_chart({{"seen", "Accuracy on the experiences seen so far",
+                                     "after each experience, whole test sets, percent"},
+                                    "experiences learnt",
+                                    "percent",
+                                    all_series(groups, seen),
+                                    false,
+                                    true,
+                                    {},
+                                    {}});
+  const auto points = [](const RunFolder& run, const auto& add) {
+    double last = -1;
+    for (const AnytimePoint& point : run.anytime.points) {
+      // The point before a first minibatch has a test set more than the end before it.
+      const auto steps = static_cast<double>(point.steps);
+      if (point.minibatch == 0 || point.end || steps == last) continue;
+      add(steps, 100 * point.mean());
+      last = steps;
+    }
+  };
+  const AnytimeOptions& options = groups.front().first().anytime.options;
+  std::string how =
+      "on " +
+      (options.anytime_examples > 0 ? std::to_string(options.anytime_examples) + " examples of"
+                                    : std::string("all of")) +
+      " each test set";
+  if (options.anytime_every > 0) {
+    how += cat({", every ", std::to_string(options.anytime_every), " steps"});
+  }
+  LineChart anytime{
+      {"anytime", "Anytime accuracy on the experiences seen so far", how + ", percent"},
+      "steps",
+      "percent",
+      all_series(groups, points),
+      false,
+      true,
+      {},
+      {}};
+  anytime.marks = ends_of(groups.front().first());
+  figures += line_chart(anytime);
+  if (groups.size() > 1 || groups.front().experiences() > 10) return figures;
+  // One strategy: each test set's own curve.
+  LineChart each{{"anytime-each", "Anytime accuracy on each test set", how + ", percent"},
+                 "steps",
+                 "percent",
+                 {},
+                 false,
+                 true,
+                 {},
+                 {}};
+  for (std::int64_t j = 0; j < groups.front().experiences(); ++j) {
+    Series series = mean_series(groups.front(), [&](const RunFolder& run, const auto& add) {
+      double last = -1;
+      for (const AnytimePoint& point : run.anytime.points) {
+        const auto steps = static_cast<double>(point.steps);
+        if (point.end || steps == last || std::ssize(point.accuracy) <= j) continue;
+        add(steps, 100 * point.accuracy[static_cast<std::size_t>(j)]);
+        last = steps;
+      }
+    });
+    series.name = cat({"test ", std::to_string(j + 1)});
+    if (!series.points.empty()) each.series.push_back(std::move(series));
+  }
+  each.marks = anytime.marks;
+  return figures + line_chart(each);
+}
+
+std::string routing_figures(const std::vector<Group>& groups) {
+  std::string figures;
+  const auto map_of = [&](const Group& group, const Caption& caption,
+                          std::vector<double> RoutingRow::*values) {
+    HeatMap map;
+    map.caption = caption;
+    if (groups.size() > 1) map.caption.title = cat({group.name, ": ", caption.title});
+    map.row_label = "learnt";
+    map.column_label = "inputs of experience";
+    bool any = false;
+    for (const RoutingRow& row : group.first().routing) {
+      map.rows.push_back(std::to_string(row.row));
+      map.values.emplace_back();
+      for (const double value : row.*values) {
+        map.values.back().emplace_back(value);
+        any = true;
+      }
+    }
+    if (any) figures += heat_map(map);
+  };
+  for (const Group& group : groups) {
+    map_of(group,
+           {"drift", "Routing drift",
+            "percent of inputs whose set of experts changed since their experience was learnt"},
+           &RoutingRow::drift);
+    map_of(group, {"leak", "Leak", "percent of retrieved slots that fall in newer generations"},
+           &RoutingRow::leak);
+  }
+  return figures;
+}
+
+std::string cost_figures(const std::vector<Group>& groups) {
+  return cost_chart(groups, {"parameters", "Parameters", "of the model, experts included"},
+                    &ExperienceFigures::parameters, count_unit, "parameters") +
+         cost_chart(groups, {"replay-bytes", "Strategy memory", "kept beside the model"},
+                    &ExperienceFigures::replay_bytes, byte_unit, "bytes") +
+         cost_chart(groups, {"store-bytes", "Store", "on disk, after the experience's commit"},
+                    &ExperienceFigures::store_bytes, byte_unit, "bytes") +
+         cost_chart(groups, {"seconds", "Training time of each experience", "wall time, seconds"},
+                    &ExperienceFigures::seconds, no_unit, "seconds") +
+         cost_chart(groups, {"speed", "Training speed", "examples per second, without evaluations"},
+                    &ExperienceFigures::examples_per_second, no_unit, "examples/s");
+}
+
+}  // namespace perennial::continual::report

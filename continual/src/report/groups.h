@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs that differ in nothing but their seeds, taken together.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "perennial/continual/run_folder.h"
+#include "perennial/continual/statistics.h"
+
+namespace perennial::continual::report {
+
+struct Group {
+  std::string name;  // the strategy, with what tells it from others of the same strategy
+  std::vector<const RunFolder*> runs;
+
+  const RunFolder& first() const { return *runs.front(); }
+  std::int64_t experiences() const { return first().matrix.experiences(); }
+};
+
+// In the order of their first runs. `repeated` counts folders that repeat another one's
+// configuration, seeds and matrix; they are left out.
+std::vector<Group> group_runs(const std::vector<RunFolder>& runs, std::size_t& repeated);
+
+// A metric of each run, by its name in RunFolder::metrics() or "intransigence" (needs joint runs of
+// the same stream among `groups`); empty when a run lacks it.
+std::optional<SeedStatistics> statistic(const Group& group, const std::string& metric,
+                                        const std::vector<Group>& groups);
+
+// Means over the runs that have the row; empty cells where none has.
+std::vector<std::vector<std::optional<double>>> mean_matrix(const Group& group);
+
+// Fields in which configurations differ: ("train.strategy", a value a group). Seeds are left out,
+// and where the data lie.
+std::vector<std::pair<std::string, std::vector<std::string>>> differing_settings(
+    const std::vector<Group>& groups);
+
+bool is_seed(std::string_view field);
+
+}  // namespace perennial::continual::report

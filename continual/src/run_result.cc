@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// A run's result as JSON.
+#include "run_result.h"
+
+#include "run_note.h"
+
+namespace perennial::continual {
+
+namespace json = boost::json;
+
+json::object RunResult::metrics() const {
+  json::object object = all_metrics(matrix);
+  if (anytime.options.on()) {
+    for (const auto& metric : all_metrics(anytime)) object[metric.key()] = metric.value();
+  }
+  return object;
+}
+
+json::object RunResult::to_json() const {
+  json::object object = metrics();
+  if (anytime.options.on()) object["anytime_curve"] = anytime.to_json();
+  object["matrix"] = matrix.to_json();
+  object["gate_accuracy"] = gate_accuracy ? json::value(*gate_accuracy) : json::value(nullptr);
+  object["finished"] = finished;
+  object["steps"] = steps;
+  object["seconds"] = seconds;
+  object["state_digest"] = state_digest;
+  if (pager) object["pager"] = counters_json(*pager);
+  return object;
+}
+
+json::object summary_json(const RunResult& result, const RunConfig& config) {
+  json::object summary = result.to_json();
+  summary["config"] = config.to_json();
+  summary["machine"] = machine();
+  return summary;
+}
+
+}  // namespace perennial::continual
