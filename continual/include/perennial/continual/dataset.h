@@ -68,7 +68,8 @@ TrainTest load_idx_dataset(const std::string& name_or_folder);
 // (one at least where a class has two), drawn from `seed`. A table's labels are text: those of
 // `known_labels` keep their numbers, new ones follow in ascending order, as numbers if all of them
 // are whole ones. Cost: a table's text is held in memory while it is read. Throws DataError naming
-// file, line or byte, what was expected and what was found.
+// file, line or byte, what was expected and what was found; InvalidOptions for an option that would
+// do nothing for these data.
 TrainTest load_dataset(const std::string& dataset, const TableOptions& options = {},
                        std::int64_t seed = 1, const std::vector<std::string>& known_labels = {});
 
