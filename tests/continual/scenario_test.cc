@@ -22,7 +22,8 @@ Dataset make_part(std::int64_t size) {
   Dataset data;
   data.x = torch::arange(size, torch::kFloat).view({size, 1});
   data.y = torch::arange(size).remainder(kClasses);
-  for (std::int64_t c = 0; c < kClasses; ++c) data.label_names.push_back(std::string("c").append(std::to_string(c)));
+  for (std::int64_t c = 0; c < kClasses; ++c)
+    data.label_names.push_back(std::string("c").append(std::to_string(c)));
   return data;
 }
 
