@@ -47,13 +47,14 @@ const Batch& AnytimeProbe::examples(std::int64_t test_set) {
   kernels::shuffled_indices(kSubsetSeed, random_lane(LaneUse::anytime_subset, test_set), order);
   order.resize(static_cast<std::size_t>(wanted));
   std::sort(order.begin(), order.end());
-  std::vector<torch::Tensor> x, y;
+  std::vector<torch::Tensor> x, y, experience;
   for (const std::uint32_t i : order) {
     Batch one = stream_.test_batch(test_set, i, static_cast<std::int64_t>(i) + 1);
     x.push_back(std::move(one.x));
     y.push_back(std::move(one.y));
+    experience.push_back(std::move(one.experience));
   }
-  return batch = {at::cat(x), at::cat(y)};
+  return batch = {at::cat(x), at::cat(y), at::cat(experience)};
 }
 
 std::vector<double> AnytimeProbe::measure(Model& model, bool oracle, std::int64_t seen) {
@@ -71,10 +72,13 @@ std::vector<double> AnytimeProbe::measure(Model& model, bool oracle, std::int64_
     for (std::int64_t begin = 0; begin < size; begin += kTestBatch) {
       const std::int64_t rows = std::min(kTestBatch, size - begin);
       const Prediction prediction = model.predict(batch.x.narrow(0, begin, rows), generation);
-      right += prediction.probabilities.argmax(1)
-                   .eq(batch.y.narrow(0, begin, rows))
-                   .sum()
-                   .item<std::int64_t>();
+      right +=
+          stream_
+              .restrict_answers(prediction.probabilities, batch.experience.narrow(0, begin, rows))
+              .argmax(1)
+              .eq(batch.y.narrow(0, begin, rows))
+              .sum()
+              .item<std::int64_t>();
     }
     accuracy.push_back(static_cast<double>(right) / static_cast<double>(size));
   }

@@ -91,13 +91,10 @@ Dataset read_part(const std::filesystem::path& folder, const std::string& part) 
 }
 
 std::vector<std::string> label_names(const std::string& name, std::int64_t classes) {
-  std::vector<std::string> names;
   if (name == kFashionMnist && classes == std::ssize(kFashionMnistLabels)) {
-    names.assign(kFashionMnistLabels.begin(), kFashionMnistLabels.end());
-    return names;
+    return {kFashionMnistLabels.begin(), kFashionMnistLabels.end()};
   }
-  for (std::int64_t label = 0; label < classes; ++label) names.push_back(std::to_string(label));
-  return names;
+  return number_names(classes);
 }
 
 void validate_part(const Dataset& data, const std::string& what) {
@@ -128,6 +125,11 @@ void TrainTest::validate() const {
   }
   validate_part(train, name + ", training set");
   validate_part(test, name + ", test set");
+  for (const Dataset* part : {&train, &test}) {
+    if (part->columns.empty() || std::ssize(part->columns) == part->features()) continue;
+    throw DataError(name + ": " + std::to_string(part->columns.size()) + " names for " +
+                    std::to_string(part->features()) + " features");
+  }
   if (train.features() != test.features()) {
     throw DataError(name + ": " + std::to_string(train.features()) + " features in train, " +
                     std::to_string(test.features()) + " in test");
@@ -146,13 +148,16 @@ TrainTest load_idx_dataset(const std::string& name_or_folder) {
   return data;
 }
 
-torch::Tensor read_rows(const std::filesystem::path& file) {
+torch::Tensor read_rows(const std::filesystem::path& file, const std::vector<std::string>& columns,
+                        const TableOptions& options) {
   const std::string start = peek_bytes(file, kNpyMagic.size());
   if (start.empty()) throw DataError(file.string() + ": is empty");
   std::string name = file.filename().string();
   if (name.ends_with(".gz")) name.resize(name.size() - 3);
   if (start == kNpyMagic || name.ends_with(".npy")) return read_npy(file);
-  if (!start.starts_with(kIdxMagic) && !name.ends_with("-ubyte")) return read_csv(file);
+  if (!start.starts_with(kIdxMagic) && !name.ends_with("-ubyte")) {
+    return read_table_rows(file, columns, options);
+  }
 
   const torch::Tensor values = read_idx(file);
   if (values.dim() == 1) {

@@ -28,7 +28,9 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
     for (std::int64_t begin = 0; begin < size; begin += kTestBatch) {
       const Batch batch = stream.test_batch(e, begin, std::min(begin + kTestBatch, size));
       const Prediction prediction = model.predict(batch.x, generation);
-      right += prediction.probabilities.argmax(1).eq(batch.y).sum().item<std::int64_t>();
+      const torch::Tensor answers =
+          stream.restrict_answers(prediction.probabilities, batch.experience);
+      right += answers.argmax(1).eq(batch.y).sum().item<std::int64_t>();
       own += prediction.generations.eq(e).sum().item<std::int64_t>();
       if (progress) progress(batch.y.size(0));
     }

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "byte_source.h"
+#include "perennial/core/error.h"
 #include "readers.h"
 
 namespace perennial::continual {
@@ -17,6 +18,8 @@ namespace {
 
 // NumPy itself writes headers of a few hundred bytes; more is a hostile or broken file.
 constexpr std::size_t kMaxHeaderBytes = 1 << 16;
+// A label beyond this is taken for a mistake: a class more is a column of every answer.
+constexpr std::int64_t kMaxClasses = 1 << 20;
 // Values of <f8 converted at a time.
 constexpr std::size_t kBlock = 4096;
 
@@ -153,9 +156,99 @@ void check_finite(const ByteSource& source, const float* values, std::size_t cou
   }
 }
 
+// Bytes of the elements; fails when the file cannot have them.
+std::uint64_t checked_payload(const ByteSource& source, const Header& header,
+                              std::int64_t element) {
+  std::uint64_t payload = 0;
+  const std::uint64_t available = source.size_bound() - source.position();
+  if (!checked_bytes(header.shape, element, payload) || payload > available) {
+    source.fail("its header promises " + format_dims(header.shape) + " elements of " +
+                std::to_string(element) + " bytes, the file has " +
+                (source.compressed() ? "at most " : "") + std::to_string(available) + " bytes");
+  }
+  if (payload == 0) source.fail("holds no values (" + format_dims(header.shape) + ")");
+  return payload;
+}
+
+// A little-endian integer of `bytes` bytes.
+std::int64_t integer_at(const unsigned char* from, std::size_t bytes, bool is_signed) {
+  std::uint64_t value = 0;
+  for (std::size_t i = bytes; i-- > 0;) value = value << 8 | from[i];
+  const std::size_t unused = 64 - 8 * bytes;
+  if (!is_signed) return static_cast<std::int64_t>(value);
+  return static_cast<std::int64_t>(value << unused) >> unused;
+}
+
+// One part of a data set: examples, and as many labels.
+Dataset read_part(const std::filesystem::path& x_file, const std::filesystem::path& y_file) {
+  Dataset data;
+  data.x = read_npy(x_file, &data.image_rows, &data.image_cols);
+  data.y = read_npy_labels(y_file);
+  if (data.x.size(0) != data.y.size(0)) {
+    throw DataError(y_file.string() + ": " + std::to_string(data.y.size(0)) + " labels for the " +
+                    std::to_string(data.x.size(0)) + " examples of " + x_file.string());
+  }
+  return data;
+}
+
 }  // namespace
 
-at::Tensor read_npy(const std::filesystem::path& file) {
+at::Tensor read_npy_labels(const std::filesystem::path& file) {
+  ByteSource source(file);
+  const Header header = read_header(source);
+  // "<i8": byte order, kind, bytes; one byte has no order.
+  const std::string& type = header.descr;
+  const bool known =
+      type.size() == 3 && (type[1] == 'i' || type[1] == 'u') &&
+      (type[2] == '1' || (type[0] == '<' && (type[2] == '2' || type[2] == '4' || type[2] == '8')));
+  if (!known) {
+    source.fail("NPY of type '" + type + "'; labels are little-endian integers, as <i8 or |u1");
+  }
+  const bool column = header.shape.size() == 2 && header.shape[1] == 1;
+  if (header.shape.size() != 1 && !column) {
+    source.fail("NPY of " + format_dims(header.shape) + "; labels have one dimension");
+  }
+  const auto bytes = static_cast<std::size_t>(type[2] - '0');
+  const std::uint64_t payload = checked_payload(source, header, static_cast<std::int64_t>(bytes));
+  std::vector<unsigned char> raw(payload);
+  source.read_exactly(raw.data(), payload, "the NPY labels");
+  if (!source.at_end()) {
+    source.fail("its header promises " + std::to_string(payload) + " bytes, the file has more");
+  }
+  at::Tensor labels = at::empty({header.shape[0]}, at::kLong);
+  std::int64_t* out = labels.mutable_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < header.shape[0]; ++i) {
+    out[i] = integer_at(raw.data() + static_cast<std::size_t>(i) * bytes, bytes, type[1] == 'i');
+    if (out[i] >= 0 && out[i] < kMaxClasses) continue;
+    source.fail("row " + std::to_string(i) + ": " + std::to_string(out[i]) +
+                " is no label; whole numbers from 0 to " + std::to_string(kMaxClasses - 1) +
+                " were expected");
+  }
+  return labels;
+}
+
+TrainTest load_npy_dataset(const std::filesystem::path& folder) {
+  const auto file = [&](const std::string& name) {
+    for (const char* ending : {".npy", ".npy.gz"}) {
+      std::error_code error;
+      if (std::filesystem::exists(folder / (name + ending), error)) return folder / (name + ending);
+    }
+    throw DataError(folder.string() + ": " + name + ".npy is not there");
+  };
+  std::error_code error;
+  const bool parts = std::filesystem::exists(folder / "x_train.npy", error) ||
+                     std::filesystem::exists(folder / "x_train.npy.gz", error);
+  TrainTest data;
+  data.train =
+      parts ? read_part(file("x_train"), file("y_train")) : read_part(file("x"), file("y"));
+  if (parts) data.test = read_part(file("x_test"), file("y_test"));
+  data.train.label_names = number_names(data.train.y.max().item<std::int64_t>() + 1);
+  data.test.label_names = data.train.label_names;
+  return data;
+}
+
+at::Tensor read_npy(const std::filesystem::path& file, std::int64_t* image_rows,
+                    std::int64_t* image_cols) {
   ByteSource source(file);
   const Header header = read_header(source);
   const bool bytes = header.descr == "|u1" || header.descr == "u1" || header.descr == "<u1";
@@ -169,15 +262,11 @@ at::Tensor read_npy(const std::filesystem::path& file) {
     source.fail("NPY with " + std::to_string(header.shape.size()) +
                 " dimensions; rows of features have 2, images 3");
   }
+  const bool images = header.shape.size() == 3;
+  if (image_rows != nullptr) *image_rows = images ? header.shape[1] : 0;
+  if (image_cols != nullptr) *image_cols = images ? header.shape[2] : 0;
   const std::int64_t element = bytes ? 1 : floats ? 4 : 8;
-  std::uint64_t payload = 0;
-  const std::uint64_t available = source.size_bound() - source.position();
-  if (!checked_bytes(header.shape, element, payload) || payload > available) {
-    source.fail("its header promises " + format_dims(header.shape) + " elements of " +
-                std::to_string(element) + " bytes, the file has " +
-                (source.compressed() ? "at most " : "") + std::to_string(available) + " bytes");
-  }
-  if (payload == 0) source.fail("holds no values (" + format_dims(header.shape) + ")");
+  const std::uint64_t payload = checked_payload(source, header, element);
   const std::uint64_t count = payload / static_cast<std::uint64_t>(element);
   const std::int64_t rows = header.shape[0];
   const std::int64_t width = static_cast<std::int64_t>(count) / rows;

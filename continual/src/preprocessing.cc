@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One mean and one deviation over all pixels.
+// Means and deviations, over all features or for each of them.
 #include "preprocessing.h"
 
 #include <ATen/Parallel.h>
@@ -39,19 +39,31 @@ double mean_of_bytes(const torch::Tensor& x, double& deviation) {
   return mean;
 }
 
-double mean_of_floats(const torch::Tensor& x, double& deviation) {
-  const float* values = x.const_data_ptr<float>();
-  const auto n = static_cast<double>(x.numel());
-  double sum = 0;
-  for (std::int64_t i = 0; i < x.numel(); ++i) sum += static_cast<double>(values[i]);
-  const double mean = sum / n;
-  double squares = 0;
-  for (std::int64_t i = 0; i < x.numel(); ++i) {
-    const double distance = static_cast<double>(values[i]) - mean;
-    squares += distance * distance;
+// Of values start, start + step, ...; missing ones (NaN) do not count. Without any value: 0 and 0.
+template <class T>
+double mean_of(const T* values, std::int64_t count, std::int64_t step, double& deviation) {
+  double sum = 0, squares = 0;
+  std::int64_t n = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto value = static_cast<double>(values[i * step]);
+    if (std::isnan(value)) continue;
+    sum += value;
+    ++n;
   }
-  deviation = std::sqrt(squares / n);
+  const double mean = n > 0 ? sum / static_cast<double>(n) : 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double distance = static_cast<double>(values[i * step]) - mean;
+    if (!std::isnan(distance)) squares += distance * distance;
+  }
+  deviation = n > 0 ? std::sqrt(squares / static_cast<double>(n)) : 0;
   return mean;
+}
+
+void check_fit(double mean, double& deviation) {
+  if (!std::isfinite(mean) || !std::isfinite(deviation)) {
+    throw DataError("the training features are not all finite numbers");
+  }
+  if (deviation == 0) deviation = 1;
 }
 
 template <class T>
@@ -71,7 +83,10 @@ void apply_rows(const torch::Tensor& x, const Preprocessing& preprocessing, torc
 
 Normalizer::Normalizer(const Preprocessing& preprocessing)
     : mean_(preprocessing.mean), deviation_(preprocessing.deviation) {
-  for (std::size_t v = 0; v < table_.size(); ++v) table_[v] = (*this)(static_cast<float>(v));
+  for (std::size_t v = 0; v < table_.size(); ++v) table_[v] = value(static_cast<double>(v), 0);
+  if (preprocessing.means.empty()) return;
+  means_ = preprocessing.means.data();
+  deviations_ = preprocessing.deviations.data();
 }
 
 Preprocessing Preprocessing::fit(const torch::Tensor& x) {
@@ -80,12 +95,27 @@ Preprocessing Preprocessing::fit(const torch::Tensor& x) {
   const torch::Tensor rows = x.contiguous();
   Preprocessing fitted;
   fitted.features = x.size(1);
-  fitted.mean = rows.scalar_type() == at::kByte ? mean_of_bytes(rows, fitted.deviation)
-                                                : mean_of_floats(rows, fitted.deviation);
-  if (!std::isfinite(fitted.mean) || !std::isfinite(fitted.deviation)) {
-    throw DataError("the training features are not all finite numbers");
+  fitted.mean = rows.scalar_type() == at::kByte
+                    ? mean_of_bytes(rows, fitted.deviation)
+                    : mean_of(rows.const_data_ptr<float>(), rows.numel(), 1, fitted.deviation);
+  check_fit(fitted.mean, fitted.deviation);
+  return fitted;
+}
+
+Preprocessing Preprocessing::fit_features(const torch::Tensor& x) {
+  check_rows(x);
+  if (x.numel() == 0) throw DataError("no values to take a mean and a deviation of");
+  const torch::Tensor rows = x.to(at::kFloat).contiguous();
+  Preprocessing fitted;
+  fitted.features = x.size(1);
+  for (std::int64_t j = 0; j < fitted.features; ++j) {
+    double deviation = 0;
+    const double mean =
+        mean_of(rows.const_data_ptr<float>() + j, rows.size(0), fitted.features, deviation);
+    check_fit(mean, deviation);
+    fitted.means.push_back(mean);
+    fitted.deviations.push_back(deviation);
   }
-  if (fitted.deviation == 0) fitted.deviation = 1;
   return fitted;
 }
 

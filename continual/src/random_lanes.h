@@ -20,6 +20,8 @@ enum class LaneUse : std::uint64_t {
   train_subset = 2,  // stream_seed: training examples of an experience when limited
   test_subset = 3,   // stream_seed: test examples of an experience when limited
   epoch_order = 4,   // seed of the run: order of the training examples in an epoch
+  test_split = 32,   // stream_seed: a class's examples for the test part ("experience": the class)
+  blur = 33,         // stream_seed: who changes places at the boundary after an experience
 };
 
 constexpr std::uint64_t random_lane(LaneUse use, std::int64_t experience, std::int64_t epoch = 0) {

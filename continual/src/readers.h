@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// The readers of single files behind dataset.h, one a format.
+// The readers of single files and folders behind dataset.h, one a format.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "perennial/continual/dataset.h"
+#include "perennial/continual/table_options.h"
 
 namespace perennial::continual {
 
@@ -22,11 +26,29 @@ std::string format_dims(const std::vector<std::int64_t>& dims);
 bool checked_bytes(const std::vector<std::int64_t>& dims, std::int64_t element_bytes,
                    std::uint64_t& bytes);
 
-// An NPY file of 2 or 3 dimensions (|u1, <f4, <f8; C order) as (N, D), uint8 or float32.
-at::Tensor read_npy(const std::filesystem::path& file);
+// "0", "1", ...: the names of labels that are numbers.
+std::vector<std::string> number_names(std::int64_t classes);
 
-// Comma-separated numbers, one example a line, as (N, D) float32. A first line without any number
-// is a header. Blank lines are skipped. Errors name file, line and column, from 1.
-at::Tensor read_csv(const std::filesystem::path& file);
+// An NPY file of 2 or 3 dimensions (|u1, <f4, <f8; C order) as (N, D), uint8 or float32. Sets
+// rows and columns where it has 3.
+at::Tensor read_npy(const std::filesystem::path& file, std::int64_t* image_rows = nullptr,
+                    std::int64_t* image_cols = nullptr);
+// An NPY file of 1 dimension (or N x 1) of whole numbers from 0 (integers of 1, 2, 4 or 8 bytes,
+// little-endian): (N) int64.
+at::Tensor read_npy_labels(const std::filesystem::path& file);
+
+// x_train.npy, y_train.npy and those of the test part, or x.npy and y.npy and no test part.
+TrainTest load_npy_dataset(const std::filesystem::path& folder);
+// CIFAR's binary versions. Images are three planes of 32 x 32.
+TrainTest load_cifar10(const std::filesystem::path& folder);
+TrainTest load_cifar100(const std::filesystem::path& folder);
+// One table, or one and its test part. Both have the same features by name.
+TrainTest load_table_dataset(const std::filesystem::path& train,
+                             const std::optional<std::filesystem::path>& test,
+                             const TableOptions& options,
+                             const std::vector<std::string>& known_labels);
+// A table's rows without a label, as (N, D) float32.
+at::Tensor read_table_rows(const std::filesystem::path& file,
+                           const std::vector<std::string>& columns, const TableOptions& options);
 
 }  // namespace perennial::continual

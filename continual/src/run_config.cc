@@ -92,7 +92,7 @@ GateKind RunConfig::gate() const {
 }
 
 void RunConfig::validate() const {
-  validate_ranges(stream);
+  stream.validate();
   validate_ranges(model);
   validate_ranges(train);
   const bool peer = model.model == ModelKind::peer;

@@ -29,6 +29,8 @@ constexpr const char* kMatrix = "run/matrix";  // (T + 1, T) float64, NaN where 
 // evaluates while it learns.
 constexpr const char* kAnytime = "run/anytime";
 constexpr const char* kNumbers = "run/numbers";  // float64: mean, deviation, gate accuracy or NaN
+// (2, D) float64: means and deviations, where every feature has its own
+constexpr const char* kFeatures = "run/features";
 
 at::Tensor to_tensor(const AccuracyMatrix& matrix) {
   const std::int64_t n = matrix.experiences();
@@ -96,17 +98,24 @@ std::vector<AnytimePoint> points_from(const at::Tensor& tensor, std::int64_t tes
 }  // namespace
 
 void RunState::add_to_commit(storage::CommitRequest& request) const {
-  const json::object record{{"version", 1},
-                            {"config", config.to_json()},
-                            {"labels", json::value_from(label_names)},
-                            {"data", data_digest.hex()},
-                            {"features", preprocessing.features},
-                            {"experience", position.experience},
-                            {"epoch", position.epoch},
-                            {"step", position.step},
-                            {"steps", steps},
-                            {"finished", finished}};
+  json::object record{{"version", 1},
+                      {"config", config.to_json()},
+                      {"labels", json::value_from(label_names)},
+                      {"data", data_digest.hex()},
+                      {"features", preprocessing.features},
+                      {"experience", position.experience},
+                      {"epoch", position.epoch},
+                      {"step", position.step},
+                      {"steps", steps},
+                      {"finished", finished}};
+  if (!preprocessing.columns.empty()) record["columns"] = json::value_from(preprocessing.columns);
   request.dense[kRun] = bytes_from(json::serialize(record));
+  if (!preprocessing.means.empty()) {
+    std::vector<double> values = preprocessing.means;
+    values.insert(values.end(), preprocessing.deviations.begin(), preprocessing.deviations.end());
+    request.dense[kFeatures] =
+        bytes_from(at::tensor(values, at::kDouble).view({2, std::ssize(preprocessing.means)}));
+  }
   request.dense[kMatrix] = bytes_from(to_tensor(matrix));
   if (anytime.options.on()) request.dense[kAnytime] = bytes_from(to_tensor(anytime));
   request.dense[kNumbers] =
@@ -158,6 +167,21 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
     }
     const double* value = numbers.const_data_ptr<double>();
     state.preprocessing = {record.at("features").as_int64(), value[0], value[1]};
+    if (const json::value* columns = record.if_contains("columns")) {
+      state.preprocessing.columns = json::value_to<std::vector<std::string>>(*columns);
+    }
+    if (const auto entry = store.read_dense(kFeatures);
+        entry.status().code() != storage::StatusCode::not_found) {
+      const at::Tensor own = tensor_from(value_or_throw(entry), kFeatures);
+      const std::int64_t D = state.preprocessing.features;
+      if (own.dim() != 2 || own.size(0) != 2 || own.size(1) != D ||
+          own.scalar_type() != at::kDouble) {
+        throw DataError("the store's means and deviations of features have a wrong shape");
+      }
+      const double* values = own.const_data_ptr<double>();
+      state.preprocessing.means.assign(values, values + D);
+      state.preprocessing.deviations.assign(values + D, values + 2 * D);
+    }
     if (!std::isnan(value[2])) state.gate_accuracy = value[2];
     return state;
   } catch (const InvalidOptions& error) {

@@ -291,7 +291,8 @@ struct Trainer::Impl {
     StrategyContext strategy_context = context();
     strategy->before_step(strategy_context, state.position.experience, batch);
     dense.zero_grad();
-    const torch::Tensor loss = at::cross_entropy_loss(model->train_forward(batch.x), batch.y);
+    const torch::Tensor loss = at::cross_entropy_loss(
+        stream.restrict_answers(model->train_forward(batch.x), batch.experience), batch.y);
     loss.backward();
     dense.step();
     if (sparse) sparse->step();

@@ -206,7 +206,9 @@ TEST_F(ProgramTest, ListsStreams) {
   const Finished streams = run({"streams", "--json"});
   ASSERT_EQ(streams.code, 0) << streams.err;
   const boost::json::array kinds = streams.json().at("streams").as_array();
-  ASSERT_EQ(kinds.size(), 3U);
+  ASSERT_EQ(kinds.size(), 4U);
+  EXPECT_EQ(streams.json().at("scenarios").as_array().size(), 3U);
+  EXPECT_FALSE(streams.json().at("datasets").as_array().empty());
   EXPECT_EQ(kinds[0].at("name"), "permuted");
   EXPECT_FALSE(kinds[0].at("meaning").as_string().empty());
   const Finished people = run({"streams"});

@@ -34,7 +34,8 @@ int run_predict(const std::vector<std::string>& args) {
               "perennial predict --store perennial-demo --input images.npy");
   flags.require("store", folder, "DIR", "the store's folder; it may be in use")
       .add_text("at", snapshot, "NAME|N", "the state to look at; the newest without it")
-      .require("input", input, "FILE", "rows to label: IDX (also gzip), NPY or CSV of numbers")
+      .require("input", input, "FILE",
+               "rows to label: IDX, NPY, CSV or JSONL of numbers (also gzip)")
       .add_text("output", file, "FILE", "where the CSV goes; standard output without it")
       .add("generation", generation, "the generation that answers; -1 = the gate chooses",
            Range{-1, 4294967295.});
@@ -57,7 +58,8 @@ int run_predict(const std::vector<std::string>& args) {
     }
     told = static_cast<std::uint32_t>(generation);
   }
-  const torch::Tensor rows = continual::read_rows(input);
+  const torch::Tensor rows =
+      continual::read_rows(input, learnt.preprocessing.columns, learnt.config.stream.table);
   if (rows.size(1) != learnt.preprocessing.features) {
     throw DataError(input + " has rows of " + std::to_string(rows.size(1)) +
                     " numbers; the store learnt rows of " +

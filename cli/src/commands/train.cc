@@ -2,6 +2,7 @@
 // perennial train: learn a stream into a store, or go on where an earlier run stopped.
 #include <algorithm>
 #include <filesystem>
+#include <iostream>
 #include <optional>
 #include <ostream>
 
@@ -106,6 +107,9 @@ int run_train(const std::vector<std::string>& args) {
   command.run.apply();
   // What is wrong with the data or the options is found before a new store is made.
   const continual::Stream stream(command.config.stream);
+  if (!command.common.quiet) {
+    for (const std::string& note : stream.notes()) std::cerr << "note: " << note << '\n';
+  }
   if (store == nullptr) {
     check_run(command.config, stream, command.run);
     store = open_store(command.folder, storage::OpenMode::either);
@@ -127,6 +131,7 @@ int run_train(const std::vector<std::string>& args) {
   boost::json::object json = result.to_json();
   json["store"] = command.folder;
   json["run_folder"] = run_folder;
+  json["data_notes"] = boost::json::array(stream.notes().begin(), stream.notes().end());
   output.finish(json);
   return kExitOk;
 }

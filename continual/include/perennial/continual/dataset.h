@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "perennial/continual/table_options.h"
+
 namespace perennial::continual {
 
 // N examples of D features. Thread-compatible; copies share the tensors.
@@ -18,6 +20,11 @@ struct Dataset {
   std::vector<std::string> label_names;  // one a class
   std::int64_t image_rows = 0;           // 0 when examples are not images
   std::int64_t image_cols = 0;
+  std::int64_t image_channels = 1;  // planes of an image, one after the other
+  // Of a table: features are quantities of their own, missing ones are NaN, and columns may have
+  // names (D of them, or none).
+  bool table = false;
+  std::vector<std::string> columns = {};
 
   std::int64_t size() const { return x.size(0); }
   std::int64_t features() const { return x.size(1); }
@@ -27,7 +34,8 @@ struct Dataset {
 struct TrainTest {
   Dataset train;
   Dataset test;
-  std::string name;  // "fashion-mnist", or the folder's name
+  std::string name;                     // "fashion-mnist", or the folder's or file's name
+  std::vector<std::string> notes = {};  // what a user should know, a line each
 
   // Throws DataError naming what is wrong: shapes or types that differ between examples and labels
   // or between train and test, no examples, a label outside [0, classes).
@@ -47,22 +55,53 @@ torch::Tensor read_idx(const std::filesystem::path& file);
 // fashion-mnist are known; others are the labels' numbers. Throws DataError.
 TrainTest load_idx_dataset(const std::string& name_or_folder);
 
-// Rows of features for prediction: IDX images, NPY (2-d or 3-d, |u1, <f4, <f8, C order), or CSV of
-// numbers (a first line without any number is a header), each plain or gzip. The format is known by
-// the content; a name that ends in .npy or -ubyte promises that format. Returns (N, D), uint8 or
-// float32, N and D at least 1, all values finite. Throws DataError naming the file and the place.
-torch::Tensor read_rows(const std::filesystem::path& file);
+// Any data set, by what is there:
+//  - the name fashion-mnist, or another name that is a folder of $PERENNIAL_DATA;
+//  - a folder with IDX files (load_idx_dataset);
+//  - a folder with CIFAR-10 (data_batch_1.bin .. data_batch_5.bin, test_batch.bin) or CIFAR-100
+//    (train.bin, test.bin; the fine labels) in their binary versions;
+//  - a folder with x_train.npy, y_train.npy, x_test.npy and y_test.npy, or x.npy and y.npy: (N, D)
+//    or (N, H, W) examples as in read_rows, and N labels, whole numbers from 0;
+//  - a folder with train.csv and test.csv, or train.jsonl and test.jsonl; or one such file, of any
+//    name: tables, see TableOptions.
+// Single files may be gzip. What has no test part gets one of test_share of each class's examples
+// (one at least where a class has two), drawn from `seed`. A table's labels are text: those of
+// `known_labels` keep their numbers, new ones follow in ascending order, as numbers if all of them
+// are whole ones. Cost: a table's text is held in memory while it is read. Throws DataError naming
+// file, line or byte, what was expected and what was found; InvalidOptions for an option that would
+// do nothing for these data.
+TrainTest load_dataset(const std::string& dataset, const TableOptions& options = {},
+                       std::int64_t seed = 1, const std::vector<std::string>& known_labels = {});
 
-// What turns raw features into a model's input: (x - mean) / deviation with one mean and one
-// deviation over all training pixels of the first experience seen; stored with the model.
+// Rows of features for prediction: IDX images, NPY (2-d or 3-d, |u1, <f4, <f8, C order), or a table
+// (CSV, JSONL) of numbers, each plain or gzip. The format is known by the content; a name that ends
+// in .npy, -ubyte or .jsonl promises that format. With `columns`, the features that a model learnt
+// by name, a table that names its columns may have them in any order and have others beside them.
+// Bad rows are an error, whatever the options say: every row must get its answer. Returns (N, D),
+// uint8 or float32, N and D at least 1; all values finite, or NaN where missing_values allows that
+// they are missing. Throws DataError naming the file and the place.
+torch::Tensor read_rows(const std::filesystem::path& file,
+                        const std::vector<std::string>& columns = {},
+                        const TableOptions& options = {});
+
+// What turns raw features into a model's input: (x - mean) / deviation, with one mean and one
+// deviation over all training features of the first experience seen, or with those of each feature;
+// stored with the model. A missing value (NaN) becomes 0: it counts as the mean.
 struct Preprocessing {
   std::int64_t features = 0;
   double mean = 0;
   double deviation = 1;
+  // (D) each where every feature has its own; else empty, and the two above hold for all.
+  std::vector<double> means = {};
+  std::vector<double> deviations = {};
+  // Names of the features where the training table had them; else empty.
+  std::vector<std::string> columns = {};
 
   // x: (N, D) uint8 or float32. Sums in double (exact for uint8); the population's deviation.
-  // Values that are all equal get deviation 1.
+  // Values that are all equal get deviation 1; missing ones do not count.
   static Preprocessing fit(const torch::Tensor& x);
+  // As fit, for each feature.
+  static Preprocessing fit_features(const torch::Tensor& x);
   // (B, D) uint8 or float32 to (B, D) float32: each value is computed in double and rounded once,
   // so that equal features give equal bits whatever file or type they came from. Throws DataError
   // when D differs from `features`.

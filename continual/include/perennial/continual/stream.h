@@ -7,68 +7,57 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "perennial/continual/dataset.h"
-#include "perennial/core/options.h"
+#include "perennial/continual/stream_options.h"
 #include "perennial/storage/digest.h"
 
 namespace perennial::continual {
 
-enum class StreamKind { permuted, split, single };
-EnumNames<StreamKind> enum_names(StreamKind);
-// What a kind is, in one sentence.
-std::string_view describe(StreamKind kind);
-
-struct StreamOptions {
-  StreamKind stream = StreamKind::permuted;
-  std::string dataset = "fashion-mnist";
-  std::int64_t experiences = 5;
-  std::int64_t limit = 0;
-  std::int64_t test_limit = 0;
-  std::int64_t stream_seed = 1;
-
-  template <class Self, class Visitor>
-  static void visit(Self& self, Visitor& visitor) {
-    visitor("stream", self.stream,
-            "permuted (the data, then pixel permutations of it), split (classes in turn) or single "
-            "(one experience)");
-    visitor("dataset", self.dataset,
-            "fashion-mnist, or a folder with the four IDX files of a data set like MNIST");
-    visitor("experiences", self.experiences, "length of the stream; single has one",
-            Range{1, 10000});
-    visitor("limit", self.limit, "training examples an experience, 0 = all", Range{0, 1e9});
-    visitor("test_limit", self.test_limit, "test examples an experience, 0 = all", Range{0, 1e9});
-    visitor("stream_seed", self.stream_seed, "seed of the permutations and of the subsets",
-            Range{0, 9e15});
-  }
-  // Throws InvalidOptions. What depends on the data (classes that do not divide, limits larger than
-  // the data) is checked by Stream's constructor.
-  void validate() const;
-};
-
 struct Batch {
-  torch::Tensor x;  // (B, D) float32, preprocessed
-  torch::Tensor y;  // (B) int64
+  torch::Tensor x;                // (B, D) float32, preprocessed
+  torch::Tensor y;                // (B) int64
+  torch::Tensor experience = {};  // (B) int64: the experience that an example belongs to
 };
 
-// T experiences over one data set, numbered from 0. Examples are shared and permutations are
-// applied to batches, so the memory is that of the data set plus 4 bytes an example of a subset.
-// Immutable; thread-safe. Copies share everything.
+// What a store knows already, for a stream of further data.
+struct LearntBefore {
+  std::vector<std::string> label_names;  // keep their numbers; new ones come after them
+  Preprocessing preprocessing;           // applied as it is
+};
+
+// T experiences over one data set, numbered from 0. Examples are shared; permutations and rotations
+// are applied to batches, so the memory is that of the data set plus 4 bytes an example of a
+// subset, 4 bytes a feature and permutation and 32 bytes a pixel and angle. Immutable; thread-safe.
+// Copies share everything.
 //  - permuted: experience 0 is the data as they are, every later one applies a pixel permutation of
 //    its own, drawn from stream_seed;
 //  - split: classes in ascending order, classes / experiences of them each (must divide evenly);
-//    labels keep their numbers (class-incremental);
-//  - single: the whole data set once; experiences is taken as 1.
+//  - single: the whole data set once; experiences is taken as 1;
+//  - rotated: images, experience e turned by e * angle_step degrees counter-clockwise about their
+//    centre: bilinear, zero outside, to 1/256 of a pixel, the same bits on every machine. With
+//    `gradual` the angle of a training example grows with its place in the pass, from half a step
+//    before its experience's to half a step after it, in 64 steps; test sets have the angles
+//    themselves.
 // With a limit, an experience has a random subset of its own examples, drawn from stream_seed and
 // kept in ascending order. Asking for more examples than there are is an error.
+//
+// Blurred boundaries: the last examples of a pass and the first ones of the same pass over the next
+// experience change places by chance (drawn from stream_seed): k = blur / 2 of the smaller of the
+// two, the i-th from the boundary (from 0) with probability (1 - i / k) / 2. So the share of the
+// next experience rises linearly to one half, and every example is still seen once a pass.
 class Stream {
  public:
   // Loads the data. Throws DataError, InvalidOptions.
   explicit Stream(const StreamOptions& options);
   // For tests and for callers that have the data.
   Stream(const StreamOptions& options, TrainTest data);
+  // Further data for what was learnt before: its preprocessing, its labels' numbers, and new labels
+  // after them. `data` as loaded by load_dataset with before.label_names. Throws DataError when the
+  // features differ.
+  Stream(const StreamOptions& options, TrainTest data, const LearntBefore& before);
 
   // As given, except that `experiences` of a single stream is 1.
   const StreamOptions& options() const { return options_; }
@@ -77,9 +66,17 @@ class Stream {
   // Test sets: T, also of a joint stream.
   std::int64_t test_sets() const { return static_cast<std::int64_t>(test_.size()); }
   std::int64_t features() const;
-  std::int64_t classes() const;
-  const std::vector<std::string>& label_names() const;
-  // Fit on the training pixels of experience 0.
+  // Answers there are: C of the data; C / T for split, domain-incremental; T * C for permuted and
+  // rotated, class- or task-incremental.
+  std::int64_t classes() const { return static_cast<std::int64_t>(label_names_.size()); }
+  const std::vector<std::string>& label_names() const { return label_names_; }
+  // What a user should know of the data, a line each: rows that were skipped, parts split off.
+  const std::vector<std::string>& notes() const;
+  // Of an example; rows and columns are 0 when examples are not images.
+  std::int64_t image_rows() const;
+  std::int64_t image_cols() const;
+  std::int64_t image_channels() const;
+  // Fit on the training features of experience 0.
   const Preprocessing& preprocessing() const { return preprocessing_; }
   // XXH3-128 of the whole data set, its labels and its dimensions, wherever it was read from.
   const storage::Digest& data_digest() const { return data_digest_; }
@@ -89,12 +86,21 @@ class Stream {
   // Classes of test set `experience`, ascending; its training examples have the same ones.
   std::vector<std::int64_t> classes_of(std::int64_t experience) const;
 
+  // True when the experience of an example is known at test (task-incremental): answers, and the
+  // loss, are then restricted to its classes.
+  bool tasks_known() const { return options_.resolved_scenario() == Scenario::task_incremental; }
+  // `scores` (B, classes), logits or probabilities, with those of classes that the examples'
+  // experiences do not have set to -infinity; as given unless tasks_known(). `experiences` is (B)
+  // int64, as in Batch. Differentiable.
+  torch::Tensor restrict_answers(const torch::Tensor& scores,
+                                 const torch::Tensor& experiences) const;
+
   // Batch `step` (from 0) of pass `epoch` over the experience's training examples, in the order
   // that (seed, experience, epoch) shuffles them to; the last batch of a pass may be smaller. A
   // function of its arguments only: the stream's position is (experience, epoch, step), nothing
   // else. The bits do not depend on the thread count. Cost: a microsecond or two a row of 784
-  // bytes; the first batch of an epoch also shuffles (the order of the last epoch asked for is
-  // kept). Throws Error when an argument is out of range.
+  // bytes; the first batch of an epoch also shuffles (the orders of the last three epochs asked for
+  // are kept). Throws Error when an argument is out of range.
   Batch train_batch(std::int64_t experience, std::int64_t epoch, std::int64_t step,
                     std::int64_t batch_size, std::int64_t seed) const;
   std::int64_t steps_per_epoch(std::int64_t experience, std::int64_t batch_size) const;
@@ -102,7 +108,8 @@ class Stream {
   Batch test_batch(std::int64_t experience, std::int64_t begin, std::int64_t end) const;
 
   // The stream whose single training experience is the union of all of this one's, with this one's
-  // test sets and preprocessing: what `joint` learns from. Each example keeps its own permutation.
+  // test sets and preprocessing: what `joint` learns from. Each example keeps its own permutation
+  // or its experience's angle.
   Stream joint() const;
 
  private:
@@ -119,22 +126,40 @@ class Stream {
     std::int64_t size = 0;
     void append(Segment segment);
   };
+  // One row of a batch: which example, as which experience shows it.
+  struct Pick {
+    std::int64_t example = 0;
+    std::int64_t source = 0;
+    std::int64_t level = -1;  // of a gradual rotation; -1 = the experience's own angle
+  };
   struct OrderCache;
+  class Transforms;
 
+  Stream(const StreamOptions& options, TrainTest data, const LearntBefore* before);
   void build_parts();
+  void build_labels();
+  void fit_preprocessing();
   const Part& part(const std::vector<Part>& parts, std::int64_t experience) const;
   Indices epoch_order(std::int64_t experience, std::int64_t epoch, std::int64_t seed) const;
-  // Examples at `positions` of the part, or at first, first + 1, ... without positions.
-  Batch gather(const Dataset& data, const Part& part, const std::uint32_t* positions,
-               std::int64_t first, std::int64_t count) const;
+  static Pick pick(const Part& part, std::int64_t position);
+  // Examples on either side of the boundary after `experience` that may change places.
+  std::int64_t blurred(std::int64_t experience) const;
+  // Of the example at `place` of a pass over `experience`: where it is taken from, as (experience,
+  // place) there.
+  std::pair<std::int64_t, std::int64_t> unblurred(std::int64_t experience, std::int64_t epoch,
+                                                  std::int64_t place) const;
+  Batch gather(const Dataset& data, const std::vector<Pick>& picks) const;
 
   StreamOptions options_;
   std::shared_ptr<const TrainTest> data_;
   Preprocessing preprocessing_;
   storage::Digest data_digest_;
-  std::vector<std::vector<std::uint32_t>> permutations_;  // (D) each; empty unless permuted
+  std::vector<std::string> label_names_;
+  std::vector<std::int64_t> label_shift_;  // (T): added to the labels of an experience
+  std::shared_ptr<const Transforms> transforms_;
   std::vector<Part> train_;
   std::vector<Part> test_;
+  bool joint_ = false;
   std::shared_ptr<OrderCache> orders_;
 };
 

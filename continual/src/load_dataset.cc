@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// Finding out what a data set is, and a test part for what has none.
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+#include "perennial/core/error.h"
+#include "perennial/kernels/philox.h"
+#include "random_lanes.h"
+#include "readers.h"
+
+namespace perennial::continual {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_there(const fs::path& file) {
+  std::error_code error;
+  return fs::exists(file, error);
+}
+
+// The file of this name, plain or gzip; empty when neither is there.
+fs::path either(const fs::path& folder, const std::string& name) {
+  for (const char* ending : {"", ".gz"}) {
+    if (is_there(folder / (name + ending))) return folder / (name + ending);
+  }
+  return {};
+}
+
+Dataset rows_of(const Dataset& data, const std::vector<std::int64_t>& rows) {
+  Dataset part = data;
+  const at::Tensor index = at::tensor(rows, at::kLong);
+  part.x = data.x.index_select(0, index);
+  part.y = data.y.index_select(0, index);
+  return part;
+}
+
+// Moves a share of each class to the test part, by chance.
+void split_test(TrainTest& data, double share, std::int64_t seed) {
+  std::vector<std::vector<std::int64_t>> of_class(static_cast<std::size_t>(data.train.classes()));
+  const at::Tensor labels = data.train.y.contiguous();
+  const std::int64_t* y = labels.const_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < data.train.size(); ++i) {
+    of_class[static_cast<std::size_t>(y[i])].push_back(i);
+  }
+  std::vector<std::int64_t> train, test;
+  for (std::size_t c = 0; c < of_class.size(); ++c) {
+    const std::vector<std::int64_t>& examples = of_class[c];
+    const std::int64_t n = std::ssize(examples);
+    std::vector<std::uint32_t> order(examples.size());
+    kernels::shuffled_indices(static_cast<std::uint64_t>(seed),
+                              random_lane(LaneUse::test_split, static_cast<std::int64_t>(c)),
+                              order);
+    const auto wanted = static_cast<std::int64_t>(std::floor(share * static_cast<double>(n) + 0.5));
+    const std::int64_t taken = n < 2 ? 0 : std::clamp<std::int64_t>(wanted, 1, n - 1);
+    for (std::int64_t i = 0; i < n; ++i) {
+      (i < taken ? test : train).push_back(examples[order[static_cast<std::size_t>(i)]]);
+    }
+  }
+  if (test.empty()) {
+    throw DataError(data.name +
+                    ": no class has two examples, so that none can be kept for testing");
+  }
+  std::sort(train.begin(), train.end());
+  std::sort(test.begin(), test.end());
+  data.test = rows_of(data.train, test);
+  data.train = rows_of(data.train, train);
+  data.notes.push_back(data.name + " has no test part: " + std::to_string(test.size()) + " of " +
+                       std::to_string(train.size() + test.size()) +
+                       " examples are kept for testing (test_share, stream_seed)");
+}
+
+TrainTest load_folder(const fs::path& folder, const TableOptions& options,
+                      const std::vector<std::string>& known_labels) {
+  const auto has = [&](const std::string& name) { return !either(folder, name).empty(); };
+  if (has("train-images-idx3-ubyte") || has("train-labels-idx1-ubyte")) {
+    return load_idx_dataset(folder.string());
+  }
+  if (has("data_batch_1.bin")) return load_cifar10(folder);
+  if (has("train.bin")) return load_cifar100(folder);
+  if (has("x_train.npy") || has("x.npy")) return load_npy_dataset(folder);
+  for (const std::string format : {".csv", ".jsonl"}) {
+    const fs::path train = either(folder, "train" + format);
+    if (train.empty()) continue;
+    const fs::path test = either(folder, "test" + format);
+    return load_table_dataset(train, test.empty() ? std::nullopt : std::optional(test), options,
+                              known_labels);
+  }
+  throw DataError(
+      folder.string() +
+      ": no data set that is known; IDX (train-images-idx3-ubyte, ...), CIFAR "
+      "(data_batch_1.bin, ... or train.bin), NPY (x_train.npy, ... or x.npy) or a table "
+      "(train.csv, train.jsonl) was expected");
+}
+
+// Refuses options that these data leave nothing to do for.
+void refuse_idle(const TrainTest& data, const TableOptions& options) {
+  const TableOptions defaults;
+  const auto refuse = [&](bool asked, const char* option, const char* needs) {
+    if (!asked) return;
+    throw InvalidOptions(std::string(option) + " needs " + needs + "; " + data.name + " is none");
+  };
+  if (!data.train.table) {
+    const char* table = "a table (CSV, JSONL)";
+    refuse(options.label_column != defaults.label_column, "label_column", table);
+    refuse(options.header != defaults.header, "header", table);
+    refuse(options.bad_rows != defaults.bad_rows, "bad_rows", table);
+    refuse(options.missing_values != defaults.missing_values, "missing_values", table);
+  }
+  refuse(data.test.x.defined() && options.test_share != defaults.test_share, "test_share",
+         "a data set without a test part");
+}
+
+// A name that is a folder of $PERENNIAL_DATA; empty when it is none.
+fs::path named_folder(const std::string& name) {
+  const char* root = std::getenv("PERENNIAL_DATA");
+  if (root == nullptr || *root == '\0' || name.find('/') != std::string::npos) return {};
+  std::error_code error;
+  const fs::path folder = fs::path(root) / name;
+  return fs::is_directory(folder, error) ? folder : fs::path();
+}
+
+}  // namespace
+
+std::vector<std::string> number_names(std::int64_t classes) {
+  std::vector<std::string> names;
+  for (std::int64_t label = 0; label < classes; ++label) names.push_back(std::to_string(label));
+  return names;
+}
+
+TrainTest load_dataset(const std::string& dataset, const TableOptions& options, std::int64_t seed,
+                       const std::vector<std::string>& known_labels) {
+  std::error_code error;
+  fs::path place = dataset;
+  TrainTest data;
+  if (dataset == "fashion-mnist") {
+    data = load_idx_dataset(dataset);
+  } else {
+    if (!fs::exists(place, error)) place = named_folder(dataset);
+    if (place.empty()) {
+      throw DataError("data set '" + dataset +
+                      "' is neither fashion-mnist, nor a folder or a file, nor a folder of "
+                      "$PERENNIAL_DATA");
+    }
+    data = fs::is_directory(place, error)
+               ? load_folder(place, options, known_labels)
+               : load_table_dataset(place, std::nullopt, options, known_labels);
+  }
+  if (data.name.empty()) data.name = fs::weakly_canonical(place).filename().string();
+  refuse_idle(data, options);
+  // Labels that are the classes' names go on where the known ones end; others must be the same.
+  if (!known_labels.empty() && !data.train.table) {
+    std::vector<std::string> names = data.train.label_names;
+    if (names.size() < known_labels.size()) {
+      names.insert(names.end(), known_labels.begin() + std::ssize(names), known_labels.end());
+    }
+    data.train.label_names = data.test.label_names = names;
+  }
+  if (!data.test.x.defined()) split_test(data, options.test_share, seed);
+  data.validate();
+  return data;
+}
+
+}  // namespace perennial::continual

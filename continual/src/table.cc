@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows of a table.
+#include "table.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "perennial/core/error.h"
+
+namespace perennial::continual {
+namespace {
+
+constexpr std::uint64_t kNamedBadRows = 5;
+
+bool blank(std::string_view line) { return line.find_first_not_of(" \t\r") == line.npos; }
+
+// Where `name` is in `names`; -1 when it is not there.
+std::int64_t place_of(const std::string& name, const std::vector<std::string>& names) {
+  const auto found = std::find(names.begin(), names.end(), name);
+  return found == names.end() ? -1 : found - names.begin();
+}
+
+}  // namespace
+
+TableFormat table_format(const std::filesystem::path& file, std::string_view start) {
+  std::string name = file.filename().string();
+  if (name.ends_with(".gz")) name.resize(name.size() - 3);
+  if (name.ends_with(".jsonl") || name.ends_with(".ndjson")) return TableFormat::jsonl;
+  if (name.ends_with(".csv")) return TableFormat::csv;
+  const std::size_t first = start.find_first_not_of(" \t\r\n");
+  return first != start.npos && start[first] == '{' ? TableFormat::jsonl : TableFormat::csv;
+}
+
+TableParser::TableParser(TableFormat format, TableOptions options, bool with_label,
+                         std::vector<std::string> features)
+    : format_(format),
+      options_(std::move(options)),
+      with_label_(with_label),
+      wanted_(std::move(features)),
+      cutter_(format == TableFormat::csv ? make_csv_cutter() : make_jsonl_cutter()) {}
+
+void TableParser::resume(const std::vector<std::string>& names, bool named, std::uint64_t lines) {
+  lines_ = lines;
+  if (!names.empty()) settle(names, named);
+}
+
+void TableParser::take_back() {
+  if (lines_ == width_line_) {
+    columns_ = {};
+    width_line_ = 0;
+  }
+  --lines_;
+}
+
+std::vector<std::string> TableParser::feature_names() const {
+  std::vector<std::string> names;
+  if (!columns_.named) return names;
+  for (const std::int64_t column : columns_.features) {
+    names.push_back(columns_.names[static_cast<std::size_t>(column)]);
+  }
+  return names;
+}
+
+TableParser::Outcome TableParser::bad(std::string problem) {
+  problem_ = std::move(problem);
+  return Outcome::bad;
+}
+
+std::string TableParser::place(std::size_t column) const {
+  std::string text = "line " + std::to_string(lines_) + ", column " + std::to_string(column + 1);
+  if (columns_.named) text += " (" + shown(columns_.names[column]) + ")";
+  return text + ": ";
+}
+
+void TableParser::settle_label() {
+  const std::string& asked = options_.label_column;
+  const std::vector<std::string>& names = columns_.names;
+  columns_.label = place_of(asked.empty() ? "label" : asked, names);
+  if (columns_.label >= 0) return;
+  const std::string line = "line " + std::to_string(lines_);
+  if (asked.empty()) {
+    if (format_ == TableFormat::jsonl) {
+      throw DataError(line + " has no field 'label'; say which one is with label_column");
+    }
+    columns_.label = std::ssize(names) - 1;
+    return;
+  }
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(asked.data(), asked.data() + asked.size(), number);
+  if (error != std::errc{} || end != asked.data() + asked.size() || number < 1 ||
+      number > std::ssize(names)) {
+    throw DataError(line + ": there is no column " + shown(asked) + " among " +
+                    std::to_string(names.size()) +
+                    (columns_.named ? "" : ", which have no names (see header)"));
+  }
+  columns_.label = number - 1;
+}
+
+// Decides what each column is.
+void TableParser::settle(std::vector<std::string> names, bool named) {
+  columns_.names = std::move(names);
+  columns_.named = named;
+  width_line_ = lines_;
+  if (std::set<std::string>(columns_.names.begin(), columns_.names.end()).size() !=
+      columns_.names.size()) {
+    throw DataError("line " + std::to_string(lines_) + " names a column twice");
+  }
+  if (with_label_) settle_label();
+  if (!wanted_.empty() && named) {
+    for (const std::string& name : wanted_) {
+      const std::int64_t column = place_of(name, columns_.names);
+      if (column < 0) {
+        throw DataError("line " + std::to_string(lines_) + " has no column " + shown(name) +
+                        ", which the model learnt from");
+      }
+      columns_.features.push_back(column);
+    }
+  } else {
+    for (std::int64_t c = 0; c < std::ssize(columns_.names); ++c) {
+      if (c != columns_.label) columns_.features.push_back(c);
+    }
+  }
+  if (columns_.features.empty()) {
+    throw DataError("line " + std::to_string(lines_) + " has no column beside the label");
+  }
+}
+
+// Puts the cells of a line that names its fields into the columns' order. False for a foreign one.
+bool TableParser::match(std::vector<std::string>& names) {
+  if (names == columns_.names) return true;
+  std::vector<Cell> ordered(columns_.names.size());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::int64_t column = place_of(names[i], columns_.names);
+    if (column < 0) {
+      bad("line " + std::to_string(lines_) + " has the field " + shown(names[i]) + ", which line " +
+          std::to_string(width_line_) + " does not have");
+      return false;
+    }
+    ordered[static_cast<std::size_t>(column)] = cells_[i];
+  }
+  cells_ = std::move(ordered);
+  return true;
+}
+
+TableParser::Outcome TableParser::take(std::string_view line) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  ++lines_;
+  if (lines_ == 1 && line.starts_with(kByteOrderMark)) line.remove_prefix(kByteOrderMark.size());
+  if (blank(line)) return Outcome::nothing;
+  std::vector<std::string> names;
+  std::string problem;
+  if (!cutter_->cut(line, cells_, names, problem)) {
+    return bad("line " + std::to_string(lines_) + ": " + problem);
+  }
+  if (format_ == TableFormat::jsonl) {
+    if (!has_columns()) settle(names, true);
+    if (!match(names)) return Outcome::bad;
+  } else if (!has_columns()) {
+    const bool numbers = std::any_of(cells_.begin(), cells_.end(), [](const Cell& cell) {
+      return cell.kind == Cell::Kind::number;
+    });
+    const bool header = options_.header == HeaderChoice::yes ||
+                        (options_.header == HeaderChoice::automatic && !numbers);
+    for (std::size_t c = 0; c < cells_.size(); ++c) {
+      names.push_back(header ? std::string(cells_[c].text) : std::to_string(c + 1));
+    }
+    settle(std::move(names), header);
+    if (header) return Outcome::nothing;
+  } else if (cells_.size() != columns_.names.size()) {
+    return bad("line " + std::to_string(lines_) + " has " + std::to_string(cells_.size()) +
+               " cells, line " + std::to_string(width_line_) + " has " +
+               std::to_string(columns_.names.size()));
+  }
+  features_.clear();
+  for (const std::int64_t column : columns_.features) {
+    const auto c = static_cast<std::size_t>(column);
+    const Cell& cell = cells_[c];
+    if (cell.kind == Cell::Kind::text) return bad(place(c) + shown(cell.text) + " is not a number");
+    if (cell.kind == Cell::Kind::missing && options_.missing_values == MissingValues::bad) {
+      return bad(place(c) + shown(cell.text) + " is no value");
+    }
+    features_.push_back(cell.kind == Cell::Kind::number ? cell.number
+                                                        : std::numeric_limits<float>::quiet_NaN());
+  }
+  if (columns_.label >= 0) {
+    const auto c = static_cast<std::size_t>(columns_.label);
+    if (cells_[c].kind == Cell::Kind::missing) return bad(place(c) + "no label");
+    label_ = cells_[c].text;
+  }
+  return Outcome::row;
+}
+
+void BadRowLog::add(const std::string& problem) {
+  if (rule_ == BadRows::refuse) throw DataError(file_.string() + ": " + problem);
+  if (++count_ <= kNamedBadRows) first_ += (first_.empty() ? "" : "; ") + problem;
+}
+
+std::string BadRowLog::summary(std::uint64_t good) const {
+  if (count_ == 0) return "";
+  std::string text = file_.string() + ": " + std::to_string(count_) + " of " +
+                     std::to_string(good + count_) + " rows skipped: " + first_;
+  if (count_ > kNamedBadRows) text += "; and " + std::to_string(count_ - kNamedBadRows) + " more";
+  return text;
+}
+
+}  // namespace perennial::continual

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lines of a table turned into rows: cells, columns, the label among them, and what is wrong.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "perennial/continual/table_options.h"
+
+namespace perennial::continual {
+
+enum class TableFormat : std::uint8_t { csv, jsonl };
+
+// The format that a file's name or else its first bytes say.
+TableFormat table_format(const std::filesystem::path& file, std::string_view start);
+
+struct Cell {
+  enum class Kind : std::uint8_t { number, missing, text };
+  Kind kind = Kind::missing;
+  float number = 0;
+  std::string_view text;  // as it stands, without quotes; valid until the next line
+};
+
+// Cuts lines into cells. Single-threaded.
+class LineCutter {
+ public:
+  virtual ~LineCutter() = default;
+  // False when the line is malformed; `problem` says how. `names` are the columns' names where the
+  // format has them on every line, else it is left alone.
+  virtual bool cut(std::string_view line, std::vector<Cell>& cells, std::vector<std::string>& names,
+                   std::string& problem) = 0;
+};
+std::unique_ptr<LineCutter> make_csv_cutter();
+std::unique_ptr<LineCutter> make_jsonl_cutter();
+
+// What a text is as a cell: a finite 32-bit number, one of the words for no value, or text.
+Cell cell_of(std::string_view text);
+// A cell's text for a message: at most 24 printable characters in quotes.
+std::string shown(std::string_view text);
+
+// Which columns a table has, and which of them is what.
+struct TableColumns {
+  std::vector<std::string> names;  // "1", "2", ... when the table has no names
+  bool named = false;
+  std::int64_t label = -1;             // -1 = none
+  std::vector<std::int64_t> features;  // the columns of the features, in the model's order
+};
+
+// Takes a table's lines from its first one on. Single-threaded.
+class TableParser {
+ public:
+  // `features`: names that the table must have, in the model's order; empty = every column but the
+  // label. Without `with_label` no label is looked for.
+  TableParser(TableFormat format, TableOptions options, bool with_label,
+              std::vector<std::string> features = {});
+
+  enum class Outcome : std::uint8_t { row, nothing, bad };
+  // A row, nothing (a blank line, the header), or a bad row. Throws DataError with a message that
+  // begins "line N" when the table itself cannot work.
+  Outcome take(std::string_view line);
+
+  // Of the last row.
+  const std::vector<float>& features() const { return features_; }
+  const std::string& label() const { return label_; }
+  // Of the last bad one: "line 3, column 2 ('age'): 'x' is not a number".
+  const std::string& problem() const { return problem_; }
+
+  std::uint64_t lines() const { return lines_; }
+  const TableColumns& columns() const { return columns_; }
+  bool has_columns() const { return !columns_.names.empty(); }
+  // Names of the features, where the table has names.
+  std::vector<std::string> feature_names() const;
+  // Goes on after so many lines of a table with these columns. Throws DataError as take() does.
+  void resume(const std::vector<std::string>& names, bool named, std::uint64_t lines);
+  // Undoes that the last line was taken, where take() threw or its row was refused.
+  void take_back();
+
+ private:
+  Outcome bad(std::string problem);
+  std::string place(std::size_t column) const;
+  void settle(std::vector<std::string> names, bool named);
+  void settle_label();
+  bool match(std::vector<std::string>& names);
+
+  TableFormat format_;
+  TableOptions options_;
+  bool with_label_;
+  std::vector<std::string> wanted_;
+  std::unique_ptr<LineCutter> cutter_;
+  TableColumns columns_;
+  std::uint64_t lines_ = 0, width_line_ = 0;  // width_line_: where the columns were settled
+  std::vector<Cell> cells_;
+  std::vector<float> features_;
+  std::string label_, problem_;
+};
+
+// Bad rows: refused, or counted and the first ones named.
+class BadRowLog {
+ public:
+  BadRowLog(std::filesystem::path file, BadRows rule) : file_(std::move(file)), rule_(rule) {}
+  // Throws DataError "FILE: problem" when bad rows are refused.
+  void add(const std::string& problem);
+  std::uint64_t count() const { return count_; }
+  // "FILE: 3 of 120 rows skipped: line 5, ...; and 1 more"; empty when there were none.
+  std::string summary(std::uint64_t good) const;
+
+ private:
+  std::filesystem::path file_;
+  BadRows rule_;
+  std::uint64_t count_ = 0;
+  std::string first_;
+};
+
+}  // namespace perennial::continual
