@@ -14,10 +14,14 @@
 namespace perennial::continual {
 
 enum class LaneUse : std::uint64_t {
-  permutation = 1,   // stream_seed: pixel permutation of an experience
-  train_subset = 2,  // stream_seed: training examples of an experience when limited
-  test_subset = 3,   // stream_seed: test examples of an experience when limited
-  epoch_order = 4,   // seed of the run: order of the training examples in an epoch
+  permutation = 1,     // stream_seed: pixel permutation of an experience
+  train_subset = 2,    // stream_seed: training examples of an experience when limited
+  test_subset = 3,     // stream_seed: test examples of an experience when limited
+  epoch_order = 4,     // seed of the run: order of the training examples in an epoch
+  replay_place = 32,   // strategy_seed: which examples a memory keeps
+  replay_draw = 33,    // strategy_seed: which of them are replayed
+  fisher_sample = 34,  // strategy_seed: labels drawn for the Fisher information
+  memory_order = 35,   // strategy_seed: order of a memory's examples in training on it alone
 };
 
 constexpr std::uint64_t random_lane(LaneUse use, std::int64_t experience, std::int64_t epoch = 0) {

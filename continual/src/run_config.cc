@@ -11,11 +11,6 @@ namespace json = boost::json;
 EnumNames<ModelKind> enum_names(ModelKind) {
   return {{ModelKind::mlp, "mlp"}, {ModelKind::peer, "peer"}};
 }
-EnumNames<StrategyKind> enum_names(StrategyKind) {
-  return {{StrategyKind::naive, "naive"},
-          {StrategyKind::joint, "joint"},
-          {StrategyKind::grow_freeze, "grow_freeze"}};
-}
 EnumNames<OptimizerKind> enum_names(OptimizerKind) {
   return {{OptimizerKind::adam, "adam"}, {OptimizerKind::sgd, "sgd"}};
 }
@@ -31,21 +26,6 @@ EnumNames<GateChoice> enum_names(GateChoice) {
           {GateChoice::oracle, "oracle"},
           {GateChoice::none, "none"},
           {GateChoice::analytic, "analytic"}};
-}
-
-std::string_view describe(StrategyKind kind) {
-  switch (kind) {
-    case StrategyKind::naive:
-      return "trains on each experience in turn and does nothing against forgetting; the lower "
-             "bound";
-    case StrategyKind::joint:
-      return "trains on all experiences together, shuffled; the upper bound, not a continual "
-             "learner";
-    case StrategyKind::grow_freeze:
-      return "grows the pool by a generation for each experience and freezes it afterwards; needs "
-             "--model peer";
-  }
-  return "";
 }
 
 SparseOptimizerOptions TrainOptions::experts() const {
@@ -85,10 +65,48 @@ GateKind RunConfig::gate() const {
     case GateChoice::automatic:
       break;
   }
-  const bool generations = train.strategy == StrategyKind::grow_freeze &&
+  const bool generations = train.strategy.has(StrategyKind::grow_freeze) &&
                            model.model == ModelKind::peer &&
                            model.peer.routing == Routing::isolated;
   return generations ? GateKind::analytic : GateKind::none;
+}
+
+// What a strategy would have to read or change and cannot with this model.
+void RunConfig::require_reach() const {
+  if (model.model != ModelKind::peer) return;
+  for (const StrategyKind kind : train.strategy.kinds()) {
+    const std::string name(enum_name(kind));
+    switch (kind) {
+      case StrategyKind::l2:
+      case StrategyKind::ewc:
+      case StrategyKind::online_ewc:
+      case StrategyKind::si:
+      case StrategyKind::mas:
+        throw InvalidOptions("strategy " + name +
+                             " keeps an importance for each dense parameter, and the experts of a "
+                             "pool are none: use model mlp, not peer");
+      case StrategyKind::gem:
+      case StrategyKind::agem:
+        throw InvalidOptions("strategy " + name +
+                             " projects the gradient of dense parameters, and the experts of a "
+                             "pool are none: use model mlp, not peer");
+      case StrategyKind::gdumb:
+        throw InvalidOptions(
+            "strategy gdumb starts the model anew after each experience, and a pool keeps its "
+            "experts: use model mlp, not peer");
+      case StrategyKind::lwf:
+        if (!train.strategy.has(StrategyKind::grow_freeze) ||
+            model.peer.routing != Routing::isolated) {
+          throw InvalidOptions(
+              "strategy lwf needs the model as it was before the experience, and a pool that "
+              "trains on keeps none: use grow_freeze+lwf with isolated routing, whose frozen "
+              "generation it is, or model mlp");
+        }
+        break;
+      default:
+        break;
+    }
+  }
 }
 
 void RunConfig::validate() const {
@@ -97,17 +115,19 @@ void RunConfig::validate() const {
   validate_ranges(train);
   const bool peer = model.model == ModelKind::peer;
   const bool isolated = peer && model.peer.routing == Routing::isolated;
-  if (train.strategy == StrategyKind::grow_freeze && !peer) {
+  const bool grows = train.strategy.has(StrategyKind::grow_freeze);
+  require_reach();
+  if (grows && !peer) {
     throw InvalidOptions("strategy grow_freeze needs a pool of experts: use model peer, not " +
                          std::string(enum_name(model.model)));
   }
-  if (train.strategy == StrategyKind::grow_freeze && isolated && model.width > 0) {
+  if (grows && isolated && model.width > 0) {
     throw InvalidOptions("strategy grow_freeze with isolated routing needs width 0, not " +
                          std::to_string(model.width) +
                          ": dense layers around the pool would go on changing what is frozen");
   }
   const GateKind kind = gate();
-  if (kind != GateKind::none && !(train.strategy == StrategyKind::grow_freeze && isolated)) {
+  if (kind != GateKind::none && !(grows && isolated)) {
     throw InvalidOptions("gate " + std::string(enum_name(kind)) +
                          " needs generations to choose from: strategy grow_freeze with isolated "
                          "routing");

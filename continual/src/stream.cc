@@ -315,4 +315,19 @@ Stream Stream::joint() const {
   return all;
 }
 
+Stream Stream::cumulative() const {
+  Stream all = *this;
+  Part so_far;
+  for (Part& part : all.train_) {
+    for (const Segment& segment : part.segments) so_far.append(segment);
+    if (so_far.size > std::numeric_limits<std::int32_t>::max()) {
+      throw InvalidOptions("the cumulative stream reaches " + std::to_string(so_far.size) +
+                           " examples, more than 2^31 - 1; use a limit or fewer experiences");
+    }
+    part = so_far;
+  }
+  all.orders_ = std::make_shared<OrderCache>();
+  return all;
+}
+
 }  // namespace perennial::continual

@@ -2,8 +2,6 @@
 // The training loop, evaluation, commits and exact resume.
 #include "perennial/continual/trainer.h"
 
-#include <ATen/ops/cross_entropy_loss.h>
-
 #include <algorithm>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
@@ -18,6 +16,7 @@
 #include "run_note.h"
 #include "run_record.h"
 #include "run_state.h"
+#include "strategy_state.h"
 
 namespace perennial::continual {
 
@@ -48,6 +47,7 @@ struct Trainer::Impl {
   storage::PageStore* store;
   RunState state;
   std::unique_ptr<Strategy> strategy;
+  StrategyState strategy_state;
   Stream training;
   std::unique_ptr<Model> model;
   DenseOptimizer dense;
@@ -66,7 +66,7 @@ struct Trainer::Impl {
       : settings(run_settings),
         stream(std::move(run_stream)),
         store(run_store),
-        strategy(make_strategy(config)),
+        strategy(make_strategy(config, stream)),
         training(strategy->training_stream(stream)),
         dense(config.train),
         record(settings.run_folder) {
@@ -139,6 +139,7 @@ struct Trainer::Impl {
     model = load_model(state.config, stream.features(), stream.classes(), *store,
                        settings.budget_bytes);
     dense.load(*store);
+    strategy_state.load(*strategy, *store);
     state_digest = value_or_throw(store->head()).state_digest.hex();
     resumed = true;
   }
@@ -153,6 +154,10 @@ struct Trainer::Impl {
 
   StrategyContext context() {
     return {*model,
+            training,
+            state.config,
+            state.position.experience,
+            state.position.epoch,
             [this](std::string_view name, json::object fields) { record.event(name, fields); }};
   }
 
@@ -182,6 +187,7 @@ struct Trainer::Impl {
     storage::CommitRequest request;
     model->add_to_commit(request);
     dense.add_to_commit(request);
+    strategy_state.add_to_commit(*strategy, request);
     state.add_to_commit(request);
     request.snapshot = free_name(snapshot);
     if (settings.retention && !(*settings.retention == store->retention())) {
@@ -213,6 +219,7 @@ struct Trainer::Impl {
             [this](const storage::CommitInfo& info, const std::string& action, const std::string&) {
               model->committed();
               dense.committed();
+              strategy_state.committed();
               state_digest = info.state_digest.hex();
               record.event("commit", {{"commit", info.commit},
                                       {"action", action},
@@ -268,14 +275,20 @@ struct Trainer::Impl {
 
   void train_step(const Batch& batch) {
     StrategyContext strategy_context = context();
-    strategy->before_step(strategy_context, state.position.experience, batch);
-    dense.zero_grad();
-    const torch::Tensor loss = at::cross_entropy_loss(model->train_forward(batch.x), batch.y);
-    loss.backward();
-    dense.step();
-    if (sparse) sparse->step();
+    TrainingBatch rows{batch.x, batch.y, batch.y.size(0)};
+    strategy->before_step(strategy_context, rows);
+    if (rows.train) {
+      dense.zero_grad();
+      rows.logits = model->train_forward(rows.x);
+      const torch::Tensor loss = step_loss(*strategy, strategy_context, rows);
+      loss.backward();
+      strategy->after_backward(strategy_context, rows);
+      dense.step();
+      if (sparse) sparse->step();
+      strategy->after_step(strategy_context, rows);
+      progress.loss = loss.item<double>();
+    }
     ++state.steps;
-    progress.loss = loss.item<double>();
     progress.examples_done += batch.y.size(0);
     if (state.steps % kStepEvents == 0) {
       json::object event{{"steps", state.steps},
@@ -344,11 +357,12 @@ struct Trainer::Impl {
       const std::int64_t experience = state.position.experience;
       progress.experience = experience;
       StrategyContext strategy_context = context();
-      if (state.position.at_start()) strategy->before_experience(strategy_context, experience);
+      if (state.position.at_start()) strategy->before_experience(strategy_context);
       dense.set_parameters(model->trainable());
       if (!train_experience()) return false;
       if (committer) committer->wait();
-      strategy->after_experience(strategy_context, experience);
+      StrategyContext after = context();
+      strategy->after_experience(after);
       dense.set_parameters(model->trainable());
       // Joint training has one experience of its own; it ends where the stream's last one does.
       const bool last = experience + 1 == training.experiences();

@@ -104,6 +104,9 @@ class Stream {
   // The stream whose single training experience is the union of all of this one's, with this one's
   // test sets and preprocessing: what `joint` learns from. Each example keeps its own permutation.
   Stream joint() const;
+  // The stream whose training experience e is the union of this one's up to e: what `cumulative`
+  // learns from. Test sets and preprocessing are this one's.
+  Stream cumulative() const;
 
  private:
   using Indices = std::shared_ptr<const std::vector<std::uint32_t>>;

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every strategy: stopping at any step and continuing changes no bit, strength 0 is naive bit for
+// bit, more than that is not, and what cannot work is refused.
+#include "perennial/continual/strategy.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "perennial/core/dense_state.h"
+#include "perennial/storage/memory_store.h"
+#include "strategy_driver.h"
+
+namespace perennial::continual {
+namespace {
+
+struct StrategyCase {
+  std::string name;
+  std::string strategy;
+  std::function<void(RunConfig&)> change;  // before anything else
+  std::function<void(RunConfig&)> zero;    // the strength that makes it naive; empty = it has none
+};
+
+void PrintTo(const StrategyCase& test_case, std::ostream* out) { *out << test_case.name; }
+
+void three_permutations(RunConfig& config) {
+  config.stream.stream = StreamKind::permuted;
+  config.stream.experiences = 3;
+}
+void on_peer(RunConfig& config) {
+  config.model.model = ModelKind::peer;
+  config.model.depth = 2;
+}
+void no_memory(RunConfig& config) { config.train.strategy_options.memory = 0; }
+
+RunConfig config_of(const StrategyCase& test_case) {
+  return mlp_config(StrategySet::parse("strategy", test_case.strategy), [&](RunConfig& config) {
+    config.train.epochs = 2;
+    config.train.strategy_options.ewc_strength = 50;
+    if (test_case.change) test_case.change(config);
+  });
+}
+
+// What was learnt: every dense entry but those that tell of the run and of the strategy.
+std::map<std::string, storage::Bytes> learnt(const storage::PageReader& store) {
+  std::map<std::string, storage::Bytes> entries;
+  for (const std::string& name : store.dense_names()) {
+    if (name == "run" || name.starts_with("strategy/")) continue;
+    entries[name] = *store.read_dense(name);
+  }
+  return entries;
+}
+
+class StrategyTest : public testing::TestWithParam<StrategyCase> {};
+
+TEST_P(StrategyTest, StoppedAndContinuedAtEveryStepEndsInTheSameState) {
+  const RunConfig config = config_of(GetParam());
+  const auto whole_store = storage::make_memory_store();
+  const RunResult whole = run(config, whole_store.get());
+  ASSERT_TRUE(whole.finished);
+  const auto store = storage::make_memory_store();
+  RunResult last;
+  int trainers = 0;
+  do {
+    int polls = 0;
+    const int steps = 1 + trainers % 3;
+    last = run(config, store.get(), [&] { return ++polls >= steps; });
+    ASSERT_LT(++trainers, 200);
+  } while (!last.finished);
+  EXPECT_GT(trainers, 5);
+  EXPECT_EQ(last.steps, whole.steps);
+  EXPECT_EQ(matrix_of(last), matrix_of(whole));
+  EXPECT_EQ(last.state_digest, whole.state_digest);
+}
+
+TEST_P(StrategyTest, StrengthZeroIsNaiveBitForBitAndMoreIsNot) {
+  const RunConfig config = config_of(GetParam());
+  RunConfig naive = config, zero = config;
+  naive.train.strategy = config.train.strategy.has(StrategyKind::grow_freeze)
+                             ? StrategySet(StrategyKind::grow_freeze)
+                             : StrategySet(StrategyKind::naive);
+  const auto store = storage::make_memory_store(), naive_store = storage::make_memory_store(),
+             zero_store = storage::make_memory_store();
+  run(config, store.get());
+  run(naive, naive_store.get());
+  EXPECT_NE(learnt(*store), learnt(*naive_store));
+  if (!GetParam().zero) return;
+  GetParam().zero(zero);
+  run(zero, zero_store.get());
+  EXPECT_EQ(learnt(*zero_store), learnt(*naive_store));
+}
+
+TEST_P(StrategyTest, LearnsTheLastExperience) {
+  const RunResult result = run(config_of(GetParam()), nullptr);
+  const std::int64_t last = result.matrix.experiences();
+  EXPECT_GT(result.matrix.at(last, last - 1), result.matrix.at(0, last - 1) + 0.2);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Strategies, StrategyTest,
+    testing::Values(
+        StrategyCase{"cumulative", "cumulative", {}, {}},
+        StrategyCase{
+            "l2", "l2", {}, [](RunConfig& c) { c.train.strategy_options.l2_strength = 0; }},
+        StrategyCase{"ewc_sample",
+                     "ewc",
+                     {},
+                     [](RunConfig& c) { c.train.strategy_options.ewc_strength = 0; }},
+        StrategyCase{"ewc_exact_permuted", "ewc",
+                     [](RunConfig& c) {
+                       three_permutations(c);
+                       c.train.strategy_options.fisher = FisherKind::exact;
+                       c.train.strategy_options.fisher_examples = 40;
+                     },
+                     [](RunConfig& c) { c.train.strategy_options.ewc_strength = 0; }},
+        StrategyCase{"online_ewc", "online_ewc",
+                     [](RunConfig& c) {
+                       three_permutations(c);
+                       c.train.strategy_options.ewc_gamma = 0.9;
+                       c.train.strategy_options.fisher = FisherKind::batched;
+                     },
+                     [](RunConfig& c) { c.train.strategy_options.online_ewc_strength = 0; }},
+        StrategyCase{"si", "si", [](RunConfig& c) { c.train.strategy_options.si_strength = 5; },
+                     [](RunConfig& c) { c.train.strategy_options.si_strength = 0; }},
+        StrategyCase{"mas", "mas",
+                     [](RunConfig& c) { c.train.strategy_options.mas_strength = 0.05; },
+                     [](RunConfig& c) { c.train.strategy_options.mas_strength = 0; }},
+        StrategyCase{"lwf", "lwf", three_permutations,
+                     [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }},
+        StrategyCase{"er", "er", {}, no_memory},
+        StrategyCase{
+            "er_class_balanced", "er",
+            [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::class_balanced; },
+            no_memory},
+        StrategyCase{"er_ring", "er",
+                     [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::ring; },
+                     no_memory},
+        StrategyCase{"er_greedy", "er",
+                     [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::greedy; },
+                     no_memory},
+        StrategyCase{"er_peer", "er", on_peer, no_memory},
+        StrategyCase{"er_ace", "er_ace", {}, no_memory},
+        StrategyCase{"der", "der", [](RunConfig& c) { c.train.strategy_options.der_alpha = 0.5; },
+                     [](RunConfig& c) { c.train.strategy_options.der_alpha = 0; }},
+        StrategyCase{"derpp",
+                     "der++",
+                     {},
+                     [](RunConfig& c) {
+                       c.train.strategy_options.der_alpha = 0;
+                       c.train.strategy_options.der_beta = 0;
+                     }},
+        StrategyCase{"derpp_peer", "der++", on_peer, no_memory},
+        StrategyCase{
+            "gem", "gem", {}, [](RunConfig& c) { c.train.strategy_options.task_memory = 0; }},
+        StrategyCase{
+            "agem", "agem", {}, [](RunConfig& c) { c.train.strategy_options.task_memory = 0; }},
+        StrategyCase{
+            "gdumb", "gdumb", [](RunConfig& c) { c.train.strategy_options.gdumb_epochs = 30; }, {}},
+        StrategyCase{"er_and_ewc",
+                     "er+ewc",
+                     {},
+                     [](RunConfig& c) {
+                       no_memory(c);
+                       c.train.strategy_options.ewc_strength = 0;
+                     }},
+        StrategyCase{"grow_freeze_and_er", "grow_freeze+er", on_peer, no_memory},
+        StrategyCase{"grow_freeze_and_lwf", "grow_freeze+lwf", on_peer,
+                     [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Strategy, EveryOneIsTestedAbove) {
+  const std::set<StrategyKind> elsewhere = {StrategyKind::naive, StrategyKind::joint,
+                                            StrategyKind::grow_freeze};  // trainer_test.cc
+  std::set<StrategyKind> tested = elsewhere;
+  for (const char* name : {"cumulative", "l2", "ewc", "online_ewc", "si", "mas", "lwf", "er",
+                           "er_ace", "der", "der++", "gem", "agem", "gdumb"}) {
+    tested.insert(parse_enum<StrategyKind>("strategy", name));
+  }
+  for (const auto& [kind, name] : enum_names(StrategyKind{})) {
+    EXPECT_TRUE(tested.contains(kind)) << name;
+    EXPECT_FALSE(describe(kind).empty());
+  }
+}
+
+TEST(StrategySet, NamesComposeWhereThatMakesSense) {
+  const auto text = [](const char* names) { return StrategySet::parse("strategy", names).text(); };
+  EXPECT_EQ(text("naive"), "naive");
+  EXPECT_EQ(text("der++"), "der++");
+  EXPECT_EQ(text("er+grow_freeze"), "grow_freeze+er");
+  EXPECT_EQ(text("der+++grow_freeze"), "grow_freeze+der++");
+  EXPECT_EQ(text("grow_freeze+der++"), "grow_freeze+der++");
+  EXPECT_EQ(text("grow_freeze+lwf+der"), "grow_freeze+lwf+der");
+  EXPECT_TRUE(StrategySet::parse("strategy", "er") == StrategyKind::er);
+  EXPECT_FALSE(StrategySet::parse("strategy", "er+lwf") == StrategyKind::er);
+  const auto refused = [&](const char* names, const char* word) {
+    try {
+      text(names);
+      ADD_FAILURE() << "accepted: " << names;
+    } catch (const InvalidOptions& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr(word));
+    }
+  };
+  refused("ewd", "ewc");
+  refused("", "strategy");
+  refused("er+", "strategy");
+  refused("er+er", "twice");
+  refused("er+der", "one sort");
+  refused("ewc+si", "one sort");
+  refused("naive+er", "naive does not compose");
+  refused("grow_freeze+joint", "joint does not compose");
+  refused("er+gem", "gem does not compose");
+}
+
+TEST(StrategySet, IsStoredAsItsText) {
+  RunConfig config = mlp_config(StrategyKind::naive);
+  config.train.strategy = StrategySet::parse("strategy", "lwf+er");
+  config.train.strategy_options.buffer = BufferKind::ring;
+  const RunConfig back = RunConfig::from_json(config.to_json());
+  EXPECT_EQ(back.train.strategy, config.train.strategy);
+  EXPECT_EQ(back.train.strategy_options.buffer, BufferKind::ring);
+  EXPECT_TRUE(differences(back, config).empty());
+}
+
+TEST(Strategy, WhatCannotReachAPoolIsRefused) {
+  for (const char* name :
+       {"l2", "ewc", "online_ewc", "si", "mas", "lwf", "gem", "agem", "gdumb", "grow_freeze+ewc"}) {
+    RunConfig config = mlp_config(StrategyKind::naive);
+    config.model.model = ModelKind::peer;
+    config.train.strategy = StrategySet::parse("strategy", name);
+    try {
+      config.validate();
+      ADD_FAILURE() << "accepted: " << name;
+    } catch (const InvalidOptions& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr("use ")) << name;
+    }
+  }
+  RunConfig config = mlp_config(StrategyKind::naive);
+  config.train.strategy = StrategySet::parse("strategy", "grow_freeze+er");
+  EXPECT_THROW(config.validate(), InvalidOptions);  // model mlp
+}
+
+TEST(Strategy, ARingOfLessThanOneAClassIsRefused) {
+  RunConfig config = mlp_config(StrategyKind::er);
+  config.train.strategy_options.buffer = BufferKind::ring;
+  config.train.strategy_options.memory = kClasses - 1;
+  const auto store = storage::make_memory_store();
+  EXPECT_THROW(run(config, store.get()), InvalidOptions);
+  EXPECT_FALSE(store->head().ok());
+}
+
+TEST(Strategy, UnchangedStateIsNotCommittedAgain) {
+  // The anchor and the importances of EWC change at boundaries only.
+  const RunConfig config = mlp_config(StrategyKind::ewc, [](RunConfig& c) {
+    c.model.hidden = 200;
+    c.train.commit_every = 1;
+  });
+  const auto store = storage::make_memory_store();
+  run(config, store.get());
+  const std::uint64_t parameters = store->read_dense("strategy/ewc/anchor")->size();
+  std::uint64_t smallest = ~std::uint64_t{0};
+  for (const storage::CommitInfo& info : store->log()) {
+    smallest = std::min<std::uint64_t>(smallest, info.bytes_written);
+  }
+  EXPECT_GT(parameters, 40000U * 4U);
+  // Weights and two moments change with every step.
+  EXPECT_LT(smallest, 4 * parameters);
+}
+
+TEST(Strategy, OptionsThatAStrategyReadsExist) {
+  std::set<std::string> known;
+  StrategyOptions options;
+  auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
+    known.emplace(name);
+  };
+  StrategyOptions::visit(options, collect);
+  std::set<std::string> used;
+  for (const auto& [kind, name] : enum_names(StrategyKind{})) {
+    for (const std::string& option : options_of(kind)) {
+      EXPECT_TRUE(known.contains(option)) << option;
+      used.insert(option);
+    }
+  }
+  EXPECT_EQ(used, known);
+}
+
+}  // namespace
+}  // namespace perennial::continual
