@@ -32,19 +32,19 @@ torch::Tensor index_tensor(const std::vector<std::int64_t>& values) {
   return at::tensor(values, at::kLong);
 }
 
-void visit_vector(StateVisitor& visitor, const std::string& name,
-                  std::vector<std::int64_t>& values) {
-  torch::Tensor tensor = index_tensor(values);
+}  // namespace
+
+void visit_numbers(StateVisitor& visitor, const std::string& name,
+                   std::vector<std::int64_t>& numbers) {
+  torch::Tensor tensor = index_tensor(numbers);
   visitor.tensor(name, tensor);
   if (!tensor.defined() || tensor.scalar_type() != at::kLong ||
-      tensor.numel() != std::ssize(values)) {
-    throw DataError("dense entry 'strategy/" + name + "' has another shape than its memory");
+      tensor.numel() != std::ssize(numbers)) {
+    throw DataError("dense entry 'strategy/" + name + "' is not " + std::to_string(numbers.size()) +
+                    " integers");
   }
-  const std::int64_t* data = tensor.const_data_ptr<std::int64_t>();
-  values.assign(data, data + tensor.numel());
+  std::copy_n(tensor.const_data_ptr<std::int64_t>(), numbers.size(), numbers.begin());
 }
-
-}  // namespace
 
 std::int64_t StateRandom::below(std::int64_t bound) {
   if (bound <= std::numeric_limits<std::uint32_t>::max()) {
@@ -270,8 +270,8 @@ void ReplayBuffer::visit(StateVisitor& visitor, const std::string& name) {
   drawing_.visit(visitor, name + "/drawn");
   visitor.integer(name + "/seen", seen_);
   visitor.integer(name + "/size", size_);
-  visit_vector(visitor, name + "/class_seen", class_seen_);
-  visit_vector(visitor, name + "/class_full", class_full_);
+  visit_numbers(visitor, name + "/class_seen", class_seen_);
+  visit_numbers(visitor, name + "/class_full", class_full_);
   if (size_ < 0 || size_ > capacity()) {
     throw DataError("dense entry 'strategy/" + name + "/size' is beyond the memory");
   }

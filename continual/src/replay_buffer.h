@@ -40,6 +40,10 @@ class StateRandom {
   kernels::RandomStream stream_;
 };
 
+// State that is a vector of numbers of a known length. Throws DataError for another length.
+void visit_numbers(StateVisitor& visitor, const std::string& name,
+                   std::vector<std::int64_t>& numbers);
+
 struct Examples {
   torch::Tensor x;       // (n, D) float32, preprocessed
   torch::Tensor y;       // (n) int64

@@ -73,6 +73,12 @@ GateKind RunConfig::gate() const {
 
 // What a strategy would have to read or change and cannot with this model.
 void RunConfig::require_reach() const {
+  if (train.strategy.has(StrategyKind::sparse_slot) &&
+      (model.model != ModelKind::peer || model.width > 0)) {
+    throw InvalidOptions(
+        "strategy sparse_slot chooses among the experts that an input retrieves: use model peer "
+        "with width 0");
+  }
   if (model.model != ModelKind::peer) return;
   for (const StrategyKind kind : train.strategy.kinds()) {
     const std::string name(enum_name(kind));
@@ -94,6 +100,10 @@ void RunConfig::require_reach() const {
         throw InvalidOptions(
             "strategy gdumb starts the model anew after each experience, and a pool keeps its "
             "experts: use model mlp, not peer");
+      case StrategyKind::icarl:
+        throw InvalidOptions(
+            "strategy icarl needs the model as it was before the experience and its last hidden "
+            "layer, which a pool does not keep or have: use model mlp, not peer");
       case StrategyKind::lwf:
         if (!train.strategy.has(StrategyKind::grow_freeze) ||
             model.peer.routing != Routing::isolated) {

@@ -52,6 +52,12 @@ class Composition : public Strategy {
   void after_experience(StrategyContext& context) override {
     for (auto& part : std::views::reverse(parts_)) part->after_experience(context);
   }
+  std::optional<Prediction> predict(Model& model, const torch::Tensor& x) override {
+    for (auto& part : parts_) {
+      if (auto answer = part->predict(model, x)) return answer;
+    }
+    return {};
+  }
   void visit_state(StateVisitor& visitor) override {
     for (auto& part : parts_) part->visit_state(visitor);
   }
@@ -60,7 +66,36 @@ class Composition : public Strategy {
   std::vector<StrategyPointer> parts_;
 };
 
-StrategyPointer make_one(StrategyKind kind, const RunConfig& config, const Stream& stream) {
+// The model, but for what the strategy answers itself.
+class AnsweringModel : public Model {
+ public:
+  AnsweringModel(std::shared_ptr<Model> model, std::shared_ptr<Strategy> strategy)
+      : model_(std::move(model)), strategy_(std::move(strategy)) {}
+
+  torch::Tensor train_forward(const torch::Tensor& x) override { return model_->train_forward(x); }
+  torch::Tensor traced_forward(const torch::Tensor& x, std::vector<LayerUse>& uses) override {
+    return model_->traced_forward(x, uses);
+  }
+  Prediction predict(const torch::Tensor& x, std::optional<std::uint32_t> generation) override {
+    if (auto answer = strategy_->predict(*model_, x)) return *std::move(answer);
+    return model_->predict(x, generation);
+  }
+  std::vector<std::pair<std::string, torch::Tensor>> trainable() override {
+    return model_->trainable();
+  }
+  std::int64_t dense_parameters() const override { return model_->dense_parameters(); }
+  PeerImpl* peer() override { return model_->peer(); }
+  AnalyticGate* gate() override { return model_->gate(); }
+  void add_to_commit(storage::CommitRequest& request) override { model_->add_to_commit(request); }
+  void committed() override { model_->committed(); }
+  void commit_failed() override { model_->commit_failed(); }
+
+ private:
+  std::shared_ptr<Model> model_;
+  std::shared_ptr<Strategy> strategy_;
+};
+
+StrategyPointer make_one(StrategyKind kind, const RunConfig& config, const StreamShape& shape) {
   const StrategyOptions& options = config.train.strategy_options;
   switch (kind) {
     case StrategyKind::naive:
@@ -82,21 +117,25 @@ StrategyPointer make_one(StrategyKind kind, const RunConfig& config, const Strea
     case StrategyKind::mas:
       return make_mas(options);
     case StrategyKind::lwf:
-      return make_lwf(options, stream);
+      return make_lwf(options, shape);
     case StrategyKind::er:
-      return make_er(config, stream);
+      return make_er(config, shape);
     case StrategyKind::er_ace:
-      return make_er_ace(config, stream);
+      return make_er_ace(config, shape);
     case StrategyKind::agem:
-      return make_agem(config, stream);
+      return make_agem(config, shape);
     case StrategyKind::gem:
-      return make_gem(config, stream);
+      return make_gem(config, shape);
     case StrategyKind::der:
-      return make_der(config, stream);
+      return make_der(config, shape);
     case StrategyKind::derpp:
-      return make_derpp(config, stream);
+      return make_derpp(config, shape);
     case StrategyKind::gdumb:
-      return make_gdumb(config, stream);
+      return make_gdumb(config, shape);
+    case StrategyKind::sparse_slot:
+      return make_sparse_slot(options);
+    case StrategyKind::icarl:
+      return make_icarl(config, shape);
   }
   throw InvalidOptions("unknown strategy");
 }
@@ -110,13 +149,18 @@ torch::Tensor step_loss(Strategy& strategy, StrategyContext& context, const Trai
   return extra.defined() ? loss + extra : loss;
 }
 
-std::unique_ptr<Strategy> make_strategy(const RunConfig& config, const Stream& stream) {
+std::unique_ptr<Strategy> make_strategy(const RunConfig& config, const StreamShape& shape) {
   std::vector<StrategyPointer> parts;
   for (const StrategyKind kind : config.train.strategy.kinds()) {
-    parts.push_back(make_one(kind, config, stream));
+    parts.push_back(make_one(kind, config, shape));
   }
   if (parts.size() == 1) return std::move(parts[0]);
   return std::make_unique<Composition>(std::move(parts));
+}
+
+std::unique_ptr<Model> answering_model(std::shared_ptr<Model> model,
+                                       std::shared_ptr<Strategy> strategy) {
+  return std::make_unique<AnsweringModel>(std::move(model), std::move(strategy));
 }
 
 }  // namespace perennial::continual

@@ -112,6 +112,18 @@ const std::vector<Entry>& entries() {
        "keeps a balanced memory, and after each experience trains a new model on it alone; needs "
        "--model mlp",
        {"memory", "gdumb_epochs", "strategy_seed"}},
+      {StrategyKind::icarl,
+       "icarl",
+       Sort::alone,
+       "distils with exemplars chosen by herding, and answers by the nearest mean of their "
+       "features; needs --model mlp",
+       {"memory", "strategy_seed"}},
+      {StrategyKind::sparse_slot,
+       "sparse_slot",
+       Sort::alone,
+       "after the first experience updates only the experts that matter to what is new; needs "
+       "--model peer",
+       {"update_slots"}},
   };
   return all;
 }

@@ -46,10 +46,10 @@ struct Trainer::Impl {
   Stream stream;
   storage::PageStore* store;
   RunState state;
-  std::unique_ptr<Strategy> strategy;
+  std::shared_ptr<Strategy> strategy;
   StrategyState strategy_state;
   Stream training;
-  std::unique_ptr<Model> model;
+  std::shared_ptr<Model> model;
   DenseOptimizer dense;
   std::optional<SparseOptimizer> sparse;
   RunRecord record;
@@ -66,7 +66,8 @@ struct Trainer::Impl {
       : settings(run_settings),
         stream(std::move(run_stream)),
         store(run_store),
-        strategy(make_strategy(config, stream)),
+        strategy(make_strategy(config,
+                               {stream.classes(), stream.experiences(), stream.preprocessing()})),
         training(strategy->training_stream(stream)),
         dense(config.train),
         record(settings.run_folder) {
@@ -265,12 +266,21 @@ struct Trainer::Impl {
 
   void evaluate_row(std::int64_t row) {
     report("evaluating");
-    Evaluation evaluation = evaluate(*model, stream, state.config.gate() == GateKind::oracle);
+    const std::unique_ptr<Model> answering = answering_model(model, strategy);
+    Evaluation evaluation = evaluate(*answering, stream, state.config.gate() == GateKind::oracle);
     state.gate_accuracy = evaluation.gate_accuracy;
     json::array values(evaluation.accuracy.begin(), evaluation.accuracy.end());
     state.matrix.set_row(row, std::move(evaluation.accuracy));
     record.event("evaluate", {{"row", row}, {"accuracy", std::move(values)}});
     record.write_metrics(state.matrix);
+  }
+
+  void step_experts(StrategyContext& strategy_context, const TrainingBatch& rows) {
+    if (!sparse) return;
+    if (!strategy->reads_expert_gradients()) return sparse->step();
+    CompactGradient gradient = model->peer()->pool().compact_gradient();
+    strategy->after_expert_backward(strategy_context, rows, gradient);
+    sparse->step(gradient);
   }
 
   void train_step(const Batch& batch) {
@@ -284,7 +294,7 @@ struct Trainer::Impl {
       loss.backward();
       strategy->after_backward(strategy_context, rows);
       dense.step();
-      if (sparse) sparse->step();
+      step_experts(strategy_context, rows);
       strategy->after_step(strategy_context, rows);
       progress.loss = loss.item<double>();
     }

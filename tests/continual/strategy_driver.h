@@ -52,7 +52,8 @@ struct Driver {
   explicit Driver(RunConfig run_config)
       : config(std::move(run_config)),
         stream(make_stream(config)),
-        strategy(make_strategy(config, stream)),
+        strategy(make_strategy(config,
+                               {stream.classes(), stream.experiences(), stream.preprocessing()})),
         model(make_model(config, stream.features(), stream.classes(), nullptr, 0)) {}
 
   StrategyContext context(std::int64_t experience, std::int64_t epoch = 0) {

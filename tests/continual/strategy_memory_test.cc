@@ -9,6 +9,7 @@
 
 #include "dense_optimizer.h"
 #include "gem_projection.h"
+#include "herding.h"
 #include "replay_buffer.h"
 #include "strategy_driver.h"
 
@@ -234,6 +235,73 @@ TEST(Replay, GdumbIsANewModelTrainedOnItsMemory) {
   }
   EXPECT_TRUE(torch::equal(driver.values(), other.values()));
   EXPECT_FALSE(torch::equal(driver.values(), initial));
+}
+
+TEST(Herding, EachChoiceBringsTheMeanNearest) {
+  torch::Tensor f = torch::empty({40, 5});
+  kernels::fill_normal(9, 0, 0, 0, 1, {f.mutable_data_ptr<float>(), 200});
+  f[7].copy_(f[3]);  // a tie
+  const std::vector<std::int64_t> chosen = herd(f, 15);
+  ASSERT_EQ(chosen.size(), 15U);
+  const torch::Tensor exact = f.to(at::kDouble), mean = exact.mean(0);
+  torch::Tensor sum = torch::zeros({5}, at::kDouble);
+  std::set<std::int64_t> taken;
+  for (std::size_t k = 0; k < chosen.size(); ++k) {
+    std::int64_t best = -1;
+    double nearest = 0;
+    for (std::int64_t i = 0; i < 40; ++i) {
+      if (taken.contains(i)) continue;
+      const double distance =
+          (mean - (sum + exact[i]) / static_cast<double>(k + 1)).norm().item<double>();
+      if (best < 0 || distance < nearest - 1e-12) {
+        best = i;
+        nearest = distance;
+      }
+    }
+    EXPECT_EQ(chosen[k], best);
+    taken.insert(chosen[k]);
+    sum += exact[chosen[k]];
+  }
+  EXPECT_EQ(herd(f, 100).size(), 40U);
+}
+
+TEST(Replay, IcarlAnswersByTheNearestMeanOfItsExemplars) {
+  Driver driver(mlp_config(StrategyKind::icarl));  // M = 24
+  StrategyContext first = driver.context(0), second = driver.context(1);
+  const Batch test = driver.stream.test_batch(0, 0, 20);
+  EXPECT_FALSE(driver.strategy->predict(*driver.model, test.x));
+  driver.strategy->before_experience(first);
+  for (std::int64_t step = 0; step < 3; ++step) driver.step(0, step);
+  driver.strategy->after_experience(first);
+  EXPECT_EQ(StateMap(*driver.strategy).tensors["icarl/held"].sum().item<std::int64_t>(), 24);
+  const torch::Tensor early = StateMap(*driver.strategy).tensors["icarl/x"].clone();
+  driver.strategy->before_experience(second);
+  for (std::int64_t step = 0; step < 3; ++step) driver.step(1, step);
+  driver.strategy->after_experience(second);
+
+  const StateMap state(*driver.strategy);
+  const torch::Tensor held = state.tensors.at("icarl/held");
+  EXPECT_TRUE(torch::equal(held, torch::tensor({6, 6, 6, 6}, at::kLong)));
+  // Older classes keep the first of what they had: 12 each before.
+  const torch::Tensor x = state.tensors.at("icarl/x"), y = state.tensors.at("icarl/y");
+  EXPECT_TRUE(torch::equal(x.narrow(0, 0, 6), early.narrow(0, 0, 6)));
+  EXPECT_TRUE(torch::equal(x.narrow(0, 6, 6), early.narrow(0, 12, 6)));
+  const auto features = [&](const torch::Tensor& rows) {
+    std::vector<LayerUse> uses;
+    driver.model->traced_forward(rows, uses);
+    const torch::Tensor f = uses.back().input.detach();
+    return f / f.norm(2, {1}, true);
+  };
+  std::vector<torch::Tensor> means;
+  for (std::int64_t c = 0; c < kClasses; ++c) {
+    EXPECT_TRUE(y.narrow(0, 6 * c, 6).eq(c).all().item<bool>());
+    const torch::Tensor mean =
+        features(driver.stream.preprocessing().apply(x.narrow(0, 6 * c, 6))).mean(0);
+    means.push_back(mean / mean.norm());
+  }
+  const torch::Tensor distance = torch::cdist(features(test.x), torch::stack(means));
+  const Prediction answer = *driver.strategy->predict(*driver.model, test.x);
+  EXPECT_TRUE(torch::equal(answer.probabilities.argmax(1), distance.argmin(1)));
 }
 
 torch::Tensor normals(std::uint32_t seed, std::int64_t rows, std::int64_t cols) {

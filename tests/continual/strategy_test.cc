@@ -8,6 +8,7 @@
 
 #include <set>
 
+#include "perennial/continual/evaluate.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/storage/memory_store.h"
 #include "strategy_driver.h"
@@ -91,6 +92,18 @@ TEST_P(StrategyTest, StrengthZeroIsNaiveBitForBitAndMoreIsNot) {
   EXPECT_EQ(learnt(*zero_store), learnt(*naive_store));
 }
 
+TEST_P(StrategyTest, WhatWasLearntEvaluatesAsTheLastRow) {
+  const RunConfig config = config_of(GetParam());
+  const auto store = storage::make_memory_store();
+  const RunResult result = run(config, store.get());
+  const LearntModel learnt = load_learnt(*store, 0);
+  const Evaluation evaluation = evaluate(*learnt.model, make_stream(config), false);
+  const std::int64_t last = result.matrix.experiences();
+  for (std::int64_t j = 0; j < last; ++j) {
+    EXPECT_EQ(evaluation.accuracy[static_cast<std::size_t>(j)], result.matrix.at(last, j));
+  }
+}
+
 TEST_P(StrategyTest, LearnsTheLastExperience) {
   const RunResult result = run(config_of(GetParam()), nullptr);
   const std::int64_t last = result.matrix.experiences();
@@ -157,6 +170,15 @@ INSTANTIATE_TEST_SUITE_P(
             "agem", "agem", {}, [](RunConfig& c) { c.train.strategy_options.task_memory = 0; }},
         StrategyCase{
             "gdumb", "gdumb", [](RunConfig& c) { c.train.strategy_options.gdumb_epochs = 30; }, {}},
+        StrategyCase{"sparse_slot", "sparse_slot",
+                     [](RunConfig& c) {
+                       on_peer(c);
+                       three_permutations(c);
+                       c.train.strategy_options.update_slots = 10;
+                       c.train.lr = 0.05;
+                     },
+                     [](RunConfig& c) { c.train.strategy_options.update_slots = 0; }},
+        StrategyCase{"icarl", "icarl", {}, {}},
         StrategyCase{"er_and_ewc",
                      "er+ewc",
                      {},
@@ -173,8 +195,9 @@ TEST(Strategy, EveryOneIsTestedAbove) {
   const std::set<StrategyKind> elsewhere = {StrategyKind::naive, StrategyKind::joint,
                                             StrategyKind::grow_freeze};  // trainer_test.cc
   std::set<StrategyKind> tested = elsewhere;
-  for (const char* name : {"cumulative", "l2", "ewc", "online_ewc", "si", "mas", "lwf", "er",
-                           "er_ace", "der", "der++", "gem", "agem", "gdumb"}) {
+  for (const char* name :
+       {"cumulative", "l2", "ewc", "online_ewc", "si", "mas", "lwf", "er", "er_ace", "der", "der++",
+        "gem", "agem", "gdumb", "icarl", "sparse_slot"}) {
     tested.insert(parse_enum<StrategyKind>("strategy", name));
   }
   for (const auto& [kind, name] : enum_names(StrategyKind{})) {
@@ -223,8 +246,8 @@ TEST(StrategySet, IsStoredAsItsText) {
 }
 
 TEST(Strategy, WhatCannotReachAPoolIsRefused) {
-  for (const char* name :
-       {"l2", "ewc", "online_ewc", "si", "mas", "lwf", "gem", "agem", "gdumb", "grow_freeze+ewc"}) {
+  for (const char* name : {"l2", "ewc", "online_ewc", "si", "mas", "lwf", "gem", "agem", "gdumb",
+                           "icarl", "grow_freeze+ewc"}) {
     RunConfig config = mlp_config(StrategyKind::naive);
     config.model.model = ModelKind::peer;
     config.train.strategy = StrategySet::parse("strategy", name);
@@ -235,9 +258,11 @@ TEST(Strategy, WhatCannotReachAPoolIsRefused) {
       EXPECT_THAT(error.what(), testing::HasSubstr("use ")) << name;
     }
   }
-  RunConfig config = mlp_config(StrategyKind::naive);
-  config.train.strategy = StrategySet::parse("strategy", "grow_freeze+er");
-  EXPECT_THROW(config.validate(), InvalidOptions);  // model mlp
+  for (const char* name : {"grow_freeze+er", "sparse_slot"}) {
+    RunConfig config = mlp_config(StrategyKind::naive);
+    config.train.strategy = StrategySet::parse("strategy", name);
+    EXPECT_THROW(config.validate(), InvalidOptions) << name;  // model mlp
+  }
 }
 
 TEST(Strategy, ARingOfLessThanOneAClassIsRefused) {
@@ -282,6 +307,55 @@ TEST(Strategy, OptionsThatAStrategyReadsExist) {
     }
   }
   EXPECT_EQ(used, known);
+}
+
+TEST(Strategy, SparseSlotsAreThoseOfTheLargestTfIdf) {
+  RunConfig config = small_config({"", [](RunConfig&) {}});
+  config.train.strategy = StrategyKind::sparse_slot;
+  config.train.strategy_options.update_slots = 5;
+  config.train.gate = GateChoice::none;
+  Driver driver(config);
+  PeerImpl& peer = *driver.model->peer();
+  StrategyContext first = driver.context(0), second = driver.context(1);
+  std::map<std::int64_t, double> batches_with;
+  const auto counts = [&](const torch::Tensor& x) {
+    const torch::Tensor ids = peer.retrieve(x, 0).ids.flatten();
+    std::map<std::int64_t, double> uses;
+    for (std::int64_t i = 0; i < ids.numel(); ++i) ++uses[ids[i].item<std::int64_t>()];
+    return uses;
+  };
+  const auto rows_of = [&](std::int64_t experience, std::int64_t step) {
+    const Batch batch = driver.stream.train_batch(experience, 0, step, 16, 1);
+    return TrainingBatch{batch.x, batch.y, 16};
+  };
+  driver.strategy->before_experience(first);
+  for (std::int64_t step = 0; step < 4; ++step) {
+    TrainingBatch rows = rows_of(0, step);
+    for (const auto& [id, uses] : counts(rows.x)) batches_with[id] += 1;
+    driver.strategy->before_step(first, rows);
+  }
+  driver.strategy->after_experience(first);
+  driver.strategy->before_experience(second);
+  TrainingBatch rows = rows_of(1, 0);
+  driver.strategy->before_step(second, rows);
+  const std::map<std::int64_t, double> uses = counts(rows.x);
+  CompactGradient gradient;
+  std::vector<std::int64_t> ids;
+  std::vector<std::pair<double, std::int64_t>> ranks;
+  for (const auto& [id, count] : uses) {
+    ids.push_back(id);
+    ranks.emplace_back(-count * std::log(5 / (batches_with[id] + 1)), id);
+  }
+  ASSERT_GT(ids.size(), 10U);
+  std::sort(ranks.begin(), ranks.end());
+  std::set<std::int64_t> expected;
+  for (std::size_t i = 0; i < 5; ++i) expected.insert(ranks[i].second);
+  gradient.ids = torch::tensor(ids, at::kLong);
+  gradient.values = gradient.ids.to(at::kFloat).view({-1, 1}).expand({-1, 3});
+  driver.strategy->after_expert_backward(second, rows, gradient);
+  const std::int64_t* kept = gradient.ids.const_data_ptr<std::int64_t>();
+  EXPECT_EQ(std::set<std::int64_t>(kept, kept + gradient.ids.numel()), expected);
+  EXPECT_TRUE(torch::equal(gradient.values.select(1, 1), gradient.ids.to(at::kFloat)));
 }
 
 }  // namespace

@@ -13,8 +13,8 @@ namespace {
 // batch has (the paper: m = 250, 256 sampled). Naive, bit for bit, at m = 0.
 class AveragedGem : public TaskMemory {
  public:
-  AveragedGem(const RunConfig& config, const Stream& stream)
-      : TaskMemory("agem", config, stream),
+  AveragedGem(const RunConfig& config, const StreamShape& shape)
+      : TaskMemory("agem", config, shape),
         count_(config.train.strategy_options.replay_batch > 0
                    ? config.train.strategy_options.replay_batch
                    : config.train.batch),
@@ -47,8 +47,8 @@ class AveragedGem : public TaskMemory {
 
 }  // namespace
 
-StrategyPointer make_agem(const RunConfig& config, const Stream& stream) {
-  return std::make_unique<AveragedGem>(config, stream);
+StrategyPointer make_agem(const RunConfig& config, const StreamShape& shape) {
+  return std::make_unique<AveragedGem>(config, shape);
 }
 
 }  // namespace perennial::continual

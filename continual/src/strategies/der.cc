@@ -17,9 +17,9 @@ namespace {
 // alpha = beta = 0 and at M = 0.
 class DarkReplay : public Replay {
  public:
-  DarkReplay(const std::string& name, const RunConfig& config, const Stream& stream, double alpha,
-             double beta)
-      : Replay(name, config, stream, true, (alpha > 0 ? 1 : 0) + (beta > 0 ? 1 : 0)),
+  DarkReplay(const std::string& name, const RunConfig& config, const StreamShape& shape,
+             double alpha, double beta)
+      : Replay(name, config, shape, true, (alpha > 0 ? 1 : 0) + (beta > 0 ? 1 : 0)),
         alpha_(alpha),
         beta_(beta) {}
 
@@ -47,14 +47,14 @@ class DarkReplay : public Replay {
 
 }  // namespace
 
-StrategyPointer make_der(const RunConfig& config, const Stream& stream) {
+StrategyPointer make_der(const RunConfig& config, const StreamShape& shape) {
   const StrategyOptions& options = config.train.strategy_options;
-  return std::make_unique<DarkReplay>("der", config, stream, options.der_alpha, 0);
+  return std::make_unique<DarkReplay>("der", config, shape, options.der_alpha, 0);
 }
 
-StrategyPointer make_derpp(const RunConfig& config, const Stream& stream) {
+StrategyPointer make_derpp(const RunConfig& config, const StreamShape& shape) {
   const StrategyOptions& options = config.train.strategy_options;
-  return std::make_unique<DarkReplay>("derpp", config, stream, options.der_alpha, options.der_beta);
+  return std::make_unique<DarkReplay>("derpp", config, shape, options.der_alpha, options.der_beta);
 }
 
 }  // namespace perennial::continual

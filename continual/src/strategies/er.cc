@@ -12,14 +12,14 @@ namespace {
 // 500, a reservoir, as many replayed as fresh. Naive, bit for bit, at M = 0.
 class ExperienceReplay : public Replay {
  public:
-  ExperienceReplay(const RunConfig& config, const Stream& stream)
-      : Replay("er", config, stream, false, 1) {}
+  ExperienceReplay(const RunConfig& config, const StreamShape& shape)
+      : Replay("er", config, shape, false, 1) {}
 };
 
 }  // namespace
 
-StrategyPointer make_er(const RunConfig& config, const Stream& stream) {
-  return std::make_unique<ExperienceReplay>(config, stream);
+StrategyPointer make_er(const RunConfig& config, const StreamShape& shape) {
+  return std::make_unique<ExperienceReplay>(config, shape);
 }
 
 }  // namespace perennial::continual

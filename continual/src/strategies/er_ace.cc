@@ -17,8 +17,8 @@ namespace {
 // er. A step with nothing to replay is plain cross entropy: naive, bit for bit, at M = 0.
 class ErAce : public Replay {
  public:
-  ErAce(const RunConfig& config, const Stream& stream)
-      : Replay("er_ace", config, stream, false, 1) {}
+  ErAce(const RunConfig& config, const StreamShape& shape)
+      : Replay("er_ace", config, shape, false, 1) {}
 
   torch::Tensor label_loss(StrategyContext&, const TrainingBatch& batch) override {
     if (replayed().empty()) return {};
@@ -35,8 +35,8 @@ class ErAce : public Replay {
 
 }  // namespace
 
-StrategyPointer make_er_ace(const RunConfig& config, const Stream& stream) {
-  return std::make_unique<ErAce>(config, stream);
+StrategyPointer make_er_ace(const RunConfig& config, const StreamShape& shape) {
+  return std::make_unique<ErAce>(config, shape);
 }
 
 }  // namespace perennial::continual

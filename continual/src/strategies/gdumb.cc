@@ -22,8 +22,8 @@ namespace {
 // (tested), and the model does not change within an experience.
 class Gdumb : public Strategy {
  public:
-  Gdumb(const RunConfig& config, const Stream& stream)
-      : memory_(BufferKind::greedy, config.train.strategy_options.memory, stream.classes(),
+  Gdumb(const RunConfig& config, const StreamShape& shape)
+      : memory_(BufferKind::greedy, config.train.strategy_options.memory, shape.classes,
                 config.train.strategy_options.strategy_seed) {}
 
   void before_step(StrategyContext& context, TrainingBatch& batch) override {
@@ -76,8 +76,8 @@ class Gdumb : public Strategy {
 
 }  // namespace
 
-StrategyPointer make_gdumb(const RunConfig& config, const Stream& stream) {
-  return std::make_unique<Gdumb>(config, stream);
+StrategyPointer make_gdumb(const RunConfig& config, const StreamShape& shape) {
+  return std::make_unique<Gdumb>(config, shape);
 }
 
 }  // namespace perennial::continual

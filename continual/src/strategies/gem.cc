@@ -18,8 +18,8 @@ namespace {
 // Naive, bit for bit, at m = 0.
 class Gem : public TaskMemory {
  public:
-  Gem(const RunConfig& config, const Stream& stream)
-      : TaskMemory("gem", config, stream), margin_(config.train.strategy_options.gem_margin) {}
+  Gem(const RunConfig& config, const StreamShape& shape)
+      : TaskMemory("gem", config, shape), margin_(config.train.strategy_options.gem_margin) {}
 
   void after_backward(StrategyContext& context, const TrainingBatch&) override {
     std::vector<torch::Tensor> memory;
@@ -40,8 +40,8 @@ class Gem : public TaskMemory {
 
 }  // namespace
 
-StrategyPointer make_gem(const RunConfig& config, const Stream& stream) {
-  return std::make_unique<Gem>(config, stream);
+StrategyPointer make_gem(const RunConfig& config, const StreamShape& shape) {
+  return std::make_unique<Gem>(config, shape);
 }
 
 }  // namespace perennial::continual

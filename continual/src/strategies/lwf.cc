@@ -3,9 +3,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
 
-#include <algorithm>
-
 #include "parameter_vector.h"
+#include "replay_buffer.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {
@@ -22,11 +21,11 @@ namespace {
 // generation before the open one, which is frozen.
 class LearningWithoutForgetting : public Strategy {
  public:
-  LearningWithoutForgetting(const StrategyOptions& options, const Stream& stream)
+  LearningWithoutForgetting(const StrategyOptions& options, const StreamShape& shape)
       : strength_(options.lwf_strength),
         temperature_(options.lwf_temperature),
-        known_(static_cast<std::size_t>(stream.classes())),
-        seen_(static_cast<std::size_t>(stream.classes())) {}
+        known_(static_cast<std::size_t>(shape.classes)),
+        seen_(static_cast<std::size_t>(shape.classes)) {}
 
   void before_experience(StrategyContext& context) override {
     known_ = seen_;
@@ -60,8 +59,8 @@ class LearningWithoutForgetting : public Strategy {
 
   void visit_state(StateVisitor& visitor) override {
     teacher_.visit(visitor, "lwf/teacher");
-    visit_classes(visitor, "lwf/known", known_);
-    visit_classes(visitor, "lwf/seen", seen_);
+    visit_numbers(visitor, "lwf/known", known_);
+    visit_numbers(visitor, "lwf/seen", seen_);
   }
 
  private:
@@ -80,18 +79,6 @@ class LearningWithoutForgetting : public Strategy {
     return context.model.train_forward(batch.fresh_x());
   }
 
-  static void visit_classes(StateVisitor& visitor, const std::string& name,
-                            std::vector<std::int64_t>& classes) {
-    torch::Tensor tensor = at::tensor(classes, at::kLong);
-    visitor.tensor(name, tensor);
-    if (!tensor.defined() || tensor.scalar_type() != at::kLong ||
-        tensor.numel() != std::ssize(classes)) {
-      throw DataError("dense entry 'strategy/" + name + "' is not one number a class");
-    }
-    const std::int64_t* value = tensor.const_data_ptr<std::int64_t>();
-    std::copy(value, value + tensor.numel(), classes.begin());
-  }
-
   double strength_;
   double temperature_;
   ParameterVector teacher_;
@@ -101,8 +88,8 @@ class LearningWithoutForgetting : public Strategy {
 
 }  // namespace
 
-StrategyPointer make_lwf(const StrategyOptions& options, const Stream& stream) {
-  return std::make_unique<LearningWithoutForgetting>(options, stream);
+StrategyPointer make_lwf(const StrategyOptions& options, const StreamShape& shape) {
+  return std::make_unique<LearningWithoutForgetting>(options, shape);
 }
 
 }  // namespace perennial::continual

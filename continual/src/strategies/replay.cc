@@ -6,11 +6,11 @@
 
 namespace perennial::continual {
 
-Replay::Replay(std::string name, const RunConfig& config, const Stream& stream, bool with_logits,
-               int samples)
+Replay::Replay(std::string name, const RunConfig& config, const StreamShape& shape,
+               bool with_logits, int samples)
     : name_(std::move(name)),
       memory_(config.train.strategy_options.buffer, config.train.strategy_options.memory,
-              stream.classes(), config.train.strategy_options.strategy_seed),
+              shape.classes, config.train.strategy_options.strategy_seed),
       draw_(config.train.strategy_options.replay_batch > 0
                 ? config.train.strategy_options.replay_batch
                 : config.train.batch),

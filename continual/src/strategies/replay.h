@@ -14,7 +14,7 @@ class Replay : public Strategy {
  public:
   // `samples`: how many samples of replay_batch rows a step gets; 0 keeps the memory without
   // replaying.
-  Replay(std::string name, const RunConfig& config, const Stream& stream, bool with_logits,
+  Replay(std::string name, const RunConfig& config, const StreamShape& shape, bool with_logits,
          int samples);
 
   void before_step(StrategyContext& context, TrainingBatch& batch) override;

@@ -19,13 +19,15 @@ StrategyPointer make_ewc(const StrategyOptions& options);
 StrategyPointer make_online_ewc(const StrategyOptions& options);
 StrategyPointer make_si(const StrategyOptions& options);
 StrategyPointer make_mas(const StrategyOptions& options);
-StrategyPointer make_lwf(const StrategyOptions& options, const Stream& stream);
-StrategyPointer make_er(const RunConfig& config, const Stream& stream);
-StrategyPointer make_er_ace(const RunConfig& config, const Stream& stream);
-StrategyPointer make_der(const RunConfig& config, const Stream& stream);
-StrategyPointer make_derpp(const RunConfig& config, const Stream& stream);
-StrategyPointer make_agem(const RunConfig& config, const Stream& stream);
-StrategyPointer make_gem(const RunConfig& config, const Stream& stream);
-StrategyPointer make_gdumb(const RunConfig& config, const Stream& stream);
+StrategyPointer make_lwf(const StrategyOptions& options, const StreamShape& shape);
+StrategyPointer make_er(const RunConfig& config, const StreamShape& shape);
+StrategyPointer make_er_ace(const RunConfig& config, const StreamShape& shape);
+StrategyPointer make_der(const RunConfig& config, const StreamShape& shape);
+StrategyPointer make_derpp(const RunConfig& config, const StreamShape& shape);
+StrategyPointer make_agem(const RunConfig& config, const StreamShape& shape);
+StrategyPointer make_gem(const RunConfig& config, const StreamShape& shape);
+StrategyPointer make_sparse_slot(const StrategyOptions& options);
+StrategyPointer make_icarl(const RunConfig& config, const StreamShape& shape);
+StrategyPointer make_gdumb(const RunConfig& config, const StreamShape& shape);
 
 }  // namespace perennial::continual

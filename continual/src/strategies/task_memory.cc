@@ -4,18 +4,17 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cross_entropy_loss.h>
-#include <ATen/ops/tensor.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 
 namespace perennial::continual {
 
-TaskMemory::TaskMemory(std::string name, const RunConfig& config, const Stream& stream)
+TaskMemory::TaskMemory(std::string name, const RunConfig& config, const StreamShape& shape)
     : name_(std::move(name)),
       each_(config.train.strategy_options.task_memory),
-      slots_(each_ * stream.experiences()),
-      seen_(static_cast<std::size_t>(stream.experiences())) {}
+      slots_(each_ * shape.experiences),
+      seen_(static_cast<std::size_t>(shape.experiences)) {}
 
 void TaskMemory::after_step(StrategyContext& context, const TrainingBatch& batch) {
   if (context.epoch > 0 || each_ == 0) return;
@@ -67,12 +66,7 @@ void TaskMemory::set_gradient(StrategyContext& context, const torch::Tensor& gra
 void TaskMemory::visit_state(StateVisitor& visitor) {
   if (each_ == 0) return;
   slots_.visit(visitor, name_);
-  torch::Tensor seen = at::tensor(seen_, at::kLong);
-  visitor.tensor(name_ + "/seen", seen);
-  if (!seen.defined() || seen.scalar_type() != at::kLong || seen.numel() != std::ssize(seen_)) {
-    throw DataError("dense entry 'strategy/" + name_ + "/seen' is not one number an experience");
-  }
-  std::copy_n(seen.const_data_ptr<std::int64_t>(), seen_.size(), seen_.begin());
+  visit_numbers(visitor, name_ + "/seen", seen_);
 }
 
 }  // namespace perennial::continual

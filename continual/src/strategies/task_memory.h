@@ -13,7 +13,7 @@ namespace perennial::continual {
 // T experiences, P dense parameters.
 class TaskMemory : public Strategy {
  public:
-  TaskMemory(std::string name, const RunConfig& config, const Stream& stream);
+  TaskMemory(std::string name, const RunConfig& config, const StreamShape& shape);
 
   void after_step(StrategyContext& context, const TrainingBatch& batch) override;
   void visit_state(StateVisitor& visitor) override;

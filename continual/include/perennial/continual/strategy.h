@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -41,6 +42,13 @@ struct TrainingBatch {
   torch::Tensor fresh_logits() const { return logits.narrow(0, 0, fresh); }
 };
 
+// What a strategy has to know of the run's stream from the start.
+struct StreamShape {
+  std::int64_t classes = 0;
+  std::int64_t experiences = 0;  // of the run: T
+  Preprocessing preprocessing;
+};
+
 // Walks over a strategy's state, to commit it or to load it.
 class StateVisitor {
  public:
@@ -74,10 +82,18 @@ class Strategy {
   virtual torch::Tensor extra_loss(StrategyContext&, const TrainingBatch&) { return {}; }
   // The gradients of the loss are in the dense parameters, and may be changed.
   virtual void after_backward(StrategyContext&, const TrainingBatch&) {}
+  // The gradients of the experts that the step retrieved, where there is a pool, on their way to
+  // the optimizer: rows may be changed and taken out. Called only when reads_expert_gradients(),
+  // which makes a step materialise them.
+  virtual bool reads_expert_gradients() const { return false; }
+  virtual void after_expert_backward(StrategyContext&, const TrainingBatch&, CompactGradient&) {}
   // The optimizer has stepped.
   virtual void after_step(StrategyContext&, const TrainingBatch&) {}
   // Before a generation is frozen, when composed with grow_freeze.
   virtual void after_experience(StrategyContext&) {}
+
+  // Answers for x (B, D) in the model's place, at test; empty = the model's own answers.
+  virtual std::optional<Prediction> predict(Model&, const torch::Tensor& /*x*/) { return {}; }
 
   virtual void visit_state(StateVisitor&) {}
 };
@@ -87,6 +103,11 @@ torch::Tensor step_loss(Strategy& strategy, StrategyContext& context, const Trai
 
 // Throws InvalidOptions for what only the stream can tell: a memory with less than one example a
 // class. `config` is valid.
-std::unique_ptr<Strategy> make_strategy(const RunConfig& config, const Stream& stream);
+std::unique_ptr<Strategy> make_strategy(const RunConfig& config, const StreamShape& shape);
+
+// The model as it answers under a strategy; in all else the model itself. The pointers may own, or
+// point at what outlives the result.
+std::unique_ptr<Model> answering_model(std::shared_ptr<Model> model,
+                                       std::shared_ptr<Strategy> strategy);
 
 }  // namespace perennial::continual

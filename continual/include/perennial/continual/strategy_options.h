@@ -29,6 +29,8 @@ enum class StrategyKind : std::uint8_t {
   der,
   derpp,
   gdumb,
+  icarl,
+  sparse_slot,
 };
 EnumNames<StrategyKind> enum_names(StrategyKind);
 // One line a strategy: what it does.
@@ -94,6 +96,7 @@ struct StrategyOptions {
   std::int64_t task_memory = 256;
   double gem_margin = 0.5;
   std::int64_t gdumb_epochs = 50;
+  std::int64_t update_slots = 64;
   std::int64_t strategy_seed = 1;
 
   template <class Self, class Visitor>
@@ -136,6 +139,8 @@ struct StrategyOptions {
             Range{0, 1e8});
     visitor("gem_margin", self.gem_margin, "gem: gamma, added to the dual solution", Range{0, 1e3});
     visitor("gdumb_epochs", self.gdumb_epochs, "gdumb: passes over the memory", Range{1, 100000});
+    visitor("update_slots", self.update_slots,
+            "sparse_slot: experts that a step updates, t; 0 = all, and the router", Range{0, 1e9});
     visitor("strategy_seed", self.strategy_seed, "seed of what a strategy draws", Range{0, 9e15});
   }
 };
