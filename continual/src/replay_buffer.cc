@@ -153,7 +153,8 @@ ReplayBuffer::ReplayBuffer(BufferKind kind, std::int64_t capacity, std::int64_t 
       class_seen_(static_cast<std::size_t>(classes)),
       class_held_(static_cast<std::size_t>(classes)),
       class_full_(static_cast<std::size_t>(classes)),
-      labels_(static_cast<std::size_t>(capacity), -1) {
+      labels_(static_cast<std::size_t>(capacity), -1),
+      origins_(static_cast<std::size_t>(capacity), -1) {
   if (kind == BufferKind::ring) {
     quota_ = capacity / classes;
     if (capacity > 0 && quota_ == 0) {
@@ -164,7 +165,8 @@ ReplayBuffer::ReplayBuffer(BufferKind kind, std::int64_t capacity, std::int64_t 
   }
 }
 
-void ReplayBuffer::add(const Examples& examples, const Preprocessing& preprocessing) {
+void ReplayBuffer::add(const Examples& examples, const Preprocessing& preprocessing,
+                       std::int64_t origin) {
   if (capacity() == 0) return;
   std::vector<std::pair<std::int64_t, std::int64_t>> rows;
   const torch::Tensor labels = examples.y.contiguous();
@@ -182,6 +184,7 @@ void ReplayBuffer::add(const Examples& examples, const Preprocessing& preprocess
       ++size_;
     }
     held = y[row];
+    origins_[static_cast<std::size_t>(slot)] = origin;
     ++class_held_[label];
     rows.emplace_back(slot, row);
   }
@@ -252,9 +255,19 @@ std::int64_t ReplayBuffer::slot_of(std::int64_t filled) const {
   throw Error("a replay memory lost count of its classes");
 }
 
-Examples ReplayBuffer::sample(std::int64_t count, const Preprocessing& preprocessing) {
-  std::vector<std::int64_t> slots = drawing_.sample(size_, count);
-  for (std::int64_t& slot : slots) slot = slot_of(slot);
+Examples ReplayBuffer::sample(std::int64_t count, const Preprocessing& preprocessing,
+                              std::int64_t before) {
+  std::vector<std::int64_t> earlier;
+  for (std::size_t slot = 0; slot < origins_.size(); ++slot) {
+    if (origins_[slot] >= 0 && origins_[slot] < before) {
+      earlier.push_back(static_cast<std::int64_t>(slot));
+    }
+  }
+  const std::int64_t size = earlier.empty() ? size_ : std::ssize(earlier);
+  std::vector<std::int64_t> slots = drawing_.sample(size, count);
+  for (std::int64_t& slot : slots) {
+    slot = earlier.empty() ? slot_of(slot) : earlier[static_cast<std::size_t>(slot)];
+  }
   return slots_.take(slots, preprocessing);
 }
 
@@ -272,6 +285,7 @@ void ReplayBuffer::visit(StateVisitor& visitor, const std::string& name) {
   visitor.integer(name + "/size", size_);
   visit_numbers(visitor, name + "/class_seen", class_seen_);
   visit_numbers(visitor, name + "/class_full", class_full_);
+  visit_numbers(visitor, name + "/origin", origins_);
   if (size_ < 0 || size_ > capacity()) {
     throw DataError("dense entry 'strategy/" + name + "/size' is beyond the memory");
   }

@@ -75,16 +75,18 @@ class ExampleSlots {
 };
 
 // A replay memory of at most M examples; see BufferKind. Cost of add: O(n D) for what is kept, and
-// O(M) an example that evicts one of its class; of sample: O(count D). Neither depends on how many
-// examples were seen.
+// O(M) an example that evicts one of its class; of sample: O(count D) and a look at M numbers.
+// Neither depends on how many examples were seen.
 class ReplayBuffer {
  public:
   // Throws InvalidOptions for a ring of less than one example a class.
   ReplayBuffer(BufferKind kind, std::int64_t capacity, std::int64_t classes, std::int64_t seed);
 
-  void add(const Examples& examples, const Preprocessing& preprocessing);
-  // At most `count` of the examples held, without repetition.
-  Examples sample(std::int64_t count, const Preprocessing& preprocessing);
+  // `origin`: the experience that the examples come from, 0 or more.
+  void add(const Examples& examples, const Preprocessing& preprocessing, std::int64_t origin = 0);
+  // At most `count` of the examples held, without repetition: of those that come from before
+  // experience `before` where there are any, else of all.
+  Examples sample(std::int64_t count, const Preprocessing& preprocessing, std::int64_t before = 0);
   // All examples held, in slot order.
   Examples all(const Preprocessing& preprocessing) const;
 
@@ -116,6 +118,7 @@ class ReplayBuffer {
   std::vector<std::int64_t> class_held_;  // (C) examples held
   std::vector<std::int64_t> class_full_;  // (C) 1 once the class was the largest of a full memory
   std::vector<std::int64_t> labels_;      // (M) of each slot, -1 where it is empty
+  std::vector<std::int64_t> origins_;     // (M) of each slot, -1 where it is empty
 };
 
 }  // namespace perennial::continual

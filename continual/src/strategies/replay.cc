@@ -23,7 +23,8 @@ void Replay::before_step(StrategyContext& context, TrainingBatch& batch) {
   std::vector<torch::Tensor> x = {batch.x}, y = {batch.y};
   std::int64_t begin = batch.rows();
   for (int i = 0; i < samples_; ++i) {
-    replayed_.push_back({begin, memory_.sample(draw_, context.stream.preprocessing())});
+    replayed_.push_back(
+        {begin, memory_.sample(draw_, context.stream.preprocessing(), context.experience)});
     x.push_back(replayed_.back().examples.x);
     y.push_back(replayed_.back().examples.y);
     begin += replayed_.back().count();
@@ -36,7 +37,7 @@ void Replay::after_step(StrategyContext& context, const TrainingBatch& batch) {
   if (context.epoch > 0) return;
   Examples fresh{batch.fresh_x(), batch.fresh_y(), {}};
   if (with_logits_) fresh.logits = batch.fresh_logits();
-  memory_.add(fresh, context.stream.preprocessing());
+  memory_.add(fresh, context.stream.preprocessing(), context.experience);
 }
 
 void Replay::visit_state(StateVisitor& visitor) {

@@ -8,8 +8,10 @@
 namespace perennial::continual {
 
 // Appends rows of the memory to each step, then adds the step's fresh rows to it (in the first pass
-// over an experience, so that every example is seen once). The cost of a step depends on neither
-// the experience nor the memory's size. With M = 0 nothing is appended or kept.
+// over an experience, so that every example is seen once). What is replayed comes from earlier
+// experiences, once the memory has such: the step has fresh rows of its own one. The cost of a step
+// does not depend on the experience, and on the memory's size only by a look at M numbers. With M =
+// 0 nothing is appended or kept.
 class Replay : public Strategy {
  public:
   // `samples`: how many samples of replay_batch rows a step gets; 0 keeps the memory without
