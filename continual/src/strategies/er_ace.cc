@@ -13,12 +13,14 @@ namespace {
 
 // Caccia et al. 2022, "New Insights on Reducing Abrupt Representation Change in Online Continual
 // Learning" (arXiv 2104.05025), eq. 4: L = L_ce(fresh rows; over the classes among them) +
-// L_ce(replayed rows; over all classes), so that new classes do not push old ones down. Defaults as
-// er. A step with nothing to replay is plain cross entropy: naive, bit for bit, at M = 0.
+// L_ce(replayed rows; over all classes), so that new classes do not push old ones down. The
+// replayed rows are what new and old classes compete in, so they come from the whole memory.
+// Defaults as er. A step with nothing to replay is plain cross entropy: naive, bit for bit, at M =
+// 0.
 class ErAce : public Replay {
  public:
   ErAce(const RunConfig& config, const StreamShape& shape)
-      : Replay("er_ace", config, shape, false, 1) {}
+      : Replay("er_ace", config, shape, From::all, false, 1) {}
 
   torch::Tensor label_loss(StrategyContext&, const TrainingBatch& batch) override {
     if (replayed().empty()) return {};

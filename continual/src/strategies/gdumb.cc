@@ -18,8 +18,8 @@ namespace {
 // (algorithm 1); after each experience the model starts anew from its initial values and trains on
 // the memory alone (algorithm 2). Defaults: M = 500, 50 passes with the run's optimizer, learning
 // rate and batch (the paper: 256 passes of SGD with warm restarts and cut-mix, batch 16).
-// Exactness: what it answers follows from the memory alone, whatever the order of the experiences
-// (tested), and the model does not change within an experience.
+// Exactness: the model after an experience is a new one that was trained on the memory's examples,
+// bit for bit, and it does not change within an experience.
 class Gdumb : public Strategy {
  public:
   Gdumb(const RunConfig& config, const StreamShape& shape)

@@ -6,7 +6,7 @@
 
 namespace perennial::continual {
 
-Replay::Replay(std::string name, const RunConfig& config, const StreamShape& shape,
+Replay::Replay(std::string name, const RunConfig& config, const StreamShape& shape, From from,
                bool with_logits, int samples)
     : name_(std::move(name)),
       memory_(config.train.strategy_options.buffer, config.train.strategy_options.memory,
@@ -14,6 +14,7 @@ Replay::Replay(std::string name, const RunConfig& config, const StreamShape& sha
       draw_(config.train.strategy_options.replay_batch > 0
                 ? config.train.strategy_options.replay_batch
                 : config.train.batch),
+      from_(from),
       with_logits_(with_logits),
       samples_(samples) {}
 
@@ -23,8 +24,8 @@ void Replay::before_step(StrategyContext& context, TrainingBatch& batch) {
   std::vector<torch::Tensor> x = {batch.x}, y = {batch.y};
   std::int64_t begin = batch.rows();
   for (int i = 0; i < samples_; ++i) {
-    replayed_.push_back(
-        {begin, memory_.sample(draw_, context.stream.preprocessing(), context.experience)});
+    replayed_.push_back({begin, memory_.sample(draw_, context.stream.preprocessing(),
+                                               from_ == From::all ? 0 : context.experience)});
     x.push_back(replayed_.back().examples.x);
     y.push_back(replayed_.back().examples.y);
     begin += replayed_.back().count();
