@@ -120,6 +120,10 @@ void Flags::Adder::operator()(std::string_view name, T& value, std::string_view 
     made.note = options_detail::join(options_detail::names_of<T>()) + "; default " +
                 std::string(enum_name(value));
     made.set = [&value, flag](const std::string& text) { value = parse_enum<T>(flag, text); };
+  } else if constexpr (TextOption<T>) {
+    Flag& made = flags.append(name, "NAME", description);
+    made.note = "default " + std::string(value.text());
+    made.set = [&value, flag](const std::string& text) { value = T::parse(flag, text); };
   } else if constexpr (std::is_integral_v<T>) {
     Flag& made = flags.append(name, "N", description);
     made.note = flags_detail::number_note(static_cast<double>(value), range);

@@ -9,9 +9,12 @@ namespace perennial::continual {
 namespace json = boost::json;
 
 json::object experience_json(std::int64_t experience, std::int64_t steps, std::int64_t examples,
-                             double seconds, Model& model) {
-  json::object fields{
-      {"experience", experience}, {"steps", steps}, {"examples", examples}, {"seconds", seconds}};
+                             double seconds, Model& model, std::int64_t replay_bytes) {
+  json::object fields{{"experience", experience},
+                      {"steps", steps},
+                      {"examples", examples},
+                      {"seconds", seconds},
+                      {"replay_bytes", replay_bytes}};
   if (seconds > 0) fields["examples_per_second"] = static_cast<double>(examples) / seconds;
   std::uint64_t parameters = static_cast<std::uint64_t>(model.dense_parameters());
   fields["dense_parameters"] = parameters;

@@ -44,8 +44,10 @@ class ExperienceClock {
 
 // {"experience" (from 1), "steps", "examples", "seconds", "examples_per_second",
 // "dense_parameters", "parameters", and of a pool "experts", "expert_parameters", "pool_bytes"
-// (of all pages of weights, written or not) and "generations"}
+// (of all pages of weights, written or not) and "generations"}; "replay_bytes" is what the strategy
+// keeps beside the model.
 boost::json::object experience_json(std::int64_t experience, std::int64_t steps,
-                                    std::int64_t examples, double seconds, Model& model);
+                                    std::int64_t examples, double seconds, Model& model,
+                                    std::int64_t replay_bytes);
 
 }  // namespace perennial::continual

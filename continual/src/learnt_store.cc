@@ -6,6 +6,7 @@
 #include "perennial/continual/trainer.h"
 #include "run_note.h"
 #include "run_state.h"
+#include "strategy_state.h"
 
 namespace perennial::continual {
 
@@ -25,6 +26,10 @@ LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_by
   RunState state = value_or_throw(load_run_state(store));
   auto model = load_model(state.config, state.preprocessing.features,
                           static_cast<std::int64_t>(state.label_names.size()), store, budget_bytes);
+  auto strategy = make_strategy(state.config, {static_cast<std::int64_t>(state.label_names.size()),
+                                               state.matrix.experiences(), state.preprocessing});
+  StrategyState().load(*strategy, store);
+  model = answering_model(std::move(model), std::move(strategy));
   const json::object note = note_with(store, "pager");
   return {std::move(state.config),
           state.preprocessing,

@@ -101,6 +101,16 @@ class Mlp : public Model {
     for (std::size_t i = 0; i + 1 < layers_.size(); ++i) h = layers_[i](h).relu();
     return layers_[layers_.size() - 1](h);
   }
+  torch::Tensor traced_forward(const torch::Tensor& x, std::vector<LayerUse>& uses) override {
+    torch::Tensor h = x;
+    uses.clear();
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const torch::Tensor output = layers_[i](h);
+      uses.push_back({2 * i, 2 * i + 1, h, output});
+      h = output.relu();
+    }
+    return uses.back().output;
+  }
   Prediction predict(const torch::Tensor& x, std::optional<std::uint32_t>) override {
     const at::NoGradGuard no_grad;
     return {train_forward(x).softmax(1), at::full({x.size(0)}, -1, at::kLong)};
@@ -209,6 +219,10 @@ class PeerModel : public Model {
 };
 
 }  // namespace
+
+torch::Tensor Model::traced_forward(const torch::Tensor&, std::vector<LayerUse>&) {
+  throw Error("only a model of dense layers can tell what each of them did");
+}
 
 std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader* store,

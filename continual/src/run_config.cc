@@ -2,6 +2,8 @@
 // Checks and comparisons of a run's configuration.
 #include "perennial/continual/run_config.h"
 
+#include <algorithm>
+#include <array>
 #include <boost/json/serialize.hpp>
 
 namespace perennial::continual {
@@ -10,11 +12,6 @@ namespace json = boost::json;
 
 EnumNames<ModelKind> enum_names(ModelKind) {
   return {{ModelKind::mlp, "mlp"}, {ModelKind::peer, "peer"}};
-}
-EnumNames<StrategyKind> enum_names(StrategyKind) {
-  return {{StrategyKind::naive, "naive"},
-          {StrategyKind::joint, "joint"},
-          {StrategyKind::grow_freeze, "grow_freeze"}};
 }
 EnumNames<OptimizerKind> enum_names(OptimizerKind) {
   return {{OptimizerKind::adam, "adam"}, {OptimizerKind::sgd, "sgd"}};
@@ -31,21 +28,6 @@ EnumNames<GateChoice> enum_names(GateChoice) {
           {GateChoice::oracle, "oracle"},
           {GateChoice::none, "none"},
           {GateChoice::analytic, "analytic"}};
-}
-
-std::string_view describe(StrategyKind kind) {
-  switch (kind) {
-    case StrategyKind::naive:
-      return "trains on each experience in turn and does nothing against forgetting; the lower "
-             "bound";
-    case StrategyKind::joint:
-      return "trains on all experiences together, shuffled; the upper bound, not a continual "
-             "learner";
-    case StrategyKind::grow_freeze:
-      return "grows the pool by a generation for each experience and freezes it afterwards; needs "
-             "--model peer";
-  }
-  return "";
 }
 
 SparseOptimizerOptions TrainOptions::experts() const {
@@ -85,10 +67,58 @@ GateKind RunConfig::gate() const {
     case GateChoice::automatic:
       break;
   }
-  const bool generations = train.strategy == StrategyKind::grow_freeze &&
+  const bool generations = train.strategy.has(StrategyKind::grow_freeze) &&
                            model.model == ModelKind::peer &&
                            model.peer.routing == Routing::isolated;
   return generations ? GateKind::analytic : GateKind::none;
+}
+
+// What a strategy would have to read or change and cannot with this model.
+void RunConfig::require_reach() const {
+  if (train.strategy.has(StrategyKind::sparse_slot) &&
+      (model.model != ModelKind::peer || model.width > 0)) {
+    throw InvalidOptions(
+        "strategy sparse_slot chooses among the experts that an input retrieves: use model peer "
+        "with width 0");
+  }
+  if (model.model != ModelKind::peer) return;
+  for (const StrategyKind kind : train.strategy.kinds()) {
+    const std::string name(enum_name(kind));
+    switch (kind) {
+      case StrategyKind::l2:
+      case StrategyKind::ewc:
+      case StrategyKind::online_ewc:
+      case StrategyKind::si:
+      case StrategyKind::mas:
+        throw InvalidOptions("strategy " + name +
+                             " keeps an importance for each dense parameter, and the experts of a "
+                             "pool are none: use model mlp, not peer");
+      case StrategyKind::gem:
+      case StrategyKind::agem:
+        throw InvalidOptions("strategy " + name +
+                             " projects the gradient of dense parameters, and the experts of a "
+                             "pool are none: use model mlp, not peer");
+      case StrategyKind::gdumb:
+        throw InvalidOptions(
+            "strategy gdumb starts the model anew after each experience, and a pool keeps its "
+            "experts: use model mlp, not peer");
+      case StrategyKind::icarl:
+        throw InvalidOptions(
+            "strategy icarl needs the model as it was before the experience and its last hidden "
+            "layer, which a pool does not keep or have: use model mlp, not peer");
+      case StrategyKind::lwf:
+        if (!train.strategy.has(StrategyKind::grow_freeze) ||
+            model.peer.routing != Routing::isolated) {
+          throw InvalidOptions(
+              "strategy lwf needs the model as it was before the experience, and a pool that "
+              "trains on keeps none: use grow_freeze+lwf with isolated routing, whose frozen "
+              "generation it is, or model mlp");
+        }
+        break;
+      default:
+        break;
+    }
+  }
 }
 
 void RunConfig::validate() const {
@@ -97,17 +127,20 @@ void RunConfig::validate() const {
   validate_ranges(train);
   const bool peer = model.model == ModelKind::peer;
   const bool isolated = peer && model.peer.routing == Routing::isolated;
-  if (train.strategy == StrategyKind::grow_freeze && !peer) {
+  const bool grows = train.strategy.has(StrategyKind::grow_freeze);
+  require_reach();
+  require_loss_of_tasks();
+  if (grows && !peer) {
     throw InvalidOptions("strategy grow_freeze needs a pool of experts: use model peer, not " +
                          std::string(enum_name(model.model)));
   }
-  if (train.strategy == StrategyKind::grow_freeze && isolated && model.width > 0) {
+  if (grows && isolated && model.width > 0) {
     throw InvalidOptions("strategy grow_freeze with isolated routing needs width 0, not " +
                          std::to_string(model.width) +
                          ": dense layers around the pool would go on changing what is frozen");
   }
   const GateKind kind = gate();
-  if (kind != GateKind::none && !(train.strategy == StrategyKind::grow_freeze && isolated)) {
+  if (kind != GateKind::none && !(grows && isolated)) {
     throw InvalidOptions("gate " + std::string(enum_name(kind)) +
                          " needs generations to choose from: strategy grow_freeze with isolated "
                          "routing");
@@ -127,6 +160,24 @@ void RunConfig::validate() const {
     if (options.query_norm == QueryNorm::batch && train.batch < 2) {
       throw InvalidOptions("batch is 1; query_norm batch needs at least 2 examples a step");
     }
+  }
+}
+
+// Where the experience of an example is known, its loss counts the classes of that only; what looks
+// at other outputs of the model would not.
+void RunConfig::require_loss_of_tasks() const {
+  if (stream.resolved_scenario() != Scenario::task_incremental) return;
+  using enum StrategyKind;
+  constexpr std::array kAllowed = {naive, joint, cumulative, grow_freeze, l2,
+                                   si,    er,    agem,       gem,         gdumb};
+  for (const StrategyKind kind : train.strategy.kinds()) {
+    if (std::find(kAllowed.begin(), kAllowed.end(), kind) != kAllowed.end()) continue;
+    std::string message = "strategy ";
+    message.append(enum_name(kind))
+        .append(
+            " reads outputs of other experiences' classes, which scenario task_incremental "
+            "leaves out of the loss; use scenario class_incremental or domain_incremental");
+    throw InvalidOptions(message);
   }
 }
 

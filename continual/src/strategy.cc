@@ -1,73 +1,168 @@
 // SPDX-License-Identifier: Apache-2.0
-// Naive, joint, and grow_freeze.
+// Making strategies, and several as one.
 #include "perennial/continual/strategy.h"
+
+#include <ATen/ops/cross_entropy_loss.h>
+
+#include <algorithm>
+#include <ranges>
+#include <vector>
+
+#include "strategies/strategies.h"
 
 namespace perennial::continual {
 
 namespace {
 
-namespace json = boost::json;
-
-// Fine-tuning: nothing is done against forgetting.
-class Naive : public Strategy {};
-
-// One pass structure over the union of all experiences.
-class Joint : public Strategy {
+// Strategies that work together: hooks before something are called in order (growth first), hooks
+// after something in reverse.
+class Composition : public Strategy {
  public:
-  Stream training_stream(const Stream& stream) const override { return stream.joint(); }
+  explicit Composition(std::vector<StrategyPointer> parts) : parts_(std::move(parts)) {}
+
+  Stream training_stream(const Stream& stream) const override {
+    return parts_.front()->training_stream(stream);
+  }
+  void before_experience(StrategyContext& context) override {
+    for (auto& part : parts_) part->before_experience(context);
+  }
+  void before_step(StrategyContext& context, TrainingBatch& batch) override {
+    for (auto& part : parts_) part->before_step(context, batch);
+  }
+  torch::Tensor label_loss(StrategyContext& context, const TrainingBatch& batch) override {
+    for (auto& part : parts_) {
+      if (torch::Tensor loss = part->label_loss(context, batch); loss.defined()) return loss;
+    }
+    return {};
+  }
+  torch::Tensor extra_loss(StrategyContext& context, const TrainingBatch& batch) override {
+    torch::Tensor sum;
+    for (auto& part : parts_) {
+      const torch::Tensor extra = part->extra_loss(context, batch);
+      if (extra.defined()) sum = sum.defined() ? sum + extra : extra;
+    }
+    return sum;
+  }
+  void after_backward(StrategyContext& context, const TrainingBatch& batch) override {
+    for (auto& part : std::views::reverse(parts_)) part->after_backward(context, batch);
+  }
+  void after_step(StrategyContext& context, const TrainingBatch& batch) override {
+    for (auto& part : std::views::reverse(parts_)) part->after_step(context, batch);
+  }
+  void after_experience(StrategyContext& context) override {
+    for (auto& part : std::views::reverse(parts_)) part->after_experience(context);
+  }
+  std::optional<Prediction> predict(Model& model, const torch::Tensor& x) override {
+    for (auto& part : parts_) {
+      if (auto answer = part->predict(model, x)) return answer;
+    }
+    return {};
+  }
+  void visit_state(StateVisitor& visitor) override {
+    for (auto& part : parts_) part->visit_state(visitor);
+  }
+
+ private:
+  std::vector<StrategyPointer> parts_;
 };
 
-// A generation for each experience, frozen after it. Isolated routing learns the gate's statistics
-// as the data streams by; shared routing unmasks the new rows, an explicit and logged event, when
-// their experience starts.
-class GrowFreeze : public Strategy {
+// The model, but for what the strategy answers itself.
+class AnsweringModel : public Model {
  public:
-  void before_experience(StrategyContext& context, std::int64_t experience) override {
-    PeerImpl& peer = *context.model.peer();
-    if (!peer.pool().open_generation()) {
-      const Generation& generation = peer.grow();
-      if (context.model.gate() != nullptr) context.model.gate()->add_generation();
-      context.log("grow", json::object{{"experience", experience},
-                                       {"generation", generation.index},
-                                       {"first_row", generation.first_row},
-                                       {"rows", generation.rows},
-                                       {"cols", generation.cols}});
-    }
-    if (peer.has_masked()) {
-      peer.unmask();
-      context.log("unmask", json::object{{"experience", experience}});
-    }
-  }
+  AnsweringModel(std::shared_ptr<Model> model, std::shared_ptr<Strategy> strategy)
+      : model_(std::move(model)), strategy_(std::move(strategy)) {}
 
-  void before_step(StrategyContext& context, std::int64_t, const Batch& batch) override {
-    if (context.model.gate() != nullptr) {
-      context.model.gate()->observe(batch.x, context.model.gate()->generations() - 1);
-    }
+  torch::Tensor train_forward(const torch::Tensor& x) override { return model_->train_forward(x); }
+  torch::Tensor traced_forward(const torch::Tensor& x, std::vector<LayerUse>& uses) override {
+    return model_->traced_forward(x, uses);
   }
+  Prediction predict(const torch::Tensor& x, std::optional<std::uint32_t> generation) override {
+    if (auto answer = strategy_->predict(*model_, x)) return *std::move(answer);
+    return model_->predict(x, generation);
+  }
+  std::vector<std::pair<std::string, torch::Tensor>> trainable() override {
+    return model_->trainable();
+  }
+  std::int64_t dense_parameters() const override { return model_->dense_parameters(); }
+  PeerImpl* peer() override { return model_->peer(); }
+  AnalyticGate* gate() override { return model_->gate(); }
+  void add_to_commit(storage::CommitRequest& request) override { model_->add_to_commit(request); }
+  void committed() override { model_->committed(); }
+  void commit_failed() override { model_->commit_failed(); }
 
-  void after_experience(StrategyContext& context, std::int64_t experience) override {
-    PeerImpl& peer = *context.model.peer();
-    const std::uint32_t generation = *peer.pool().open_generation();
-    const storage::Digest digest = peer.freeze();
-    context.log("freeze", json::object{{"experience", experience},
-                                       {"generation", generation},
-                                       {"digest", digest.hex()}});
-    if (context.model.gate() != nullptr) context.model.gate()->solve();
-  }
+ private:
+  std::shared_ptr<Model> model_;
+  std::shared_ptr<Strategy> strategy_;
 };
+
+StrategyPointer make_one(StrategyKind kind, const RunConfig& config, const StreamShape& shape) {
+  const StrategyOptions& options = config.train.strategy_options;
+  switch (kind) {
+    case StrategyKind::naive:
+      return make_naive();
+    case StrategyKind::joint:
+      return make_joint();
+    case StrategyKind::cumulative:
+      return make_cumulative();
+    case StrategyKind::grow_freeze:
+      return make_grow_freeze();
+    case StrategyKind::l2:
+      return make_l2(options);
+    case StrategyKind::ewc:
+      return make_ewc(options);
+    case StrategyKind::online_ewc:
+      return make_online_ewc(options);
+    case StrategyKind::si:
+      return make_si(options);
+    case StrategyKind::mas:
+      return make_mas(options);
+    case StrategyKind::lwf:
+      return make_lwf(options, shape);
+    case StrategyKind::er:
+      return make_er(config, shape);
+    case StrategyKind::er_ace:
+      return make_er_ace(config, shape);
+    case StrategyKind::agem:
+      return make_agem(config, shape);
+    case StrategyKind::gem:
+      return make_gem(config, shape);
+    case StrategyKind::der:
+      return make_der(config, shape);
+    case StrategyKind::derpp:
+      return make_derpp(config, shape);
+    case StrategyKind::gdumb:
+      return make_gdumb(config, shape);
+    case StrategyKind::sparse_slot:
+      return make_sparse_slot(options);
+    case StrategyKind::icarl:
+      return make_icarl(config, shape);
+  }
+  throw InvalidOptions("unknown strategy");
+}
 
 }  // namespace
 
-std::unique_ptr<Strategy> make_strategy(const RunConfig& config) {
-  switch (config.train.strategy) {
-    case StrategyKind::naive:
-      return std::make_unique<Naive>();
-    case StrategyKind::joint:
-      return std::make_unique<Joint>();
-    case StrategyKind::grow_freeze:
-      return std::make_unique<GrowFreeze>();
+torch::Tensor step_loss(Strategy& strategy, StrategyContext& context, const TrainingBatch& batch) {
+  torch::Tensor loss = strategy.label_loss(context, batch);
+  if (!loss.defined()) {
+    loss = at::cross_entropy_loss(context.stream.restrict_to_own(batch.logits, batch.y), batch.y);
   }
-  throw InvalidOptions("unknown strategy");
+  const torch::Tensor extra = strategy.extra_loss(context, batch);
+  return extra.defined() ? loss + extra : loss;
+}
+
+std::unique_ptr<Strategy> make_strategy(const RunConfig& config, const StreamShape& shape) {
+  std::vector<StrategyPointer> parts;
+  for (const StrategyKind kind : config.train.strategy.kinds()) {
+    parts.push_back(make_one(kind, config, shape));
+  }
+  if (parts.size() == 1) return std::move(parts[0]);
+  return std::make_unique<Composition>(std::move(parts));
+}
+
+std::unique_ptr<Model> answering_model(std::shared_ptr<Model> model,
+                                       std::shared_ptr<Strategy> strategy) {
+  return std::make_unique<AnsweringModel>(std::move(model), std::move(strategy));
 }
 
 }  // namespace perennial::continual

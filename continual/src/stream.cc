@@ -75,6 +75,13 @@ torch::Tensor Stream::restrict_answers(const torch::Tensor& scores,
                             -std::numeric_limits<double>::infinity());
 }
 
+torch::Tensor Stream::restrict_to_own(const torch::Tensor& scores,
+                                      const torch::Tensor& labels) const {
+  if (!tasks_known()) return scores;
+  const std::int64_t own = classes() / options_.experiences;
+  return restrict_answers(scores, labels.floor_divide(own));
+}
+
 std::int64_t Stream::steps_per_epoch(std::int64_t experience, std::int64_t batch_size) const {
   if (batch_size < 1) throw Error("a batch of " + std::to_string(batch_size) + " examples");
   const std::int64_t size = train_size(experience);
@@ -220,6 +227,21 @@ Stream Stream::joint() const {
   }
   all.train_.assign(1, std::move(whole));
   all.joint_ = true;
+  all.orders_ = std::make_shared<OrderCache>();
+  return all;
+}
+
+Stream Stream::cumulative() const {
+  Stream all = *this;
+  Part so_far;
+  for (Part& part : all.train_) {
+    for (const Segment& segment : part.segments) so_far.append(segment);
+    if (so_far.size > std::numeric_limits<std::int32_t>::max()) {
+      throw InvalidOptions("the cumulative stream reaches " + std::to_string(so_far.size) +
+                           " examples, more than 2^31 - 1; use a limit or fewer experiences");
+    }
+    part = so_far;
+  }
   all.orders_ = std::make_shared<OrderCache>();
   return all;
 }

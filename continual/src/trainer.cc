@@ -2,8 +2,6 @@
 // The training loop, evaluation, commits and exact resume.
 #include "perennial/continual/trainer.h"
 
-#include <ATen/ops/cross_entropy_loss.h>
-
 #include <algorithm>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
@@ -22,6 +20,7 @@
 #include "run_record.h"
 #include "run_result.h"
 #include "run_state.h"
+#include "strategy_state.h"
 
 namespace perennial::continual {
 
@@ -39,9 +38,10 @@ struct Trainer::Impl {
   Stream stream;
   storage::PageStore* store;
   RunState state;
-  std::unique_ptr<Strategy> strategy;
+  std::shared_ptr<Strategy> strategy;
+  StrategyState strategy_state;
   Stream training;
-  std::unique_ptr<Model> model;
+  std::shared_ptr<Model> model;
   DenseOptimizer dense;
   std::optional<SparseOptimizer> sparse;
   RunRecord record;
@@ -60,7 +60,8 @@ struct Trainer::Impl {
       : settings(run_settings),
         stream(std::move(run_stream)),
         store(run_store),
-        strategy(make_strategy(config)),
+        strategy(make_strategy(config,
+                               {stream.classes(), stream.experiences(), stream.preprocessing()})),
         training(strategy->training_stream(stream)),
         dense(config.train),
         record(settings.run_folder),
@@ -137,6 +138,7 @@ struct Trainer::Impl {
     model = load_model(state.config, stream.features(), stream.classes(), *store,
                        settings.budget_bytes);
     dense.load(*store);
+    strategy_state.load(*strategy, *store);
     state_digest = value_or_throw(store->head()).state_digest.hex();
     resumed = true;
   }
@@ -151,6 +153,10 @@ struct Trainer::Impl {
 
   StrategyContext context() {
     return {*model,
+            training,
+            state.config,
+            state.position.experience,
+            state.position.epoch,
             [this](std::string_view name, json::object fields) { record.event(name, fields); }};
   }
 
@@ -180,6 +186,7 @@ struct Trainer::Impl {
     storage::CommitRequest request;
     model->add_to_commit(request);
     dense.add_to_commit(request);
+    strategy_state.add_to_commit(*strategy, request);
     state.add_to_commit(request);
     request.snapshot = free_name(snapshot);
     if (settings.retention && !(*settings.retention == store->retention())) {
@@ -219,6 +226,7 @@ struct Trainer::Impl {
             [this](const storage::CommitInfo& info, const std::string& action, const std::string&) {
               model->committed();
               dense.committed();
+              strategy_state.committed();
               state_digest = info.state_digest.hex();
               record.event("commit", {{"commit", info.commit},
                                       {"action", action},
@@ -266,7 +274,8 @@ struct Trainer::Impl {
 
   void evaluate_row(std::int64_t row) {
     report("evaluating");
-    Evaluation evaluation = evaluate(*model, stream, state.config.gate() == GateKind::oracle);
+    const std::unique_ptr<Model> answering = answering_model(model, strategy);
+    Evaluation evaluation = evaluate(*answering, stream, state.config.gate() == GateKind::oracle);
     state.gate_accuracy = evaluation.gate_accuracy;
     json::array values(evaluation.accuracy.begin(), evaluation.accuracy.end());
     state.matrix.set_row(row, std::move(evaluation.accuracy));
@@ -279,25 +288,39 @@ struct Trainer::Impl {
   void take_point(std::int64_t experience, std::int64_t minibatch, bool end) {
     AnytimePoint point{experience + 1, minibatch, state.steps, end, {}};
     if (!probe.wanted(point)) return;
+    const std::unique_ptr<Model> answering = answering_model(model, strategy);
     point.accuracy =
-        probe.measure(*model, state.config.gate() == GateKind::oracle,
+        probe.measure(*answering, state.config.gate() == GateKind::oracle,
                       state.anytime.experiences == 1 ? stream.experiences() : point.experience);
     record.event("anytime", point_json(point));
     clock.exclude(probe.last_seconds());
     state.anytime.points.push_back(std::move(point));
   }
 
+  void step_experts(StrategyContext& strategy_context, const TrainingBatch& rows) {
+    if (!sparse) return;
+    if (!strategy->reads_expert_gradients()) return sparse->step();
+    CompactGradient gradient = model->peer()->pool().compact_gradient();
+    strategy->after_expert_backward(strategy_context, rows, gradient);
+    sparse->step(gradient);
+  }
+
   void train_step(const Batch& batch) {
     StrategyContext strategy_context = context();
-    strategy->before_step(strategy_context, state.position.experience, batch);
-    dense.zero_grad();
-    const torch::Tensor loss = at::cross_entropy_loss(
-        stream.restrict_answers(model->train_forward(batch.x), batch.experience), batch.y);
-    loss.backward();
-    dense.step();
-    if (sparse) sparse->step();
+    TrainingBatch rows{batch.x, batch.y, batch.y.size(0)};
+    strategy->before_step(strategy_context, rows);
+    if (rows.train) {
+      dense.zero_grad();
+      rows.logits = model->train_forward(rows.x);
+      const torch::Tensor loss = step_loss(*strategy, strategy_context, rows);
+      loss.backward();
+      strategy->after_backward(strategy_context, rows);
+      dense.step();
+      step_experts(strategy_context, rows);
+      strategy->after_step(strategy_context, rows);
+      progress.loss = loss.item<double>();
+    }
     ++state.steps;
-    progress.loss = loss.item<double>();
     progress.examples_done += batch.y.size(0);
     if (state.steps % kStepEvents == 0) {
       json::object event{{"steps", state.steps},
@@ -382,11 +405,12 @@ struct Trainer::Impl {
       clock.start(std::exchange(seconds, 0));
       progress.experience = experience;
       StrategyContext strategy_context = context();
-      if (state.position.at_start()) strategy->before_experience(strategy_context, experience);
+      if (state.position.at_start()) strategy->before_experience(strategy_context);
       dense.set_parameters(model->trainable());
       if (!train_experience()) return false;
       if (committer) committer->wait();
-      strategy->after_experience(strategy_context, experience);
+      StrategyContext after = context();
+      strategy->after_experience(after);
       dense.set_parameters(model->trainable());
       clock.stop();
       // Joint training has one experience of its own; it ends where the stream's last one does.
@@ -401,7 +425,7 @@ struct Trainer::Impl {
       record.event("experience",
                    experience_json(experience + 1, state.steps,
                                    training.train_size(experience) * state.config.train.epochs,
-                                   clock.seconds(), *model));
+                                   clock.seconds(), *model, state_bytes(*strategy)));
       clock = {};
       commit("experience", "experience-" + std::to_string(experience + 1));
       if (!last && stop_requested()) return false;

@@ -149,7 +149,7 @@ int run_inspect(const std::vector<std::string>& args) {
 
   out << "store         " << folder << ", " << format_bytes(store_bytes) << ", commit "
       << head.commit << ", state digest " << head.state_digest.hex() << "\nrun           "
-      << enum_name(learnt.config.train.strategy) << " on " << enum_name(learnt.config.stream.stream)
+      << learnt.config.train.strategy.text() << " on " << enum_name(learnt.config.stream.stream)
       << ' ' << learnt.config.stream.dataset << (learnt.finished ? ", finished" : ", not finished")
       << "\nmodel         " << enum_name(learnt.config.model.model) << ", "
       << format_count(learnt.model->dense_parameters()) << " dense parameters, "

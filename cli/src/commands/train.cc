@@ -61,6 +61,14 @@ struct TrainCommand {
       PeerOptions::visit(options, collect);
       refuse(names, "--model peer; the model is mlp");
     }
+    const std::vector<std::string> used = continual::options_of(config.train.strategy);
+    continual::StrategyOptions options;
+    auto unused = [&](std::string_view name, auto&, std::string_view, auto...) {
+      if (std::find(used.begin(), used.end(), name) != used.end()) return;
+      refuse({std::string(name)},
+             "a strategy that reads it; this run has " + config.train.strategy.text());
+    };
+    continual::StrategyOptions::visit(options, unused);
     if (config.gate() != GateKind::analytic) {
       refuse({"features", "ridge", "gate_seed"},
              "the analytic gate; this run has gate " + std::string(enum_name(config.gate())));
@@ -115,11 +123,10 @@ int run_train(const std::vector<std::string>& args) {
     store = open_store(command.folder, storage::OpenMode::either);
   }
 
-  const std::string run_folder =
-      (folder / "runs" / std::string(enum_name(command.config.train.strategy))).string();
-  const continual::RunResult result = run_with_progress(
-      command.config, stream, store.get(), run_folder, command.run,
-      std::string(enum_name(command.config.train.strategy)), command.common.quiet);
+  const std::string run_folder = (folder / "runs" / command.config.train.strategy.text()).string();
+  const continual::RunResult result =
+      run_with_progress(command.config, stream, store.get(), run_folder, command.run,
+                        command.config.train.strategy.text(), command.common.quiet);
 
   const Output output(command.common.json, command.common.quiet);
   print_result(output.text(), result);

@@ -24,6 +24,13 @@ struct Prediction {
   torch::Tensor generations;    // (B) int64: which generation answered; -1 without generations
 };
 
+// What a dense layer y = x W' + b got and gave in a forward.
+struct LayerUse {
+  std::size_t weight = 0, bias = 0;  // places in Model::trainable()
+  torch::Tensor input;               // (B, in)
+  torch::Tensor output;              // (B, out), in the graph
+};
+
 // Single-threaded. Tensors are CPU float32.
 class Model {
  public:
@@ -31,6 +38,9 @@ class Model {
 
   // Logits (B, classes) of a training batch, with gradients.
   virtual torch::Tensor train_forward(const torch::Tensor& x) = 0;
+  // The same of a model whose every parameter belongs to a dense layer, telling what each layer
+  // did; the last use is the output layer's. Throws Error for other models.
+  virtual torch::Tensor traced_forward(const torch::Tensor& x, std::vector<LayerUse>& uses);
   // `generation`: what an oracle says; empty lets the gate decide.
   virtual Prediction predict(const torch::Tensor& x, std::optional<std::uint32_t> generation) = 0;
 

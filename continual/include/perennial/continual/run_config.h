@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "perennial/continual/anytime.h"
+#include "perennial/continual/strategy_options.h"
 #include "perennial/continual/stream.h"
 #include "perennial/core/gate.h"
 #include "perennial/core/options.h"
@@ -44,11 +45,6 @@ struct ModelOptions {
   }
 };
 
-enum class StrategyKind : std::uint8_t { naive, joint, grow_freeze };
-EnumNames<StrategyKind> enum_names(StrategyKind);
-// One line a strategy: what it does.
-std::string_view describe(StrategyKind kind);
-
 enum class OptimizerKind : std::uint8_t { adam, sgd };
 EnumNames<OptimizerKind> enum_names(OptimizerKind);
 
@@ -60,7 +56,8 @@ enum class GateChoice : std::uint8_t { automatic, oracle, none, analytic };
 EnumNames<GateChoice> enum_names(GateChoice);
 
 struct TrainOptions {
-  StrategyKind strategy = StrategyKind::grow_freeze;
+  StrategySet strategy = StrategyKind::grow_freeze;
+  StrategyOptions strategy_options;
   std::int64_t epochs = 1;
   std::int64_t batch = 256;
   OptimizerKind optimizer = OptimizerKind::adam;
@@ -80,7 +77,9 @@ struct TrainOptions {
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
-    visitor("strategy", self.strategy, "naive, joint or grow_freeze");
+    visitor("strategy", self.strategy,
+            "a name that `perennial strategies` lists, or several as grow_freeze+er");
+    StrategyOptions::visit(self.strategy_options, visitor);
     visitor("epochs", self.epochs, "passes over each experience", Range{1, 100000});
     visitor("batch", self.batch, "examples a step", Range{1, 1048576});
     visitor(
@@ -123,6 +122,10 @@ struct RunConfig {
   // {"stream": {...}, "model": {...}, "train": {...}}
   boost::json::object to_json() const;
   static RunConfig from_json(const boost::json::object& object);
+
+ private:
+  void require_reach() const;
+  void require_loss_of_tasks() const;
 };
 
 // Names of the fields in which two configurations differ, as "train.lr: 0.001 stored, 0.01 asked

@@ -94,6 +94,8 @@ class Stream {
   // int64, as in Batch. Differentiable.
   torch::Tensor restrict_answers(const torch::Tensor& scores,
                                  const torch::Tensor& experiences) const;
+  // The same in training, where the labels (B) tell the experiences.
+  torch::Tensor restrict_to_own(const torch::Tensor& scores, const torch::Tensor& labels) const;
 
   // Batch `step` (from 0) of pass `epoch` over the experience's training examples, in the order
   // that (seed, experience, epoch) shuffles them to; the last batch of a pass may be smaller. A
@@ -111,6 +113,9 @@ class Stream {
   // test sets and preprocessing: what `joint` learns from. Each example keeps its own permutation
   // or its experience's angle.
   Stream joint() const;
+  // The stream whose training experience e is the union of this one's up to e: what `cumulative`
+  // learns from. Test sets and preprocessing are this one's.
+  Stream cumulative() const;
 
  private:
   using Indices = std::shared_ptr<const std::vector<std::uint32_t>>;

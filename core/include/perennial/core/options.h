@@ -45,6 +45,14 @@ std::string_view enum_name(E value) {
 // The name in `known` nearest to `name` by edit distance, or empty when none is near.
 std::string nearest_name(std::string_view name, const std::vector<std::string>& known);
 
+// A value that is no number, bool, enum or plain text, but has a text of its own: T::parse(field,
+// text) throws InvalidOptions naming the field, and parse(field, v.text()) is v.
+template <class T>
+concept TextOption = requires(const T& value, std::string_view text) {
+  { value.text() } -> std::convertible_to<std::string>;
+  { T::parse(text, text) } -> std::same_as<T>;
+};
+
 namespace options_detail {
 
 std::string join(const std::vector<std::string>& names);
@@ -100,6 +108,8 @@ class ToJsonVisitor {
   void operator()(std::string_view name, const T& value, std::string_view, Range = {}) {
     if constexpr (std::is_enum_v<T>) {
       object[name] = enum_name(value);
+    } else if constexpr (TextOption<T>) {
+      object[name] = value.text();
     } else if constexpr (std::is_floating_point_v<T>) {
       object[name] = options_detail::exact_number(value);
     } else {
@@ -125,6 +135,9 @@ class FromJsonVisitor {
     } else if constexpr (std::is_enum_v<T>) {
       if (!found->is_string()) options_detail::throw_wrong_type(name, "a string", *found);
       value = parse_enum<T>(name, std::string_view(found->get_string()));
+    } else if constexpr (TextOption<T>) {
+      if (!found->is_string()) options_detail::throw_wrong_type(name, "a string", *found);
+      value = T::parse(name, std::string_view(found->get_string()));
     } else if constexpr (std::is_same_v<T, std::string>) {
       if (!found->is_string()) options_detail::throw_wrong_type(name, "a string", *found);
       value = std::string(std::string_view(found->get_string()));

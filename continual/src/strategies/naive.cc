@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// Naive: the lower bound.
+#include "strategies/strategies.h"
+
+namespace perennial::continual {
+
+namespace {
+
+// Fine-tuning: nothing is done against forgetting.
+class Naive : public Strategy {};
+
+}  // namespace
+
+StrategyPointer make_naive() { return std::make_unique<Naive>(); }
+
+}  // namespace perennial::continual

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Replaying from a memory.
+#include "strategies/replay.h"
+
+#include <ATen/ops/cat.h>
+
+namespace perennial::continual {
+
+Replay::Replay(std::string name, const RunConfig& config, const StreamShape& shape, From from,
+               bool with_logits, int samples)
+    : name_(std::move(name)),
+      memory_(config.train.strategy_options.buffer, config.train.strategy_options.memory,
+              shape.classes, config.train.strategy_options.strategy_seed),
+      draw_(config.train.strategy_options.replay_batch > 0
+                ? config.train.strategy_options.replay_batch
+                : config.train.batch),
+      from_(from),
+      with_logits_(with_logits),
+      samples_(samples) {}
+
+void Replay::before_step(StrategyContext& context, TrainingBatch& batch) {
+  replayed_.clear();
+  if (memory_.size() == 0 || samples_ == 0) return;
+  std::vector<torch::Tensor> x = {batch.x}, y = {batch.y};
+  std::int64_t begin = batch.rows();
+  for (int i = 0; i < samples_; ++i) {
+    replayed_.push_back({begin, memory_.sample(draw_, context.stream.preprocessing(),
+                                               from_ == From::all ? 0 : context.experience)});
+    x.push_back(replayed_.back().examples.x);
+    y.push_back(replayed_.back().examples.y);
+    begin += replayed_.back().count();
+  }
+  batch.x = at::cat(x);
+  batch.y = at::cat(y);
+}
+
+void Replay::after_step(StrategyContext& context, const TrainingBatch& batch) {
+  if (context.epoch > 0) return;
+  Examples fresh{batch.fresh_x(), batch.fresh_y(), {}};
+  if (with_logits_) fresh.logits = batch.fresh_logits();
+  memory_.add(fresh, context.stream.preprocessing(), context.experience);
+}
+
+void Replay::visit_state(StateVisitor& visitor) {
+  if (memory_.capacity() > 0) memory_.visit(visitor, name_);
+}
+
+}  // namespace perennial::continual

@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every strategy: stopping at any step and continuing changes no bit, strength 0 is naive bit for
+// bit, more than that is not, and what cannot work is refused.
+#include "perennial/continual/strategy.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "perennial/continual/evaluate.h"
+#include "perennial/core/dense_state.h"
+#include "perennial/storage/memory_store.h"
+#include "strategy_driver.h"
+
+namespace perennial::continual {
+namespace {
+
+struct StrategyCase {
+  std::string name;
+  std::string strategy;
+  std::function<void(RunConfig&)> change;  // before anything else
+  std::function<void(RunConfig&)> zero;    // the strength that makes it naive; empty = it has none
+};
+
+void PrintTo(const StrategyCase& test_case, std::ostream* out) { *out << test_case.name; }
+
+void three_permutations(RunConfig& config) {
+  config.stream.stream = StreamKind::permuted;
+  config.stream.experiences = 3;
+}
+void on_peer(RunConfig& config) {
+  config.model.model = ModelKind::peer;
+  config.model.depth = 2;
+}
+void no_memory(RunConfig& config) { config.train.strategy_options.memory = 0; }
+
+RunConfig config_of(const StrategyCase& test_case) {
+  return mlp_config(StrategySet::parse("strategy", test_case.strategy), [&](RunConfig& config) {
+    config.train.epochs = 2;
+    config.train.lr = 0.03;
+    config.model.hidden = 32;
+    config.train.strategy_options.ewc_strength = 50;
+    if (test_case.change) test_case.change(config);
+  });
+}
+
+// What was learnt: every dense entry but those that tell of the run and of the strategy.
+std::map<std::string, storage::Bytes> learnt(const storage::PageReader& store) {
+  std::map<std::string, storage::Bytes> entries;
+  for (const std::string& name : store.dense_names()) {
+    if (name == "run" || name.starts_with("strategy/")) continue;
+    entries[name] = *store.read_dense(name);
+  }
+  return entries;
+}
+
+class StrategyTest : public testing::TestWithParam<StrategyCase> {};
+
+TEST_P(StrategyTest, StoppedAndContinuedAtEveryStepEndsInTheSameState) {
+  const RunConfig config = config_of(GetParam());
+  const auto whole_store = storage::make_memory_store();
+  const RunResult whole = run(config, whole_store.get());
+  ASSERT_TRUE(whole.finished);
+  const auto store = storage::make_memory_store();
+  RunResult last;
+  int trainers = 0;
+  do {
+    int polls = 0;
+    const int steps = 1 + trainers % 3;
+    last = run(config, store.get(), [&] { return ++polls >= steps; });
+    ASSERT_LT(++trainers, 200);
+  } while (!last.finished);
+  EXPECT_GT(trainers, 5);
+  EXPECT_EQ(last.steps, whole.steps);
+  EXPECT_EQ(matrix_of(last), matrix_of(whole));
+  EXPECT_EQ(last.state_digest, whole.state_digest);
+}
+
+TEST_P(StrategyTest, StrengthZeroIsNaiveBitForBitAndMoreIsNot) {
+  const RunConfig config = config_of(GetParam());
+  RunConfig naive = config, zero = config;
+  naive.train.strategy = config.train.strategy.has(StrategyKind::grow_freeze)
+                             ? StrategySet(StrategyKind::grow_freeze)
+                             : StrategySet(StrategyKind::naive);
+  const auto store = storage::make_memory_store(), naive_store = storage::make_memory_store(),
+             zero_store = storage::make_memory_store();
+  run(config, store.get());
+  run(naive, naive_store.get());
+  EXPECT_NE(learnt(*store), learnt(*naive_store));
+  if (!GetParam().zero) return;
+  GetParam().zero(zero);
+  run(zero, zero_store.get());
+  EXPECT_EQ(learnt(*zero_store), learnt(*naive_store));
+}
+
+TEST_P(StrategyTest, WhatWasLearntEvaluatesAsTheLastRow) {
+  const RunConfig config = config_of(GetParam());
+  const auto store = storage::make_memory_store();
+  const RunResult result = run(config, store.get());
+  const LearntModel learnt = load_learnt(*store, 0);
+  const Evaluation evaluation = evaluate(*learnt.model, make_stream(config), false);
+  const std::int64_t last = result.matrix.experiences();
+  for (std::int64_t j = 0; j < last; ++j) {
+    EXPECT_EQ(evaluation.accuracy[static_cast<std::size_t>(j)], result.matrix.at(last, j));
+  }
+}
+
+TEST_P(StrategyTest, LearnsTheFirstExperience) {
+  RunConfig config = config_of(GetParam());
+  config.train.epochs = 8;
+  const RunResult result = run(config, nullptr);
+  EXPECT_GT(result.matrix.at(1, 0), 0.6);
+  EXPECT_GT(result.matrix.at(1, 0), result.matrix.at(0, 0) + 0.1);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Strategies, StrategyTest,
+    testing::Values(
+        StrategyCase{"cumulative", "cumulative", {}, {}},
+        StrategyCase{
+            "l2", "l2", {}, [](RunConfig& c) { c.train.strategy_options.l2_strength = 0; }},
+        StrategyCase{"ewc_sample",
+                     "ewc",
+                     {},
+                     [](RunConfig& c) { c.train.strategy_options.ewc_strength = 0; }},
+        StrategyCase{"ewc_exact_permuted", "ewc",
+                     [](RunConfig& c) {
+                       three_permutations(c);
+                       c.train.strategy_options.fisher = FisherKind::exact;
+                       c.train.strategy_options.fisher_examples = 40;
+                     },
+                     [](RunConfig& c) { c.train.strategy_options.ewc_strength = 0; }},
+        StrategyCase{"online_ewc", "online_ewc",
+                     [](RunConfig& c) {
+                       three_permutations(c);
+                       c.train.strategy_options.ewc_gamma = 0.9;
+                       c.train.strategy_options.fisher = FisherKind::batched;
+                     },
+                     [](RunConfig& c) { c.train.strategy_options.online_ewc_strength = 0; }},
+        StrategyCase{"si", "si", [](RunConfig& c) { c.train.strategy_options.si_strength = 5; },
+                     [](RunConfig& c) { c.train.strategy_options.si_strength = 0; }},
+        StrategyCase{"mas", "mas",
+                     [](RunConfig& c) { c.train.strategy_options.mas_strength = 0.05; },
+                     [](RunConfig& c) { c.train.strategy_options.mas_strength = 0; }},
+        StrategyCase{"lwf", "lwf", three_permutations,
+                     [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }},
+        StrategyCase{"er", "er", {}, no_memory},
+        StrategyCase{
+            "er_class_balanced", "er",
+            [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::class_balanced; },
+            no_memory},
+        StrategyCase{"er_ring", "er",
+                     [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::ring; },
+                     no_memory},
+        StrategyCase{"er_greedy", "er",
+                     [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::greedy; },
+                     no_memory},
+        StrategyCase{"er_peer", "er", on_peer, no_memory},
+        StrategyCase{"er_ace", "er_ace", {}, no_memory},
+        StrategyCase{"der", "der", [](RunConfig& c) { c.train.strategy_options.der_alpha = 0.5; },
+                     [](RunConfig& c) { c.train.strategy_options.der_alpha = 0; }},
+        StrategyCase{"derpp",
+                     "der++",
+                     {},
+                     [](RunConfig& c) {
+                       c.train.strategy_options.der_alpha = 0;
+                       c.train.strategy_options.der_beta = 0;
+                     }},
+        StrategyCase{"derpp_peer", "der++", on_peer, no_memory},
+        StrategyCase{
+            "gem", "gem", {}, [](RunConfig& c) { c.train.strategy_options.task_memory = 0; }},
+        StrategyCase{
+            "agem", "agem", {}, [](RunConfig& c) { c.train.strategy_options.task_memory = 0; }},
+        StrategyCase{
+            "gdumb", "gdumb", [](RunConfig& c) { c.train.strategy_options.gdumb_epochs = 30; }, {}},
+        StrategyCase{"sparse_slot", "sparse_slot",
+                     [](RunConfig& c) {
+                       on_peer(c);
+                       three_permutations(c);
+                       c.train.strategy_options.update_slots = 10;
+                       c.train.lr = 0.05;
+                     },
+                     [](RunConfig& c) { c.train.strategy_options.update_slots = 0; }},
+        StrategyCase{"icarl", "icarl", {}, {}},
+        StrategyCase{"er_and_ewc",
+                     "er+ewc",
+                     {},
+                     [](RunConfig& c) {
+                       no_memory(c);
+                       c.train.strategy_options.ewc_strength = 0;
+                     }},
+        StrategyCase{"grow_freeze_and_er", "grow_freeze+er", on_peer, no_memory},
+        StrategyCase{"grow_freeze_and_lwf", "grow_freeze+lwf", on_peer,
+                     [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Strategy, EveryOneIsTestedAbove) {
+  const std::set<StrategyKind> elsewhere = {StrategyKind::naive, StrategyKind::joint,
+                                            StrategyKind::grow_freeze};  // trainer_test.cc
+  std::set<StrategyKind> tested = elsewhere;
+  for (const char* name :
+       {"cumulative", "l2", "ewc", "online_ewc", "si", "mas", "lwf", "er", "er_ace", "der", "der++",
+        "gem", "agem", "gdumb", "icarl", "sparse_slot"}) {
+    tested.insert(parse_enum<StrategyKind>("strategy", name));
+  }
+  for (const auto& [kind, name] : enum_names(StrategyKind{})) {
+    EXPECT_TRUE(tested.contains(kind)) << name;
+    EXPECT_FALSE(describe(kind).empty());
+  }
+}
+
+TEST(StrategySet, NamesComposeWhereThatMakesSense) {
+  const auto text = [](const char* names) { return StrategySet::parse("strategy", names).text(); };
+  EXPECT_EQ(text("naive"), "naive");
+  EXPECT_EQ(text("der++"), "der++");
+  EXPECT_EQ(text("er+grow_freeze"), "grow_freeze+er");
+  EXPECT_EQ(text("der+++grow_freeze"), "grow_freeze+der++");
+  EXPECT_EQ(text("grow_freeze+der++"), "grow_freeze+der++");
+  EXPECT_EQ(text("grow_freeze+lwf+der"), "grow_freeze+lwf+der");
+  EXPECT_TRUE(StrategySet::parse("strategy", "er") == StrategyKind::er);
+  EXPECT_FALSE(StrategySet::parse("strategy", "er+lwf") == StrategyKind::er);
+  const auto refused = [&](const char* names, const char* word) {
+    try {
+      text(names);
+      ADD_FAILURE() << "accepted: " << names;
+    } catch (const InvalidOptions& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr(word));
+    }
+  };
+  refused("ewd", "ewc");
+  refused("", "strategy");
+  refused("er+", "strategy");
+  refused("er+er", "twice");
+  refused("er+der", "one sort");
+  refused("ewc+si", "one sort");
+  refused("naive+er", "naive does not compose");
+  refused("grow_freeze+joint", "joint does not compose");
+  refused("er+gem", "gem does not compose");
+}
+
+TEST(StrategySet, IsStoredAsItsText) {
+  RunConfig config = mlp_config(StrategyKind::naive);
+  config.train.strategy = StrategySet::parse("strategy", "lwf+er");
+  config.train.strategy_options.buffer = BufferKind::ring;
+  const RunConfig back = RunConfig::from_json(config.to_json());
+  EXPECT_EQ(back.train.strategy, config.train.strategy);
+  EXPECT_EQ(back.train.strategy_options.buffer, BufferKind::ring);
+  EXPECT_TRUE(differences(back, config).empty());
+}
+
+TEST(Strategy, WhatCannotReachAPoolIsRefused) {
+  for (const char* name : {"l2", "ewc", "online_ewc", "si", "mas", "lwf", "gem", "agem", "gdumb",
+                           "icarl", "grow_freeze+ewc"}) {
+    RunConfig config = mlp_config(StrategyKind::naive);
+    config.model.model = ModelKind::peer;
+    config.train.strategy = StrategySet::parse("strategy", name);
+    try {
+      config.validate();
+      ADD_FAILURE() << "accepted: " << name;
+    } catch (const InvalidOptions& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr("use ")) << name;
+    }
+  }
+  for (const char* name : {"grow_freeze+er", "sparse_slot"}) {
+    RunConfig config = mlp_config(StrategyKind::naive);
+    config.train.strategy = StrategySet::parse("strategy", name);
+    EXPECT_THROW(config.validate(), InvalidOptions) << name;  // model mlp
+  }
+}
+
+TEST(Strategy, ARingOfLessThanOneAClassIsRefused) {
+  RunConfig config = mlp_config(StrategyKind::er);
+  config.train.strategy_options.buffer = BufferKind::ring;
+  config.train.strategy_options.memory = kClasses - 1;
+  const auto store = storage::make_memory_store();
+  EXPECT_THROW(run(config, store.get()), InvalidOptions);
+  EXPECT_FALSE(store->head().ok());
+}
+
+TEST(Strategy, UnchangedStateIsNotCommittedAgain) {
+  // The anchor and the importances of EWC change at boundaries only.
+  const RunConfig config = mlp_config(StrategyKind::ewc, [](RunConfig& c) {
+    c.model.hidden = 200;
+    c.train.commit_every = 1;
+  });
+  const auto store = storage::make_memory_store();
+  run(config, store.get());
+  const std::uint64_t parameters = store->read_dense("strategy/ewc/anchor")->size();
+  std::uint64_t smallest = ~std::uint64_t{0};
+  for (const storage::CommitInfo& info : store->log()) {
+    smallest = std::min<std::uint64_t>(smallest, info.bytes_written);
+  }
+  EXPECT_GT(parameters, 40000U * 4U);
+  // Weights and two moments change with every step.
+  EXPECT_LT(smallest, 4 * parameters);
+}
+
+TEST(Strategy, OptionsThatAStrategyReadsExist) {
+  std::set<std::string> known;
+  StrategyOptions options;
+  auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
+    known.emplace(name);
+  };
+  StrategyOptions::visit(options, collect);
+  std::set<std::string> used;
+  for (const auto& [kind, name] : enum_names(StrategyKind{})) {
+    for (const std::string& option : options_of(kind)) {
+      EXPECT_TRUE(known.contains(option)) << option;
+      used.insert(option);
+    }
+  }
+  EXPECT_EQ(used, known);
+}
+
+TEST(Strategy, SparseSlotsAreThoseOfTheLargestTfIdf) {
+  RunConfig config = small_config({"", [](RunConfig&) {}});
+  config.train.strategy = StrategyKind::sparse_slot;
+  config.train.strategy_options.update_slots = 5;
+  config.train.gate = GateChoice::none;
+  Driver driver(config);
+  PeerImpl& peer = *driver.model->peer();
+  StrategyContext first = driver.context(0), second = driver.context(1);
+  std::map<std::int64_t, double> batches_with;
+  const auto counts = [&](const torch::Tensor& x) {
+    const torch::Tensor ids = peer.retrieve(x, 0).ids.flatten();
+    std::map<std::int64_t, double> uses;
+    for (std::int64_t i = 0; i < ids.numel(); ++i) ++uses[ids[i].item<std::int64_t>()];
+    return uses;
+  };
+  const auto rows_of = [&](std::int64_t experience, std::int64_t step) {
+    const Batch batch = driver.stream.train_batch(experience, 0, step, 16, 1);
+    return TrainingBatch{batch.x, batch.y, 16};
+  };
+  driver.strategy->before_experience(first);
+  for (std::int64_t step = 0; step < 4; ++step) {
+    TrainingBatch rows = rows_of(0, step);
+    for (const auto& [id, uses] : counts(rows.x)) batches_with[id] += 1;
+    driver.strategy->before_step(first, rows);
+  }
+  driver.strategy->after_experience(first);
+  driver.strategy->before_experience(second);
+  TrainingBatch rows = rows_of(1, 0);
+  driver.strategy->before_step(second, rows);
+  const std::map<std::int64_t, double> uses = counts(rows.x);
+  CompactGradient gradient;
+  std::vector<std::int64_t> ids;
+  std::vector<std::pair<double, std::int64_t>> ranks;
+  for (const auto& [id, count] : uses) {
+    ids.push_back(id);
+    ranks.emplace_back(-count * std::log(5 / (batches_with[id] + 1)), id);
+  }
+  ASSERT_GT(ids.size(), 10U);
+  std::sort(ranks.begin(), ranks.end());
+  std::set<std::int64_t> expected;
+  for (std::size_t i = 0; i < 5; ++i) expected.insert(ranks[i].second);
+  gradient.ids = torch::tensor(ids, at::kLong);
+  gradient.values = gradient.ids.to(at::kFloat).view({-1, 1}).expand({-1, 3});
+  driver.strategy->after_expert_backward(second, rows, gradient);
+  const std::int64_t* kept = gradient.ids.const_data_ptr<std::int64_t>();
+  EXPECT_EQ(std::set<std::int64_t>(kept, kept + gradient.ids.numel()), expected);
+  EXPECT_TRUE(torch::equal(gradient.values.select(1, 1), gradient.ids.to(at::kFloat)));
+}
+
+}  // namespace
+}  // namespace perennial::continual
