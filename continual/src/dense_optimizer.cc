@@ -58,6 +58,10 @@ void DenseOptimizer::set_parameters(Parameters parameters) {
   optimizer_ = std::move(next);
 }
 
+void DenseOptimizer::set_lr(double lr) {
+  for (auto& group : optimizer_->param_groups()) group.options().set_lr(lr);
+}
+
 void DenseOptimizer::zero_grad() { optimizer_->zero_grad(); }
 void DenseOptimizer::step() { optimizer_->step(); }
 

@@ -3,6 +3,8 @@
 #include "perennial/continual/run_config.h"
 
 #include <boost/json/serialize.hpp>
+#include <cmath>
+#include <numbers>
 
 namespace perennial::continual {
 
@@ -10,6 +12,9 @@ namespace json = boost::json;
 
 EnumNames<ModelKind> enum_names(ModelKind) {
   return {{ModelKind::mlp, "mlp"}, {ModelKind::peer, "peer"}};
+}
+EnumNames<HeadKind> enum_names(HeadKind) {
+  return {{HeadKind::trained, "trained"}, {HeadKind::analytic, "analytic"}};
 }
 EnumNames<StrategyKind> enum_names(StrategyKind) {
   return {{StrategyKind::naive, "naive"},
@@ -26,6 +31,25 @@ EnumNames<ExpertOptimizer> enum_names(ExpertOptimizer) {
           {ExpertOptimizer::adamw, "adamw"},
           {ExpertOptimizer::rowwise_adagrad, "rowwise_adagrad"}};
 }
+EnumNames<LrSchedule> enum_names(LrSchedule) {
+  return {{LrSchedule::constant, "constant"},
+          {LrSchedule::linear, "linear"},
+          {LrSchedule::cosine, "cosine"}};
+}
+
+double lr_factor(LrSchedule schedule, std::int64_t step, std::int64_t steps) {
+  const double done = static_cast<double>(step) / static_cast<double>(steps);
+  switch (schedule) {
+    case LrSchedule::constant:
+      return 1;
+    case LrSchedule::linear:
+      return 1 - done;
+    case LrSchedule::cosine:
+      return (1 + std::cos(std::numbers::pi * done)) / 2;
+  }
+  return 1;
+}
+
 EnumNames<GateChoice> enum_names(GateChoice) {
   return {{GateChoice::automatic, "automatic"},
           {GateChoice::oracle, "oracle"},
@@ -86,9 +110,26 @@ GateKind RunConfig::gate() const {
       break;
   }
   const bool generations = train.strategy == StrategyKind::grow_freeze &&
-                           model.model == ModelKind::peer &&
+                           model.model == ModelKind::peer && model.head == HeadKind::trained &&
                            model.peer.routing == Routing::isolated;
   return generations ? GateKind::analytic : GateKind::none;
+}
+
+void RunConfig::validate_head() const {
+  const std::string head = "head analytic";
+  if (model.model != ModelKind::peer || model.width > 0) {
+    throw InvalidOptions(head + " needs model peer with width 0");
+  }
+  if (train.gate != GateChoice::automatic && train.gate != GateChoice::none) {
+    throw InvalidOptions(head + " answers for all classes; it has no gate " +
+                         std::string(enum_name(train.gate)));
+  }
+  if (model.head_filters == 0 && model.head_pool == 0) {
+    throw InvalidOptions(head + " needs features: head_filters and head_pool are both 0");
+  }
+  if (model.head_pool == 0 && train.strategy == StrategyKind::grow_freeze) {
+    throw InvalidOptions("head_pool is 0; strategy grow_freeze needs a pool");
+  }
 }
 
 void RunConfig::validate() const {
@@ -106,11 +147,16 @@ void RunConfig::validate() const {
                          std::to_string(model.width) +
                          ": dense layers around the pool would go on changing what is frozen");
   }
+  if (model.head == HeadKind::analytic) validate_head();
   const GateKind kind = gate();
   if (kind != GateKind::none && !(train.strategy == StrategyKind::grow_freeze && isolated)) {
     throw InvalidOptions("gate " + std::string(enum_name(kind)) +
                          " needs generations to choose from: strategy grow_freeze with isolated "
                          "routing");
+  }
+  if (kind != GateKind::analytic && train.return_novelty > 0) {
+    throw InvalidOptions("return_novelty is " + std::to_string(train.return_novelty) +
+                         "; it needs the statistics of the analytic gate");
   }
   if (peer) {
     PeerOptions options = model.peer;

@@ -195,6 +195,8 @@ void Stream::build_parts() {
   }
 }
 
+std::int64_t Stream::image_rows() const { return data_->train.image_rows; }
+std::int64_t Stream::image_cols() const { return data_->train.image_cols; }
 std::int64_t Stream::features() const { return data_->train.features(); }
 std::int64_t Stream::classes() const { return data_->train.classes(); }
 const std::vector<std::string>& Stream::label_names() const { return data_->train.label_names; }

@@ -83,10 +83,13 @@ struct Trainer::Impl {
     } else if (head != storage::StatusCode::not_found) {
       throw StorageError(store->head().status());
     } else {
-      model = make_model(config, stream.features(), stream.classes(), store, settings.budget_bytes);
+      model = make_model(config, stream.features(), stream.classes(), store, settings.budget_bytes,
+                         {stream.image_rows(), stream.image_cols()});
     }
     if (model->peer() != nullptr) {
-      sparse.emplace(model->peer()->pool(), config.train.experts());
+      if (model->learns_by_gradient()) {
+        sparse.emplace(model->peer()->pool(), config.train.experts());
+      }
       model->peer()->require_budget();
     }
     for (std::int64_t e = 0; e < training.experiences(); ++e) {
@@ -152,7 +155,7 @@ struct Trainer::Impl {
   bool stop_requested() const { return settings.stop_requested && settings.stop_requested(); }
 
   StrategyContext context() {
-    return {*model,
+    return {*model, training, state.config,
             [this](std::string_view name, json::object fields) { record.event(name, fields); }};
   }
 
@@ -266,16 +269,31 @@ struct Trainer::Impl {
     record.write_metrics(state.matrix);
   }
 
+  void set_learning_rate() {
+    const TrainOptions& options = state.config.train;
+    const Position& at = state.position;
+    const std::int64_t steps = training.steps_per_epoch(at.experience, options.batch);
+    const double factor =
+        lr_factor(options.lr_schedule, at.epoch * steps + at.step, options.epochs * steps);
+    dense.set_lr(factor * options.lr);
+    if (sparse) sparse->set_lr(factor * options.experts().lr);
+  }
+
   void train_step(const Batch& batch) {
     StrategyContext strategy_context = context();
     strategy->before_step(strategy_context, state.position.experience, batch);
-    dense.zero_grad();
-    const torch::Tensor loss = at::cross_entropy_loss(model->train_forward(batch.x), batch.y);
-    loss.backward();
-    dense.step();
-    if (sparse) sparse->step();
+    if (model->learns_by_gradient()) {
+      dense.zero_grad();
+      const torch::Tensor loss = at::cross_entropy_loss(model->train_forward(batch.x), batch.y);
+      loss.backward();
+      set_learning_rate();
+      dense.step();
+      if (sparse) sparse->step();
+      progress.loss = loss.item<double>();
+    } else {
+      model->observe(batch.x, batch.y);
+    }
     ++state.steps;
-    progress.loss = loss.item<double>();
     progress.examples_done += batch.y.size(0);
     if (state.steps % kStepEvents == 0) {
       json::object event{{"steps", state.steps},
@@ -346,7 +364,7 @@ struct Trainer::Impl {
       StrategyContext strategy_context = context();
       if (state.position.at_start()) strategy->before_experience(strategy_context, experience);
       dense.set_parameters(model->trainable());
-      if (!train_experience()) return false;
+      if (!strategy->skips_experience() && !train_experience()) return false;
       if (committer) committer->wait();
       strategy->after_experience(strategy_context, experience);
       dense.set_parameters(model->trainable());

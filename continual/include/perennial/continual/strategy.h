@@ -16,6 +16,8 @@ namespace perennial::continual {
 // What a strategy may use and report to.
 struct StrategyContext {
   Model& model;
+  const Stream& stream;  // what is trained on
+  const RunConfig& config;
   // Appends an event to the run's record.
   std::function<void(std::string_view name, boost::json::object fields)> log;
 };
@@ -29,6 +31,8 @@ class Strategy {
   // The stream that is trained on; evaluation always uses the run's own.
   virtual Stream training_stream(const Stream& stream) const { return stream; }
   virtual void before_experience(StrategyContext&, std::int64_t /*experience*/) {}
+  // After before_experience: true when there is nothing to train in this one.
+  virtual bool skips_experience() const { return false; }
   virtual void before_step(StrategyContext&, std::int64_t /*experience*/, const Batch&) {}
   virtual void after_experience(StrategyContext&, std::int64_t /*experience*/) {}
 };

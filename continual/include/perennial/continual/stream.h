@@ -78,6 +78,9 @@ class Stream {
   std::int64_t test_sets() const { return static_cast<std::int64_t>(test_.size()); }
   std::int64_t features() const;
   std::int64_t classes() const;
+  // Of an example; rows and columns are 0 when examples are not images.
+  std::int64_t image_rows() const;
+  std::int64_t image_cols() const;
   const std::vector<std::string>& label_names() const;
   // Fit on the training pixels of experience 0.
   const Preprocessing& preprocessing() const { return preprocessing_; }
