@@ -168,14 +168,18 @@ class PeerModel : public Model {
       }
       return {logits.softmax(1), at::full({x.size(0)}, newest, at::kLong)};
     }
-    if (generation) return answer(x, at::full({x.size(0)}, std::int64_t{*generation}, at::kLong));
+    const bool asked = gate_ != nullptr && (gate_->has_heads() || (!generation && newest > 0));
+    const torch::Tensor f = asked ? gate_->features(x) : torch::Tensor();
+    if (generation) {
+      return answer(x, f, at::full({x.size(0)}, std::int64_t{*generation}, at::kLong));
+    }
     if (gate_ == nullptr || newest == 0) {
       // Experts that were grown but have not trained yet do not answer.
       const std::int64_t trained = peer_->pool().newest_trained().value_or(0);
-      return answer(x, at::full({x.size(0)}, trained, at::kLong));
+      return answer(x, f, at::full({x.size(0)}, trained, at::kLong));
     }
-    if (gate_->options().gate_answer == GateAnswer::hard) return answer(x, gate_->choose(x));
-    return mixed_answer(x, gate_->shares(x));
+    if (gate_->options().gate_answer == GateAnswer::hard) return answer(x, f, gate_->choose_of(f));
+    return mixed_answer(x, f, gate_->shares_of(f));
   }
 
   std::vector<std::pair<std::string, torch::Tensor>> trainable() override {
@@ -225,36 +229,42 @@ class PeerModel : public Model {
            *std::max_element(owners_.begin(), owners_.end());
   }
 
-  // Log-probabilities (B, classes) of one generation, with its class head's word beside the pool's.
-  torch::Tensor logits_of(std::int64_t generation, const torch::Tensor& x) {
-    torch::Tensor logits = peer_->forward(x, static_cast<std::uint32_t>(generation));
-    if (gate_ == nullptr || !gate_->has_heads()) return logits;
-    return logits + gate_->options().head_weight * gate_->class_scores(x, generation);
+  // Probabilities (n, classes) that one generation gives to `rows` of x, with its class head's word
+  // beside the pool's. f: the gate's features of x.
+  torch::Tensor answer_of(std::int64_t generation, const torch::Tensor& x, const torch::Tensor& f,
+                          const torch::Tensor& rows) {
+    const auto of_rows = [&](const torch::Tensor& all) {
+      return rows.numel() == all.size(0) ? all : all.index_select(0, rows);
+    };
+    torch::Tensor logits = peer_->forward(of_rows(x), static_cast<std::uint32_t>(generation));
+    if (gate_ != nullptr && gate_->has_heads()) {
+      logits = logits.log_softmax(1) +
+               gate_->options().head_weight * gate_->class_scores_of(of_rows(f), generation);
+    }
+    return logits.softmax(1);
   }
 
   // Each input through the one generation chosen for it.
-  Prediction answer(const torch::Tensor& x, const torch::Tensor& chosen) {
+  Prediction answer(const torch::Tensor& x, const torch::Tensor& f, const torch::Tensor& chosen) {
     torch::Tensor probabilities = at::empty({x.size(0), peer_->options().d_out});
     const auto generations = static_cast<std::int64_t>(peer_->pool().generations().size());
     for (std::int64_t g = 0; g < generations; ++g) {
       const torch::Tensor rows = (chosen == g).nonzero().squeeze(1);
-      if (rows.numel() == 0) continue;
-      const bool all = rows.numel() == x.size(0);
-      probabilities.index_copy_(0, rows,
-                                logits_of(g, all ? x : x.index_select(0, rows)).softmax(1));
+      if (rows.numel() > 0) probabilities.index_copy_(0, rows, answer_of(g, x, f, rows));
     }
     return {probabilities, chosen};
   }
 
   // shares: (B, G). The generations' probabilities averaged by them, in generation order.
-  Prediction mixed_answer(const torch::Tensor& x, const torch::Tensor& shares) {
+  Prediction mixed_answer(const torch::Tensor& x, const torch::Tensor& f,
+                          const torch::Tensor& shares) {
     torch::Tensor probabilities = at::zeros({x.size(0), peer_->options().d_out});
     for (std::int64_t g = 0; g < shares.size(1); ++g) {
       const torch::Tensor share = shares.select(1, g);
       const torch::Tensor rows = share.nonzero().squeeze(1);
       if (rows.numel() == 0) continue;
-      const torch::Tensor part = logits_of(g, x.index_select(0, rows)).softmax(1);
-      probabilities.index_add_(0, rows, part * share.index_select(0, rows).unsqueeze(1));
+      probabilities.index_add_(0, rows,
+                               answer_of(g, x, f, rows) * share.index_select(0, rows).unsqueeze(1));
     }
     return {probabilities, shares.argmax(1)};
   }

@@ -41,7 +41,7 @@ RunConfig returning_config() {
   RunConfig config = small_config({"", [](RunConfig& c) {
                                      c.stream.stream = StreamKind::split;
                                      c.stream.experiences = 4;
-                                     c.train.return_novelty = 2;
+                                     c.train.return_novelty = 1.4;
                                    }});
   return config;
 }
@@ -231,7 +231,7 @@ TEST(Returning, ResumesAtEveryStep) {
 TEST(Returning, PermutationsDoNotReturn) {
   RunConfig config = small_config({"", [](RunConfig& c) {
                                      c.stream.experiences = 4;
-                                     c.train.return_novelty = 2;
+                                     c.train.return_novelty = 1.4;
                                      c.train.gate_options.features = 64;
                                    }});
   const auto store = storage::make_memory_store();
@@ -280,7 +280,7 @@ TEST(RunConfig, RefusesHeadsAndReturnsThatCannotWork) {
   refused(
       [](RunConfig& c) {
         c.train.gate = GateChoice::oracle;
-        c.train.return_novelty = 2;
+        c.train.return_novelty = 1.4;
       },
       "return_novelty");
 }

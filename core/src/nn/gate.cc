@@ -144,13 +144,13 @@ void AnalyticGate::solve() {
   weights_ = ridge_weights(a, options_.ridge, at::stack(b, 1));
 }
 
-at::Tensor AnalyticGate::scores(const at::Tensor& x) {
+at::Tensor AnalyticGate::scores_of(const at::Tensor& f) {
   const at::NoGradGuard no_grad;
   solve();
-  return rows_times(features_(x), weights_);
+  return rows_times(f, weights_);
 }
 
-at::Tensor AnalyticGate::class_scores(const at::Tensor& x, std::int64_t generation) {
+at::Tensor AnalyticGate::class_scores_of(const at::Tensor& f, std::int64_t generation) {
   const at::NoGradGuard no_grad;
   if (!has_heads()) throw Error("the gate has no class heads; it was made with head_weight 0");
   (void)of(generation);
@@ -158,7 +158,7 @@ at::Tensor AnalyticGate::class_scores(const at::Tensor& x, std::int64_t generati
   if (!statistics.head.defined()) {
     statistics.head = ridge_weights(statistics.a, options_.ridge, statistics.c);
   }
-  return rows_times(features_(x), statistics.head);
+  return rows_times(f, statistics.head);
 }
 
 double AnalyticGate::novelty(const at::Tensor& x, std::int64_t generation) const {
@@ -178,10 +178,10 @@ double AnalyticGate::novelty(const at::Tensor& x, std::int64_t generation) const
   return here / (trace / static_cast<double>(statistics.count));
 }
 
-at::Tensor AnalyticGate::shares(const at::Tensor& x) {
-  at::Tensor all = scores(x);
+at::Tensor AnalyticGate::shares_of(const at::Tensor& f) {
+  at::Tensor all = scores_of(f);
   float* row = all.mutable_data_ptr<float>();
-  for (std::int64_t i = 0; i < x.size(0); ++i, row += generations()) {
+  for (std::int64_t i = 0; i < f.size(0); ++i, row += generations()) {
     float best = -std::numeric_limits<float>::infinity();
     for (std::int64_t g = 0; g < generations(); ++g) {
       if (statistics_[static_cast<std::size_t>(g)].observed) best = std::max(best, row[g]);
@@ -200,11 +200,11 @@ at::Tensor AnalyticGate::shares(const at::Tensor& x) {
   return all;
 }
 
-at::Tensor AnalyticGate::choose(const at::Tensor& x) {
-  const at::Tensor all = scores(x);
-  at::Tensor chosen = at::empty({x.size(0)}, at::kLong);
+at::Tensor AnalyticGate::choose_of(const at::Tensor& f) {
+  const at::Tensor all = scores_of(f);
+  at::Tensor chosen = at::empty({f.size(0)}, at::kLong);
   const float* row = all.const_data_ptr<float>();
-  for (std::int64_t i = 0; i < x.size(0); ++i, row += generations()) {
+  for (std::int64_t i = 0; i < f.size(0); ++i, row += generations()) {
     std::int64_t best = -1;
     for (std::int64_t g = 0; g < generations(); ++g) {
       if (!statistics_[static_cast<std::size_t>(g)].observed) continue;

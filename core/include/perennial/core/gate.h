@@ -93,17 +93,28 @@ class AnalyticGate {
   // Solves for the weights when statistics changed since the last time. Cost: O(M^3).
   void solve();
 
+  // (B, M) features of inputs x: (B, d_in), for what follows; they cost most of an answer.
+  at::Tensor features(const at::Tensor& x) const { return features_(x); }
+
+  // What follows takes features f: (B, M), or makes them from inputs.
+  //
   // (B, G) scores and (B) int64 generations; solves first if needed. Throws Error before any
   // generation was observed.
-  at::Tensor scores(const at::Tensor& x);
-  at::Tensor choose(const at::Tensor& x);
+  at::Tensor scores_of(const at::Tensor& f);
+  at::Tensor scores(const at::Tensor& x) { return scores_of(features(x)); }
+  at::Tensor choose_of(const at::Tensor& f);
+  at::Tensor choose(const at::Tensor& x) { return choose_of(features(x)); }
   // (B, G): each generation's share of a mixed answer, the softmax of gate_temperature times the
   // scores over the generations observed. Shares below 1/1024 of the largest are 0, which saves
   // asking generations that hardly count.
-  at::Tensor shares(const at::Tensor& x);
+  at::Tensor shares_of(const at::Tensor& f);
+  at::Tensor shares(const at::Tensor& x) { return shares_of(features(x)); }
   // (B, C): what generation g's class head says, near 1 for its class and near 0 for the others.
   // Throws Error without heads. Cost: O(M^3) the first time after observing g.
-  at::Tensor class_scores(const at::Tensor& x, std::int64_t generation);
+  at::Tensor class_scores_of(const at::Tensor& f, std::int64_t generation);
+  at::Tensor class_scores(const at::Tensor& x, std::int64_t generation) {
+    return class_scores_of(features(x), generation);
+  }
 
   // How foreign x: (B, d_in) is to a generation: the mean leverage f'(A_g + ridge I)^-1 f of its
   // inputs over that of what the generation observed, tr((A_g + ridge I)^-1 A_g) / n_g. Near 1 for
