@@ -62,6 +62,9 @@ void require_image(std::int64_t d_in, ImageShape image, const FixedFeatureOption
 FixedFeatures::FixedFeatures(std::int64_t d_in, ImageShape image,
                              const FixedFeatureOptions& options)
     : d_in_(d_in), image_(image), options_(options) {
+  if (d_in_ < 1) {
+    throw InvalidOptions("inputs have " + std::to_string(d_in_) + " numbers; they need 1 or more");
+  }
   if (options_.kind == FeatureKind::random) {
     size_ = options_.count;
     weights_ = normal(options_.seed, options_.stream, 1 / std::sqrt(static_cast<double>(d_in_)),

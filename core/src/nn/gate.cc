@@ -97,6 +97,7 @@ void AnalyticGate::add_generation() {
   Statistics statistics{at::zeros({m, m}, at::kDouble), at::zeros({m}, at::kDouble), {}};
   if (has_heads()) statistics.c = at::zeros({m, classes_}, at::kDouble);
   statistics_.push_back(std::move(statistics));
+  weights_ = at::Tensor();  // it has a row a generation
 }
 
 const AnalyticGate::Statistics& AnalyticGate::of(std::int64_t generation) const {
