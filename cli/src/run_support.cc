@@ -84,7 +84,7 @@ void check_run(const continual::RunConfig& config, const continual::Stream& stre
 
 bool routes_alone(const continual::ModelOptions& model) {
   return model.model == continual::ModelKind::peer && model.width == 0 &&
-         model.peer.routing == Routing::isolated;
+         model.head == continual::HeadKind::trained && model.peer.routing == Routing::isolated;
 }
 
 std::string format_metric(const std::optional<double>& value) {

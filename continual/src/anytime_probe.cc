@@ -64,7 +64,7 @@ std::vector<double> AnytimeProbe::measure(Model& model, bool oracle, std::int64_
     std::optional<std::uint32_t> generation;
     if (oracle) {
       const auto newest = static_cast<std::int64_t>(model.peer()->pool().generations().size()) - 1;
-      generation = static_cast<std::uint32_t>(std::min(e, newest));
+      generation = static_cast<std::uint32_t>(std::min(model.generation_of(e), newest));
     }
     const Batch& batch = examples(e);
     const std::int64_t size = batch.y.size(0);

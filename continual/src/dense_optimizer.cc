@@ -39,6 +39,8 @@ void DenseOptimizer::set_parameters(Parameters parameters) {
   moments_ = std::move(kept);
 }
 
+void DenseOptimizer::set_lr(double lr) { options_.lr = lr; }
+
 void DenseOptimizer::zero_grad() {
   for (auto& [name, tensor] : parameters_) tensor.mutable_grad().reset();
 }

@@ -25,6 +25,8 @@ class DenseOptimizer {
   // The parameters that train from now on. State of those that trained before is kept; of those
   // that are gone it is dropped.
   void set_parameters(Parameters parameters);
+  // From the next step on, until parameters are set anew.
+  void set_lr(double lr);
   void zero_grad();
   // Updates those that have a gradient.
   void step();

@@ -18,10 +18,11 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
   Evaluation evaluation;
   std::int64_t own = 0, all = 0;
   for (std::int64_t e = 0; e < stream.experiences(); ++e) {
+    const std::int64_t owner = model.generation_of(e);
     std::optional<std::uint32_t> generation;
     if (oracle) {
       const std::size_t newest = model.peer()->pool().generations().size() - 1;
-      generation = static_cast<std::uint32_t>(std::min(static_cast<std::size_t>(e), newest));
+      generation = static_cast<std::uint32_t>(std::min(static_cast<std::size_t>(owner), newest));
     }
     const std::int64_t size = stream.test_size(e);
     std::int64_t right = 0;
@@ -31,7 +32,7 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
       const torch::Tensor answers =
           stream.restrict_answers(prediction.probabilities, batch.experience);
       right += answers.argmax(1).eq(batch.y).sum().item<std::int64_t>();
-      own += prediction.generations.eq(e).sum().item<std::int64_t>();
+      own += prediction.generations.eq(owner).sum().item<std::int64_t>();
       if (progress) progress(batch.y.size(0));
     }
     all += size;

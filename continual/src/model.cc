@@ -6,10 +6,14 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
+#include "head_model.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/kernels/philox.h"
 
@@ -19,6 +23,8 @@ namespace {
 
 // Word of Philox's counter that dense layers are drawn for; the layer is the first word.
 constexpr std::uint32_t kDense = 0x44000000;
+// Dense entry: which generation learnt each experience, kept once one has returned.
+constexpr const char* kOwners = "generation_of";
 
 // A dense layer with a name; U(+-1/sqrt(fan_in)) as torch initialises its linear layers.
 struct Linear {
@@ -139,7 +145,17 @@ class PeerModel : public Model {
       layers_.add("output", width_, classes, config.model.peer.seed);
     }
   }
-  void load(const storage::PageReader& store) { layers_.load(store); }
+  void load(const storage::PageReader& store) {
+    layers_.load(store);
+    const auto names = store.dense_names();
+    if (std::find(names.begin(), names.end(), kOwners) == names.end()) return;
+    const at::Tensor owners = tensor_from(value_or_throw(store.read_dense(kOwners)), kOwners);
+    if (owners.dim() != 1 || owners.scalar_type() != at::kLong) {
+      throw DataError(std::string("dense entry '") + kOwners + "' is not a list of generations");
+    }
+    owners_.assign(owners.const_data_ptr<std::int64_t>(),
+                   owners.const_data_ptr<std::int64_t>() + owners.numel());
+  }
 
   torch::Tensor train_forward(const torch::Tensor& x) override {
     peer_->train(true);
@@ -162,26 +178,18 @@ class PeerModel : public Model {
       }
       return {logits.softmax(1), at::full({x.size(0)}, newest, at::kLong)};
     }
-    torch::Tensor chosen;
+    const bool asked = gate_ != nullptr && (gate_->has_heads() || (!generation && newest > 0));
+    const torch::Tensor f = asked ? gate_->features(x) : torch::Tensor();
     if (generation) {
-      chosen = at::full({x.size(0)}, static_cast<std::int64_t>(*generation), at::kLong);
-    } else if (gate_ == nullptr || newest == 0) {
+      return answer(x, f, at::full({x.size(0)}, std::int64_t{*generation}, at::kLong));
+    }
+    if (gate_ == nullptr || newest == 0) {
       // Experts that were grown but have not trained yet do not answer.
       const std::int64_t trained = peer_->pool().newest_trained().value_or(0);
-      chosen = at::full({x.size(0)}, trained, at::kLong);
-    } else {
-      chosen = gate_->choose(x);
+      return answer(x, f, at::full({x.size(0)}, trained, at::kLong));
     }
-    torch::Tensor probabilities = at::empty({x.size(0), peer_->options().d_out});
-    for (std::int64_t g = 0; g <= newest; ++g) {
-      const torch::Tensor rows = (chosen == g).nonzero().squeeze(1);
-      if (rows.numel() == 0) continue;
-      const bool all = rows.numel() == x.size(0);
-      const torch::Tensor logits =
-          peer_->forward(all ? x : x.index_select(0, rows), static_cast<std::uint32_t>(g));
-      probabilities.index_copy_(0, rows, logits.softmax(1));
-    }
-    return {probabilities, chosen};
+    if (gate_->options().gate_answer == GateAnswer::hard) return answer(x, f, gate_->choose_of(f));
+    return mixed_answer(x, f, gate_->shares_of(f));
   }
 
   std::vector<std::pair<std::string, torch::Tensor>> trainable() override {
@@ -196,11 +204,23 @@ class PeerModel : public Model {
   }
   PeerImpl* peer() override { return peer_.get(); }
   AnalyticGate* gate() override { return gate_.get(); }
+  std::int64_t generation_of(std::int64_t experience) const override {
+    const auto at = static_cast<std::size_t>(experience);
+    return at < owners_.size() ? owners_[at] : experience - returned();
+  }
+  void assign(std::int64_t experience, std::int64_t generation) override {
+    if (owners_.empty() && generation == experience) return;
+    while (std::cmp_less(owners_.size(), experience)) {
+      owners_.push_back(static_cast<std::int64_t>(owners_.size()));
+    }
+    owners_.push_back(generation);
+  }
 
   void add_to_commit(storage::CommitRequest& request) override {
     layers_.add_to_commit(request);
     peer_->add_to_commit(request);
     if (gate_ != nullptr) gate_->add_to_commit(request);
+    if (!owners_.empty()) request.dense[kOwners] = bytes_from(at::tensor(owners_, at::kLong));
   }
   void commit_failed() override {
     peer_->commit_failed();
@@ -212,10 +232,58 @@ class PeerModel : public Model {
   }
 
  private:
+  // Experiences that had a generation already.
+  std::int64_t returned() const {
+    if (owners_.empty()) return 0;
+    return static_cast<std::int64_t>(owners_.size()) - 1 -
+           *std::max_element(owners_.begin(), owners_.end());
+  }
+
+  // Probabilities (n, classes) that one generation gives to `rows` of x, with its class head's word
+  // beside the pool's. f: the gate's features of x.
+  torch::Tensor answer_of(std::int64_t generation, const torch::Tensor& x, const torch::Tensor& f,
+                          const torch::Tensor& rows) {
+    const auto of_rows = [&](const torch::Tensor& all) {
+      return rows.numel() == all.size(0) ? all : all.index_select(0, rows);
+    };
+    torch::Tensor logits = peer_->forward(of_rows(x), static_cast<std::uint32_t>(generation));
+    if (gate_ != nullptr && gate_->has_heads()) {
+      logits = logits.log_softmax(1) +
+               gate_->options().head_weight * gate_->class_scores_of(of_rows(f), generation);
+    }
+    return logits.softmax(1);
+  }
+
+  // Each input through the one generation chosen for it.
+  Prediction answer(const torch::Tensor& x, const torch::Tensor& f, const torch::Tensor& chosen) {
+    torch::Tensor probabilities = at::empty({x.size(0), peer_->options().d_out});
+    const auto generations = static_cast<std::int64_t>(peer_->pool().generations().size());
+    for (std::int64_t g = 0; g < generations; ++g) {
+      const torch::Tensor rows = (chosen == g).nonzero().squeeze(1);
+      if (rows.numel() > 0) probabilities.index_copy_(0, rows, answer_of(g, x, f, rows));
+    }
+    return {probabilities, chosen};
+  }
+
+  // shares: (B, G). The generations' probabilities averaged by them, in generation order.
+  Prediction mixed_answer(const torch::Tensor& x, const torch::Tensor& f,
+                          const torch::Tensor& shares) {
+    torch::Tensor probabilities = at::zeros({x.size(0), peer_->options().d_out});
+    for (std::int64_t g = 0; g < shares.size(1); ++g) {
+      const torch::Tensor share = shares.select(1, g);
+      const torch::Tensor rows = share.nonzero().squeeze(1);
+      if (rows.numel() == 0) continue;
+      probabilities.index_add_(0, rows,
+                               answer_of(g, x, f, rows) * share.index_select(0, rows).unsqueeze(1));
+    }
+    return {probabilities, shares.argmax(1)};
+  }
+
   std::int64_t width_;
   DenseLayers layers_;
   std::shared_ptr<PeerImpl> peer_;
   std::unique_ptr<AnalyticGate> gate_;
+  std::vector<std::int64_t> owners_;  // generation of each experience; empty while none returned
 };
 
 }  // namespace
@@ -226,13 +294,16 @@ torch::Tensor Model::traced_forward(const torch::Tensor&, std::vector<LayerUse>&
 
 std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader* store,
-                                  std::int64_t budget_bytes) {
+                                  std::int64_t budget_bytes, ImageShape image) {
   if (config.model.model == ModelKind::mlp) {
     if (budget_bytes > 0) {
       throw InvalidOptions("budget_bytes is " + std::to_string(budget_bytes) +
                            "; model mlp has no pool to page");
     }
     return std::make_unique<Mlp>(config, features, classes);
+  }
+  if (config.model.head == HeadKind::analytic) {
+    return make_head_model(config, features, classes, store, budget_bytes, image);
   }
   PeerOptions options = config.model.peer;
   options.d_in = config.model.width > 0 ? config.model.width : features;
@@ -241,7 +312,7 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
   peer->grow();
   std::unique_ptr<AnalyticGate> gate;
   if (config.gate() == GateKind::analytic) {
-    gate = std::make_unique<AnalyticGate>(features, config.train.gate_options);
+    gate = std::make_unique<AnalyticGate>(features, config.train.gate_options, classes, image);
     gate->add_generation();
   }
   return std::make_unique<PeerModel>(config, features, classes, std::move(peer), std::move(gate));
@@ -258,6 +329,9 @@ std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features
     auto model = std::make_unique<Mlp>(config, features, classes);
     model->load(store);
     return model;
+  }
+  if (config.model.head == HeadKind::analytic) {
+    return load_head_model(config, features, classes, store, budget_bytes);
   }
   std::unique_ptr<AnalyticGate> gate;
   if (config.gate() == GateKind::analytic) {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <boost/json/serialize.hpp>
+#include <cmath>
+#include <numbers>
 
 namespace perennial::continual {
 
@@ -12,6 +14,9 @@ namespace json = boost::json;
 
 EnumNames<ModelKind> enum_names(ModelKind) {
   return {{ModelKind::mlp, "mlp"}, {ModelKind::peer, "peer"}};
+}
+EnumNames<HeadKind> enum_names(HeadKind) {
+  return {{HeadKind::trained, "trained"}, {HeadKind::analytic, "analytic"}};
 }
 EnumNames<OptimizerKind> enum_names(OptimizerKind) {
   return {{OptimizerKind::adam, "adam"}, {OptimizerKind::sgd, "sgd"}};
@@ -23,6 +28,25 @@ EnumNames<ExpertOptimizer> enum_names(ExpertOptimizer) {
           {ExpertOptimizer::adamw, "adamw"},
           {ExpertOptimizer::rowwise_adagrad, "rowwise_adagrad"}};
 }
+EnumNames<LrSchedule> enum_names(LrSchedule) {
+  return {{LrSchedule::constant, "constant"},
+          {LrSchedule::linear, "linear"},
+          {LrSchedule::cosine, "cosine"}};
+}
+
+double lr_factor(LrSchedule schedule, std::int64_t step, std::int64_t steps) {
+  const double done = static_cast<double>(step) / static_cast<double>(steps);
+  switch (schedule) {
+    case LrSchedule::constant:
+      return 1;
+    case LrSchedule::linear:
+      return 1 - done;
+    case LrSchedule::cosine:
+      return (1 + std::cos(std::numbers::pi * done)) / 2;
+  }
+  return 1;
+}
+
 EnumNames<GateChoice> enum_names(GateChoice) {
   return {{GateChoice::automatic, "automatic"},
           {GateChoice::oracle, "oracle"},
@@ -68,7 +92,7 @@ GateKind RunConfig::gate() const {
       break;
   }
   const bool generations = train.strategy.has(StrategyKind::grow_freeze) &&
-                           model.model == ModelKind::peer &&
+                           model.model == ModelKind::peer && model.head == HeadKind::trained &&
                            model.peer.routing == Routing::isolated;
   return generations ? GateKind::analytic : GateKind::none;
 }
@@ -139,11 +163,16 @@ void RunConfig::validate() const {
                          std::to_string(model.width) +
                          ": dense layers around the pool would go on changing what is frozen");
   }
+  if (model.head == HeadKind::analytic) validate_head();
   const GateKind kind = gate();
   if (kind != GateKind::none && !(grows && isolated)) {
     throw InvalidOptions("gate " + std::string(enum_name(kind)) +
                          " needs generations to choose from: strategy grow_freeze with isolated "
                          "routing");
+  }
+  if (kind != GateKind::analytic && train.return_novelty > 0) {
+    throw InvalidOptions("return_novelty is " + std::to_string(train.return_novelty) +
+                         "; it needs the statistics of the analytic gate");
   }
   if (peer) {
     PeerOptions options = model.peer;
@@ -160,6 +189,33 @@ void RunConfig::validate() const {
     if (options.query_norm == QueryNorm::batch && train.batch < 2) {
       throw InvalidOptions("batch is 1; query_norm batch needs at least 2 examples a step");
     }
+  }
+}
+
+void RunConfig::validate_head() const {
+  const std::string head = "head analytic";
+  if (model.model != ModelKind::peer || model.width > 0) {
+    throw InvalidOptions(head + " needs model peer with width 0");
+  }
+  using enum StrategyKind;
+  constexpr std::array kAllowed = {naive, joint, cumulative, grow_freeze};
+  for (const StrategyKind kind : train.strategy.kinds()) {
+    if (std::find(kAllowed.begin(), kAllowed.end(), kind) != kAllowed.end()) continue;
+    std::string message = head;
+    message.append(" is solved, not trained: strategy ")
+        .append(enum_name(kind))
+        .append(" has nothing to do; use naive, joint, cumulative or grow_freeze");
+    throw InvalidOptions(message);
+  }
+  if (train.gate != GateChoice::automatic && train.gate != GateChoice::none) {
+    throw InvalidOptions(head + " answers for all classes; it has no gate " +
+                         std::string(enum_name(train.gate)));
+  }
+  if (model.head_filters == 0 && model.head_pool == 0) {
+    throw InvalidOptions(head + " needs features: head_filters and head_pool are both 0");
+  }
+  if (model.head_pool == 0 && train.strategy.has(grow_freeze)) {
+    throw InvalidOptions("head_pool is 0; strategy grow_freeze needs a pool");
   }
 }
 

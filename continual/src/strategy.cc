@@ -26,6 +26,9 @@ class Composition : public Strategy {
   void before_experience(StrategyContext& context) override {
     for (auto& part : parts_) part->before_experience(context);
   }
+  bool skips_experience() const override {
+    return std::ranges::any_of(parts_, [](const auto& part) { return part->skips_experience(); });
+  }
   void before_step(StrategyContext& context, TrainingBatch& batch) override {
     for (auto& part : parts_) part->before_step(context, batch);
   }
@@ -84,6 +87,14 @@ class AnsweringModel : public Model {
     return model_->trainable();
   }
   std::int64_t dense_parameters() const override { return model_->dense_parameters(); }
+  bool learns_by_gradient() const override { return model_->learns_by_gradient(); }
+  void observe(const torch::Tensor& x, const torch::Tensor& y) override { model_->observe(x, y); }
+  std::int64_t generation_of(std::int64_t experience) const override {
+    return model_->generation_of(experience);
+  }
+  void assign(std::int64_t experience, std::int64_t generation) override {
+    model_->assign(experience, generation);
+  }
   PeerImpl* peer() override { return model_->peer(); }
   AnalyticGate* gate() override { return model_->gate(); }
   void add_to_commit(storage::CommitRequest& request) override { model_->add_to_commit(request); }

@@ -80,10 +80,13 @@ struct Trainer::Impl {
     } else if (head != storage::StatusCode::not_found) {
       throw StorageError(store->head().status());
     } else {
-      model = make_model(config, stream.features(), stream.classes(), store, settings.budget_bytes);
+      model = make_model(config, stream.features(), stream.classes(), store, settings.budget_bytes,
+                         {stream.image_rows(), stream.image_cols()});
     }
     if (model->peer() != nullptr) {
-      sparse.emplace(model->peer()->pool(), config.train.experts());
+      if (model->learns_by_gradient()) {
+        sparse.emplace(model->peer()->pool(), config.train.experts());
+      }
       model->peer()->require_budget();
     }
     for (std::int64_t e = 0; e < training.experiences(); ++e) {
@@ -305,16 +308,29 @@ struct Trainer::Impl {
     sparse->step(gradient);
   }
 
+  void set_learning_rate() {
+    const TrainOptions& options = state.config.train;
+    const Position& at = state.position;
+    const std::int64_t steps = training.steps_per_epoch(at.experience, options.batch);
+    const double factor =
+        lr_factor(options.lr_schedule, at.epoch * steps + at.step, options.epochs * steps);
+    dense.set_lr(factor * options.lr);
+    if (sparse) sparse->set_lr(factor * options.experts().lr);
+  }
+
   void train_step(const Batch& batch) {
     StrategyContext strategy_context = context();
     TrainingBatch rows{batch.x, batch.y, batch.y.size(0)};
     strategy->before_step(strategy_context, rows);
-    if (rows.train) {
+    if (!model->learns_by_gradient()) {
+      model->observe(batch.x, batch.y);
+    } else if (rows.train) {
       dense.zero_grad();
       rows.logits = model->train_forward(rows.x);
       const torch::Tensor loss = step_loss(*strategy, strategy_context, rows);
       loss.backward();
       strategy->after_backward(strategy_context, rows);
+      set_learning_rate();
       dense.step();
       step_experts(strategy_context, rows);
       strategy->after_step(strategy_context, rows);
@@ -407,7 +423,7 @@ struct Trainer::Impl {
       StrategyContext strategy_context = context();
       if (state.position.at_start()) strategy->before_experience(strategy_context);
       dense.set_parameters(model->trainable());
-      if (!train_experience()) return false;
+      if (!strategy->skips_experience() && !train_experience()) return false;
       if (committer) committer->wait();
       StrategyContext after = context();
       strategy->after_experience(after);

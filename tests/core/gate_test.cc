@@ -198,6 +198,97 @@ TEST(AnalyticGate, RefusesWhatItCannotUse) {
   EXPECT_EQ(gate.scores(at::full({2, kWidth}, NAN)).size(0), 2) << "asking is harmless";
 }
 
+TEST(AnalyticGate, SharesAreTheSoftmaxOfTheScores) {
+  AnalyticGateOptions options = small_gate();
+  options.gate_temperature = 3;
+  AnalyticGate gate(kWidth, options);
+  for (std::int64_t g = 0; g < 3; ++g) {
+    gate.add_generation();
+    gate.observe(inputs_of(static_cast<std::uint64_t>(g), 0), g);
+  }
+  const at::Tensor x = at::cat({inputs_of(0, 7, 30), inputs_of(2, 7, 30)});
+  const at::Tensor shares = gate.shares(x);
+  EXPECT_TRUE(at::allclose(shares, (3 * gate.scores(x)).softmax(1), 1e-5, 1e-6));
+  EXPECT_TRUE(at::equal(shares.argmax(1), gate.choose(x)));
+  // One that has seen nothing has no share, and sharp shares leave out what hardly counts.
+  gate.add_generation();
+  EXPECT_EQ(gate.shares(x).select(1, 3).max().item<float>(), 0);
+  options.gate_temperature = 1000;
+  AnalyticGate sharp(kWidth, options);
+  sharp.add_generation();
+  sharp.add_generation();
+  EXPECT_TRUE(at::equal(sharp.shares(x).select(1, 0), at::ones({60}))) << "the oldest answers";
+  sharp.observe(inputs_of(0, 0), 0);
+  sharp.observe(inputs_of(2, 0), 1);
+  EXPECT_EQ(sharp.shares(inputs_of(2, 5)).select(1, 1).eq(1).sum().item<std::int64_t>(), 64);
+}
+
+TEST(AnalyticGate, NoveltyTellsInputsOfAGenerationFromOthers) {
+  AnalyticGate gate = trained(2);
+  EXPECT_NEAR(gate.novelty(inputs_of(0, 77, 200), 0), 1, 0.6);
+  EXPECT_GT(gate.novelty(inputs_of(1, 77, 200), 0), 3 * gate.novelty(inputs_of(0, 77, 200), 0));
+  EXPECT_GT(gate.novelty(inputs_of(0, 77, 200), 1), 3 * gate.novelty(inputs_of(1, 77, 200), 1));
+  // What was observed has mean leverage exactly as expected.
+  AnalyticGate one(kWidth, small_gate());
+  one.add_generation();
+  EXPECT_TRUE(std::isinf(one.novelty(inputs_of(0, 1), 0)));
+  one.observe(inputs_of(0, 1), 0);
+  EXPECT_NEAR(one.novelty(inputs_of(0, 1), 0), 1, 1e-6);
+}
+
+TEST(AnalyticGate, ClassHeadsAreOfTheirGenerationAlone) {
+  AnalyticGateOptions options = small_gate();
+  options.head_weight = 1;
+  AnalyticGate gate(kWidth, options, 2);
+  const at::Tensor y = at::arange(64).remainder(2);
+  const auto inputs = [&](std::uint64_t g, std::uint64_t seed) {
+    // Classes are swapped between the generations.
+    const at::Tensor sign = (y.to(at::kFloat) * 2 - 1) * (g == 0 ? 1.0F : -1.0F);
+    return inputs_of(g, seed) + sign.unsqueeze(1) * normal_tensor({1, kWidth}, 7);
+  };
+  gate.add_generation();
+  gate.observe(inputs(0, 1), 0, y);
+  gate.observe(inputs(0, 2), 0, y);
+  const at::Tensor before = gate.class_scores(inputs(0, 5), 0);
+  EXPECT_GT(before.argmax(1).eq(y).sum().item<std::int64_t>(), 60);
+  gate.add_generation();
+  gate.observe(inputs(1, 1), 1, y);
+  gate.observe(inputs(1, 2), 1, y);
+  EXPECT_TRUE(same_bits(gate.class_scores(inputs(0, 5), 0), before));
+  EXPECT_GT(gate.class_scores(inputs(1, 5), 1).argmax(1).eq(y).sum().item<std::int64_t>(), 60);
+  EXPECT_TRUE(same_bits(gate.class_scores(inputs(0, 5).slice(0, 3, 4), 0), before.slice(0, 3, 4)));
+
+  const auto store = storage::make_memory_store();
+  commit(*store, gate);
+  AnalyticGate loaded = AnalyticGate::load(*store);
+  EXPECT_TRUE(same_bits(loaded.class_scores(inputs(0, 5), 0), before));
+  EXPECT_EQ(loaded.novelty(inputs(0, 5), 1), gate.novelty(inputs(0, 5), 1));
+  EXPECT_THROW(gate.observe(inputs(1, 1), 1), Error) << "heads need classes";
+  EXPECT_THROW(AnalyticGate(kWidth, options), InvalidOptions);
+  EXPECT_THROW((void)trained(1).class_scores(inputs(0, 1), 0), Error) << "it has no heads";
+}
+
+TEST(AnalyticGate, ReadsImagesByConvolution) {
+  AnalyticGateOptions options = small_gate();
+  options.gate_features = FeatureKind::convolution;
+  options.gate_filters = 4;
+  options.gate_filter_size = 2;
+  options.gate_grid = 2;
+  EXPECT_THROW(AnalyticGate(kWidth, options), InvalidOptions) << "no image";
+  AnalyticGate gate(kWidth, options, 0, {4, 4});
+  for (std::int64_t g = 0; g < 2; ++g) {
+    gate.add_generation();
+    for (std::uint64_t batch = 0; batch < 4; ++batch) {
+      gate.observe(inputs_of(static_cast<std::uint64_t>(g), batch), g);
+    }
+  }
+  EXPECT_GE((gate.choose(inputs_of(1, 9)) == 1).sum().item<std::int64_t>(), 60);
+  const auto store = storage::make_memory_store();
+  commit(*store, gate);
+  EXPECT_TRUE(
+      same_bits(AnalyticGate::load(*store).scores(inputs_of(1, 9)), gate.scores(inputs_of(1, 9))));
+}
+
 TEST(GateKind, HasThreeNames) {
   EXPECT_EQ(parse_enum<GateKind>("gate", "oracle"), GateKind::oracle);
   EXPECT_EQ(parse_enum<GateKind>("gate", "none"), GateKind::none);

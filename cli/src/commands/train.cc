@@ -69,8 +69,22 @@ struct TrainCommand {
              "a strategy that reads it; this run has " + config.train.strategy.text());
     };
     continual::StrategyOptions::visit(options, unused);
+    if (config.model.head == continual::HeadKind::trained) {
+      refuse({"head_ridge", "head_filters", "head_filter_size", "head_grid", "head_pool"},
+             "--head analytic");
+    } else {
+      refuse({"lr", "lr_schedule", "optimizer", "expert_lr", "expert_optimizer", "expert_momentum",
+              "expert_weight_decay"},
+             "--head trained; an analytic head is solved");
+    }
     if (config.gate() != GateKind::analytic) {
-      refuse({"features", "ridge", "gate_seed"},
+      std::vector<std::string> names = {"return_novelty", "return_examples"};
+      AnalyticGateOptions options;
+      auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
+        names.emplace_back(name);
+      };
+      AnalyticGateOptions::visit(options, collect);
+      refuse(names,
              "the analytic gate; this run has gate " + std::string(enum_name(config.gate())));
     }
   }

@@ -12,8 +12,9 @@ namespace {
 // to 5: L = L_ce + c sum_p Omega_p (theta_p - theta*_p)^2, where each experience adds max(w_p, 0) /
 // ((theta_p - theta*_p)^2 + xi) to Omega, w_p = -sum over its steps of g_p dtheta_p with g the
 // gradient of the loss without the penalty, and theta* the parameters at its start. (The
-// paper has no max: a negative w would reward change.) Defaults: c 600 (Hsu et al. 2018, split MNIST, class-incremental; 300 task-, 3000
-// domain-incremental), xi .1. Naive, bit for bit, at c = 0. State 3 P, 2 P more within a step.
+// paper has no max: a negative w would reward change.) Defaults: c 600 (Hsu et al. 2018, split
+// MNIST, class-incremental; 300 task-, 3000 domain-incremental), xi .1. Naive, bit for bit, at c =
+// 0. State 3 P, 2 P more within a step.
 class SynapticIntelligence : public QuadraticPenalty {
  public:
   explicit SynapticIntelligence(const StrategyOptions& options)

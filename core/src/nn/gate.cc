@@ -6,8 +6,10 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cholesky_solve.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/eye.h>
 #include <ATen/ops/linalg_cholesky.h>
-#include <ATen/ops/mm.h>
+#include <ATen/ops/linalg_solve_triangular.h>
+#include <ATen/ops/one_hot.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
@@ -15,10 +17,10 @@
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
 #include <cmath>
+#include <limits>
 
 #include "perennial/core/dense_state.h"
 #include "perennial/kernels/matmul.h"
-#include "perennial/kernels/philox.h"
 
 namespace perennial {
 
@@ -28,71 +30,103 @@ EnumNames<GateKind> enum_names(GateKind) {
   return {{GateKind::oracle, "oracle"}, {GateKind::none, "none"}, {GateKind::analytic, "analytic"}};
 }
 
+EnumNames<GateAnswer> enum_names(GateAnswer) {
+  return {{GateAnswer::hard, "hard"}, {GateAnswer::mixed, "mixed"}};
+}
+
 namespace {
 
 constexpr const char* kRecord = "gate";
-// Words of Philox's counter that the gate's numbers are drawn for.
-constexpr std::uint32_t kProjection = 0x47000000, kBias = 0x47000001;
+// Shares of a mixed answer below this part of the largest do not count.
+constexpr float kSmallestShare = 1.0F / 1024;
 
 std::string entry(std::size_t generation, const char* what) {
   return "gate/" + std::to_string(generation) + "/" + what;
 }
 
+FixedFeatureOptions features_of(const AnalyticGateOptions& options) {
+  validate_ranges(options);
+  return {.kind = options.gate_features,
+          .count = options.features,
+          .filters = options.gate_filters,
+          .filter_size = options.gate_filter_size,
+          .grid = options.gate_grid,
+          .seed = options.gate_seed};
+}
+
+// x: (B, K), weights: (N, K) to (B, N); the bits of a row do not depend on the batch.
+at::Tensor rows_times(const at::Tensor& x, const at::Tensor& weights) {
+  const std::int64_t n = weights.size(0), k = weights.size(1);
+  at::Tensor out = at::empty({x.size(0), n});
+  at::parallel_for(0, x.size(0), 64, [&](auto begin, auto end) {
+    kernels::matmul_nt(end - begin, n, k, x.const_data_ptr<float>() + begin * k, k,
+                       weights.const_data_ptr<float>(), k, nullptr,
+                       out.mutable_data_ptr<float>() + begin * n, n);
+  });
+  return out;
+}
+
+// The Cholesky factor of a + ridge I.
+at::Tensor factor(const at::Tensor& a, double ridge) {
+  at::Tensor regular = a.clone();
+  regular.diagonal().add_(ridge);
+  return at::linalg_cholesky(regular);
+}
+
+// (a + ridge I)^-1 b, as rows in float32.
+at::Tensor ridge_weights(const at::Tensor& a, double ridge, const at::Tensor& b) {
+  return at::cholesky_solve(b, factor(a, ridge)).t().to(at::kFloat).contiguous();
+}
+
 }  // namespace
 
-AnalyticGate::AnalyticGate(std::int64_t d_in, const AnalyticGateOptions& options)
-    : d_in_(d_in), options_(options) {
-  validate_ranges(options_);
-  if (d_in_ < 1) {
-    throw InvalidOptions("the gate's d_in is " + std::to_string(d_in_) + "; it must be 1 or more");
+AnalyticGate::AnalyticGate(std::int64_t d_in, const AnalyticGateOptions& options,
+                           std::int64_t classes, ImageShape image)
+    : d_in_(d_in),
+      options_(options),
+      classes_(options.head_weight > 0 ? classes : 0),
+      image_(image),
+      features_(d_in, image, features_of(options)) {
+  if (options_.head_weight > 0 && classes < 1) {
+    throw InvalidOptions("head_weight needs classes; the gate was given none");
   }
-  const auto fill = [&](std::uint32_t part, double scale, at::Tensor& tensor) {
-    kernels::fill_normal(
-        static_cast<std::uint64_t>(options_.gate_seed), 0, 0, part, static_cast<float>(scale),
-        {tensor.mutable_data_ptr<float>(), static_cast<std::size_t>(tensor.numel())});
-  };
-  projection_ = at::empty({options_.features, d_in_});
-  bias_ = at::empty({options_.features});
-  fill(kProjection, 1 / std::sqrt(static_cast<double>(d_in_)), projection_);
-  fill(kBias, 1, bias_);
 }
 
 void AnalyticGate::add_generation() {
-  statistics_.push_back({at::zeros({options_.features, options_.features}, at::kDouble),
-                         at::zeros({options_.features}, at::kDouble)});
+  const std::int64_t m = features_.size();
+  Statistics statistics{at::zeros({m, m}, at::kDouble), at::zeros({m}, at::kDouble), {}};
+  if (has_heads()) statistics.c = at::zeros({m, classes_}, at::kDouble);
+  statistics_.push_back(std::move(statistics));
+  weights_ = at::Tensor();  // it has a row a generation
 }
 
-at::Tensor AnalyticGate::random_features(const at::Tensor& x) const {
-  if (x.dim() != 2 || x.size(1) != d_in_ || x.scalar_type() != at::kFloat) {
-    throw Error("the gate expects float32 (B, " + std::to_string(d_in_) + "), not " +
-                std::string(c10::toString(x.scalar_type())) + " " + c10::str(x.sizes()));
-  }
-  const at::Tensor rows = x.contiguous();
-  at::Tensor features = at::empty({x.size(0), options_.features});
-  const float* in = rows.const_data_ptr<float>();
-  float* out = features.mutable_data_ptr<float>();
-  at::parallel_for(0, x.size(0), 16, [&](auto begin, auto end) {
-    kernels::matmul_nt(end - begin, options_.features, d_in_, in + begin * d_in_, d_in_,
-                       projection_.const_data_ptr<float>(), d_in_, bias_.const_data_ptr<float>(),
-                       out + begin * options_.features, options_.features);
-  });
-  return features.relu_();
-}
-
-void AnalyticGate::observe(const at::Tensor& x, std::int64_t generation) {
-  const at::NoGradGuard no_grad;
+const AnalyticGate::Statistics& AnalyticGate::of(std::int64_t generation) const {
   if (generation < 0 || generation >= generations()) {
     throw Error("generation " + std::to_string(generation) + " is unknown to the gate, which has " +
                 std::to_string(generations()));
   }
+  return statistics_[static_cast<std::size_t>(generation)];
+}
+
+void AnalyticGate::observe(const at::Tensor& x, std::int64_t generation, const at::Tensor& y) {
+  const at::NoGradGuard no_grad;
+  (void)of(generation);
   Statistics& statistics = statistics_[static_cast<std::size_t>(generation)];
-  const at::Tensor f = random_features(x).to(at::kDouble);
+  if (has_heads() && (!y.defined() || y.dim() != 1 || y.size(0) != x.size(0))) {
+    throw Error("the gate's class heads need a class for each input");
+  }
+  const at::Tensor f = features_(x).to(at::kDouble);
   // Sums never forget: one such number would spoil every later answer.
   if (!std::isfinite(f.sum().item<double>())) {
     throw DataError("an input of generation " + std::to_string(generation) + " is not finite");
   }
   statistics.a.addmm_(f.t(), f);
   statistics.b.add_(f.sum(0));
+  if (has_heads()) {
+    statistics.c.addmm_(f.t(), at::one_hot(y, classes_).to(at::kDouble));
+    statistics.head = at::Tensor();
+  }
+  statistics.count += x.size(0);
   statistics.observed = true;
   statistics.changed = true;
   weights_ = at::Tensor();
@@ -102,36 +136,76 @@ void AnalyticGate::solve() {
   if (weights_.defined()) return;
   if (statistics_.empty()) throw Error("the gate has seen no generation");
   const at::NoGradGuard no_grad;
-  at::Tensor a = at::zeros({options_.features, options_.features}, at::kDouble);
+  at::Tensor a = at::zeros({features_.size(), features_.size()}, at::kDouble);
   std::vector<at::Tensor> b;
   for (const Statistics& statistics : statistics_) {
     a.add_(statistics.a);
     b.push_back(statistics.b);
   }
-  a.diagonal().add_(options_.ridge);
-  weights_ =
-      at::cholesky_solve(at::stack(b, 1), at::linalg_cholesky(a)).t().to(at::kFloat).contiguous();
+  weights_ = ridge_weights(a, options_.ridge, at::stack(b, 1));
 }
 
-at::Tensor AnalyticGate::scores(const at::Tensor& x) {
+at::Tensor AnalyticGate::scores_of(const at::Tensor& f) {
   const at::NoGradGuard no_grad;
   solve();
-  const at::Tensor f = random_features(x);
-  at::Tensor scores = at::empty({x.size(0), generations()});
-  at::parallel_for(0, x.size(0), 64, [&](auto begin, auto end) {
-    kernels::matmul_nt(end - begin, generations(), options_.features,
-                       f.const_data_ptr<float>() + begin * options_.features, options_.features,
-                       weights_.const_data_ptr<float>(), options_.features, nullptr,
-                       scores.mutable_data_ptr<float>() + begin * generations(), generations());
-  });
-  return scores;
+  return rows_times(f, weights_);
 }
 
-at::Tensor AnalyticGate::choose(const at::Tensor& x) {
-  const at::Tensor all = scores(x);
-  at::Tensor chosen = at::empty({x.size(0)}, at::kLong);
+at::Tensor AnalyticGate::class_scores_of(const at::Tensor& f, std::int64_t generation) {
+  const at::NoGradGuard no_grad;
+  if (!has_heads()) throw Error("the gate has no class heads; it was made with head_weight 0");
+  (void)of(generation);
+  Statistics& statistics = statistics_[static_cast<std::size_t>(generation)];
+  if (!statistics.head.defined()) {
+    statistics.head = ridge_weights(statistics.a, options_.ridge, statistics.c);
+  }
+  return rows_times(f, statistics.head);
+}
+
+double AnalyticGate::novelty(const at::Tensor& x, std::int64_t generation) const {
+  const at::NoGradGuard no_grad;
+  const Statistics& statistics = of(generation);
+  if (statistics.count == 0) return std::numeric_limits<double>::infinity();
+  const at::Tensor lower = factor(statistics.a, options_.ridge);
+  const at::Tensor f = features_(x).to(at::kDouble);
+  const auto mean_leverage = [&](const at::Tensor& columns) {
+    return at::linalg_solve_triangular(lower, columns, /*upper=*/false).square().sum();
+  };
+  const double here = mean_leverage(f.t()).item<double>() / static_cast<double>(x.size(0));
+  // tr((A + rI)^-1 A) = M - r tr((A + rI)^-1), and tr(L^-T L^-1) is L^-1's sum of squares.
+  const std::int64_t m = features_.size();
+  const double trace = static_cast<double>(m) -
+                       options_.ridge * mean_leverage(at::eye(m, at::kDouble)).item<double>();
+  return here / (trace / static_cast<double>(statistics.count));
+}
+
+at::Tensor AnalyticGate::shares_of(const at::Tensor& f) {
+  at::Tensor all = scores_of(f);
+  float* row = all.mutable_data_ptr<float>();
+  for (std::int64_t i = 0; i < f.size(0); ++i, row += generations()) {
+    float best = -std::numeric_limits<float>::infinity();
+    for (std::int64_t g = 0; g < generations(); ++g) {
+      if (statistics_[static_cast<std::size_t>(g)].observed) best = std::max(best, row[g]);
+    }
+    double sum = 0;
+    for (std::int64_t g = 0; g < generations(); ++g) {
+      const bool observed = statistics_[static_cast<std::size_t>(g)].observed;
+      const float share =
+          observed ? std::exp(static_cast<float>(options_.gate_temperature) * (row[g] - best)) : 0;
+      row[g] = share < kSmallestShare ? 0 : share;
+      sum += row[g];
+    }
+    if (sum == 0) row[0] = static_cast<float>(sum = 1);  // none was observed: the oldest answers
+    for (std::int64_t g = 0; g < generations(); ++g) row[g] = static_cast<float>(row[g] / sum);
+  }
+  return all;
+}
+
+at::Tensor AnalyticGate::choose_of(const at::Tensor& f) {
+  const at::Tensor all = scores_of(f);
+  at::Tensor chosen = at::empty({f.size(0)}, at::kLong);
   const float* row = all.const_data_ptr<float>();
-  for (std::int64_t i = 0; i < x.size(0); ++i, row += generations()) {
+  for (std::int64_t i = 0; i < f.size(0); ++i, row += generations()) {
     std::int64_t best = -1;
     for (std::int64_t g = 0; g < generations(); ++g) {
       if (!statistics_[static_cast<std::size_t>(g)].observed) continue;
@@ -143,14 +217,22 @@ at::Tensor AnalyticGate::choose(const at::Tensor& x) {
 }
 
 void AnalyticGate::add_to_commit(storage::CommitRequest& request) {
-  request.dense[kRecord] = bytes_from(json::serialize(json::object{
-      {"options", to_json(options_)}, {"d_in", d_in_}, {"generations", generations()}}));
+  json::array counts;
+  for (const Statistics& statistics : statistics_) counts.push_back(statistics.count);
+  json::object record{{"options", to_json(options_)},
+                      {"d_in", d_in_},
+                      {"generations", generations()},
+                      {"counts", std::move(counts)}};
+  if (has_heads()) record["classes"] = classes_;
+  if (image_.rows > 0) record["image"] = json::array{image_.rows, image_.cols};
+  request.dense[kRecord] = bytes_from(json::serialize(record));
   for (std::size_t g = 0; g < statistics_.size(); ++g) {
     if (!statistics_[g].changed && !statistics_[g].offered) continue;
     statistics_[g].changed = false;
     statistics_[g].offered = true;
     request.dense[entry(g, "a")] = bytes_from(statistics_[g].a);
     request.dense[entry(g, "b")] = bytes_from(statistics_[g].b);
+    if (has_heads()) request.dense[entry(g, "c")] = bytes_from(statistics_[g].c);
   }
 }
 
@@ -168,8 +250,16 @@ AnalyticGate AnalyticGate::load(const storage::PageReader& store) {
   const std::string text = text_from(value_or_throw(store.read_dense(kRecord)));
   try {
     const json::object record = json::parse(text).as_object();
+    ImageShape image;
+    if (const json::value* shape = record.if_contains("image")) {
+      image = {shape->at(0).as_int64(), shape->at(1).as_int64()};
+    }
+    const json::value* classes = record.if_contains("classes");
     AnalyticGate gate(json::value_to<std::int64_t>(record.at("d_in")),
-                      from_json<AnalyticGateOptions>(record.at("options").as_object()));
+                      from_json<AnalyticGateOptions>(record.at("options").as_object()),
+                      classes == nullptr ? 0 : classes->as_int64(), image);
+    // Absent from the records of older versions.
+    const json::value* counts = record.if_contains("counts");
     const auto generations = json::value_to<std::size_t>(record.at("generations"));
     for (std::size_t g = 0; g < generations; ++g) {
       gate.add_generation();
@@ -184,6 +274,8 @@ AnalyticGate AnalyticGate::load(const storage::PageReader& store) {
       };
       read("a", statistics.a);
       read("b", statistics.b);
+      if (gate.has_heads()) read("c", statistics.c);
+      if (counts != nullptr) statistics.count = counts->at(g).as_int64();
       statistics.observed = statistics.b.any().item<bool>();
       statistics.changed = false;
     }

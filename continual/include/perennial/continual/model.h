@@ -21,7 +21,9 @@ namespace perennial::continual {
 // Answers for a batch.
 struct Prediction {
   torch::Tensor probabilities;  // (B, classes)
-  torch::Tensor generations;    // (B) int64: which generation answered; -1 without generations
+  // (B) int64: which generation answered, of a mixed answer the one with the largest share; -1
+  // without generations
+  torch::Tensor generations;
 };
 
 // What a dense layer y = x W' + b got and gave in a forward.
@@ -48,9 +50,18 @@ class Model {
   virtual std::vector<std::pair<std::string, torch::Tensor>> trainable() = 0;
   virtual std::int64_t dense_parameters() const = 0;
 
+  // False: steps call observe() instead of forward, backward and the optimizers.
+  virtual bool learns_by_gradient() const { return true; }
+  // Adds a batch to statistics. Only for models that do not learn by gradient.
+  virtual void observe(const torch::Tensor& /*x*/, const torch::Tensor& /*y*/) {}
+
   // The PEER layer and its gate, where there are.
   virtual PeerImpl* peer() { return nullptr; }
   virtual AnalyticGate* gate() { return nullptr; }
+  // The generation that learnt an experience: `experience` itself, unless that was found to return
+  // and an older one was assigned to it. Committed with the model.
+  virtual std::int64_t generation_of(std::int64_t experience) const { return experience; }
+  virtual void assign(std::int64_t /*experience*/, std::int64_t /*generation*/) {}
 
   // Adds what changed since the last commit, as it is now; call committed() when it succeeded and
   // commit_failed() when not. Training may go on between.
@@ -59,10 +70,11 @@ class Model {
   virtual void commit_failed() = 0;
 };
 
-// A new model. `store` may be null (nothing is kept); budget_bytes as in Pool.
+// A new model. `store` may be null (nothing is kept); budget_bytes as in Pool; `image` is what the
+// inputs are, for features of images.
 std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader* store,
-                                  std::int64_t budget_bytes);
+                                  std::int64_t budget_bytes, ImageShape image = {});
 // The model of the store's current state.
 std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader& store,

@@ -20,11 +20,22 @@ namespace perennial::continual {
 enum class ModelKind : std::uint8_t { mlp, peer };
 EnumNames<ModelKind> enum_names(ModelKind);
 
+// trained: the model's own output. analytic: ridge regression over features that never change, from
+// streaming statistics (AnalyticHead), so that classes may come in turn.
+enum class HeadKind : std::uint8_t { trained, analytic };
+EnumNames<HeadKind> enum_names(HeadKind);
+
 struct ModelOptions {
   ModelKind model = ModelKind::peer;
   std::int64_t hidden = 256;
   std::int64_t depth = 2;
   std::int64_t width = 0;
+  HeadKind head = HeadKind::trained;
+  double head_ridge = 1;
+  std::int64_t head_filters = 384;
+  std::int64_t head_filter_size = 7;
+  std::int64_t head_grid = 4;
+  std::int64_t head_pool = 1024;
   PeerOptions peer;  // d_in and d_out follow from the stream and width
 
   template <class Self, class Visitor>
@@ -35,6 +46,20 @@ struct ModelOptions {
     visitor("width", self.width,
             "peer: 0 = the layer maps inputs to classes; else dense layers to and from this width "
             "around it",
+            Range{0, 65536});
+    visitor("head", self.head,
+            "peer: trained, or analytic: the classes are solved from statistics over random "
+            "convolutions of the image and the layer's output, and nothing trains by gradient");
+    visitor("head_ridge", self.head_ridge, "ridge strength of the analytic head",
+            Range{1e-9, 1e12});
+    visitor("head_filters", self.head_filters,
+            "random filters whose responses the analytic head reads; 0 = none", Range{0, 4096});
+    visitor("head_filter_size", self.head_filter_size, "width of such a filter, pixels",
+            Range{1, 64});
+    visitor("head_grid", self.head_grid, "averages an axis of a filter's responses", Range{1, 64});
+    visitor("head_pool", self.head_pool,
+            "width of the layer's output that the analytic head reads; 0 = the head without the "
+            "pool, for comparison",
             Range{0, 65536});
     // The layer's own widths follow from the stream and `width`.
     auto but_widths = [&visitor](std::string_view name, auto& value, std::string_view doc,
@@ -52,6 +77,13 @@ EnumNames<OptimizerKind> enum_names(OptimizerKind);
 enum class ExpertOptimizer : std::uint8_t { same, sgd, adam, adamw, rowwise_adagrad };
 EnumNames<ExpertOptimizer> enum_names(ExpertOptimizer);
 
+// The learning rate's course within an experience of n steps, at step k from 0: lr times 1, 1 -
+// k/n, or (1 + cos(pi k/n)) / 2. A function of the position, so a resumed run goes on exactly.
+enum class LrSchedule : std::uint8_t { constant, linear, cosine };
+EnumNames<LrSchedule> enum_names(LrSchedule);
+// The factor on lr and expert_lr. 0 <= step < steps.
+double lr_factor(LrSchedule schedule, std::int64_t step, std::int64_t steps);
+
 enum class GateChoice : std::uint8_t { automatic, oracle, none, analytic };
 EnumNames<GateChoice> enum_names(GateChoice);
 
@@ -63,11 +95,14 @@ struct TrainOptions {
   OptimizerKind optimizer = OptimizerKind::adam;
   double lr = 1e-3;
   double expert_lr = 0;
+  LrSchedule lr_schedule = LrSchedule::constant;
   ExpertOptimizer expert_optimizer = ExpertOptimizer::same;
   double expert_momentum = 0;
   double expert_weight_decay = 0;
   GateChoice gate = GateChoice::automatic;
   AnalyticGateOptions gate_options;
+  double return_novelty = 0;
+  std::int64_t return_examples = 512;
   std::int64_t train_seed = 1;
   std::int64_t commit_every = 200;
   AnytimeOptions anytime;
@@ -87,6 +122,8 @@ struct TrainOptions {
         "update rule of dense parameters, and of experts unless expert_optimizer says otherwise");
     visitor("lr", self.lr, "learning rate", Range{0, 1e3});
     visitor("expert_lr", self.expert_lr, "learning rate of the experts; 0 = lr", Range{0, 1e3});
+    visitor("lr_schedule", self.lr_schedule,
+            "within each experience: constant, linear to 0, or half a cosine to 0");
     visitor(
         "expert_optimizer", self.expert_optimizer,
         "update rule of the experts: same = optimizer; sgd, adam, adamw (decoupled weight decay) "
@@ -101,6 +138,13 @@ struct TrainOptions {
             "who picks the generation at test; automatic: analytic for grow_freeze with isolated "
             "routing, else none");
     AnalyticGateOptions::visit(self.gate_options, visitor);
+    visitor("return_novelty", self.return_novelty,
+            "grow_freeze: an experience whose first inputs are less foreign than this to what a "
+            "frozen generation learnt (1 = as its own, by the gate's statistics) returns to it "
+            "instead of growing; 0 = always grow",
+            Range{0, 1e6});
+    visitor("return_examples", self.return_examples, "how many first inputs decide that",
+            Range{1, 1e6});
     visitor("train_seed", self.train_seed, "seed of the order of examples", Range{0, 9e15});
     visitor("commit_every", self.commit_every,
             "steps between commits within an experience; 0 = at its end only", Range{0, 1e9});
@@ -126,6 +170,7 @@ struct RunConfig {
  private:
   void require_reach() const;
   void require_loss_of_tasks() const;
+  void validate_head() const;
 };
 
 // Names of the fields in which two configurations differ, as "train.lr: 0.001 stored, 0.01 asked

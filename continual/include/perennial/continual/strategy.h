@@ -73,6 +73,8 @@ class Strategy {
   // The stream that is trained on; evaluation always uses the run's own.
   virtual Stream training_stream(const Stream& stream) const { return stream; }
   virtual void before_experience(StrategyContext&) {}
+  // After before_experience: true when there is nothing to train in this one.
+  virtual bool skips_experience() const { return false; }
   // Looks at the step's rows, and may append to them or take the step out.
   virtual void before_step(StrategyContext&, TrainingBatch&) {}
   // The loss on the step's labels, in place of the mean cross entropy of all rows; undefined = that

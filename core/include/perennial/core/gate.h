@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "perennial/core/fixed_features.h"
 #include "perennial/core/options.h"
 #include "perennial/storage/page_store.h"
 
@@ -17,10 +18,22 @@ namespace perennial {
 enum class GateKind : std::uint8_t { oracle, none, analytic };
 EnumNames<GateKind> enum_names(GateKind);
 
+// What the scores decide. hard: the generation with the best score answers. mixed: the generations'
+// probabilities are averaged by the softmax of gate_temperature times the scores.
+enum class GateAnswer : std::uint8_t { hard, mixed };
+EnumNames<GateAnswer> enum_names(GateAnswer);
+
 struct AnalyticGateOptions {
   std::int64_t features = 1000;
   double ridge = 100;
   std::int64_t gate_seed = 1;
+  FeatureKind gate_features = FeatureKind::random;
+  std::int64_t gate_filters = 64;
+  std::int64_t gate_filter_size = 7;
+  std::int64_t gate_grid = 4;
+  GateAnswer gate_answer = GateAnswer::hard;
+  double gate_temperature = 10;
+  double head_weight = 0;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
@@ -28,36 +41,86 @@ struct AnalyticGateOptions {
             Range{1, 16384});
     visitor("ridge", self.ridge, "ridge strength of the analytic gate", Range{1e-9, 1e12});
     visitor("gate_seed", self.gate_seed, "seed of the gate's random features", Range{0, 9e15});
+    visitor("gate_features", self.gate_features,
+            "random: `features` projections of the input; convolution: gate_filters x gate_grid^2 "
+            "averages of random filters on the image");
+    visitor("gate_filters", self.gate_filters, "random filters of convolution features",
+            Range{1, 4096});
+    visitor("gate_filter_size", self.gate_filter_size, "width of a filter, pixels", Range{1, 64});
+    visitor("gate_grid", self.gate_grid, "averages an axis of a filter's responses", Range{1, 64});
+    visitor("gate_answer", self.gate_answer,
+            "hard: the best generation answers; mixed: their probabilities are averaged by the "
+            "softmax of the gate's scores");
+    visitor("gate_temperature", self.gate_temperature,
+            "factor on the scores in the softmax of a mixed answer", Range{0, 1e6});
+    visitor("head_weight", self.head_weight,
+            "weight of each generation's analytic class head, a ridge regression from the gate's "
+            "features to its classes, beside the pool's log-probabilities; 0 = none",
+            Range{0, 1e6});
   }
 };
 
-// f(x) = relu(R x + r), R: (M, d_in) ~ N(0, 1/d_in), r: (M) ~ N(0, 1), frozen, from the seed. For
-// each generation g the statistics A_g = sum f f' (M, M) and B_g = sum f (M) in double; the
-// weights W = (sum_g A_g + ridge I)^-1 [B_0 ... B_G-1], summed in generation order, solved by
-// Cholesky. The answer is argmax_g f.W_g over the generations that were observed, ties to the older
-// one (the oldest when none was). No replay, no task labels
-// at test. Analytic continual learning by recursive least squares: Zhuang et al. 2022 (ACIL).
+// f(x): fixed features (FixedFeatures), M of them. For each generation g the statistics
+// A_g = sum f f' (M, M) and B_g = sum f (M) in double; the weights
+// W = (sum_g A_g + ridge I)^-1 [B_0 ... B_G-1], summed in generation order, solved by Cholesky. The
+// answer is argmax_g f.W_g over the generations that were observed, ties to the older one (the
+// oldest when none was). No replay, no task labels at test. Analytic continual learning by
+// recursive least squares: Zhuang et al. 2022 (ACIL).
+//
+// With head_weight, a generation also has a class head of its own: C_g = sum f y' (M, C) for y one
+// of C classes, one hot, and H_g = (A_g + ridge I)^-1 C_g. Nothing that a newer generation observes
+// changes it.
 //
 // An input's scores do not depend on the batch around it. Statistics depend, in rounding, on the
-// order and the size of the batches observed. Single-threaded; memory 8 M^2 bytes a generation.
+// order and the size of the batches observed. Single-threaded; memory 8 M (M + C) bytes a
+// generation.
 class AnalyticGate {
  public:
-  AnalyticGate(std::int64_t d_in, const AnalyticGateOptions& options);
+  // `classes` counts with head_weight only. Throws InvalidOptions, also as FixedFeatures.
+  AnalyticGate(std::int64_t d_in, const AnalyticGateOptions& options, std::int64_t classes = 0,
+               ImageShape image = {});
   // As the store's current state has it.
   static AnalyticGate load(const storage::PageReader& store);
 
   std::int64_t generations() const { return static_cast<std::int64_t>(statistics_.size()); }
+  bool has_heads() const { return classes_ > 0; }
+  const AnalyticGateOptions& options() const { return options_; }
   // Adds a generation without statistics.
   void add_generation();
-  // Adds inputs x: (B, d_in) of a generation. Cost: O(B M (M + d_in)).
-  void observe(const at::Tensor& x, std::int64_t generation);
+  // Adds inputs x: (B, d_in) of a generation, with heads also their classes y: (B) int64. Cost:
+  // O(B M (M + d_in)).
+  void observe(const at::Tensor& x, std::int64_t generation, const at::Tensor& y = {});
   // Solves for the weights when statistics changed since the last time. Cost: O(M^3).
   void solve();
 
+  // (B, M) features of inputs x: (B, d_in), for what follows; they cost most of an answer.
+  at::Tensor features(const at::Tensor& x) const { return features_(x); }
+
+  // What follows takes features f: (B, M), or makes them from inputs.
+  //
   // (B, G) scores and (B) int64 generations; solves first if needed. Throws Error before any
   // generation was observed.
-  at::Tensor scores(const at::Tensor& x);
-  at::Tensor choose(const at::Tensor& x);
+  at::Tensor scores_of(const at::Tensor& f);
+  at::Tensor scores(const at::Tensor& x) { return scores_of(features(x)); }
+  at::Tensor choose_of(const at::Tensor& f);
+  at::Tensor choose(const at::Tensor& x) { return choose_of(features(x)); }
+  // (B, G): each generation's share of a mixed answer, the softmax of gate_temperature times the
+  // scores over the generations observed. Shares below 1/1024 of the largest are 0, which saves
+  // asking generations that hardly count.
+  at::Tensor shares_of(const at::Tensor& f);
+  at::Tensor shares(const at::Tensor& x) { return shares_of(features(x)); }
+  // (B, C): what generation g's class head says, near 1 for its class and near 0 for the others.
+  // Throws Error without heads. Cost: O(M^3) the first time after observing g.
+  at::Tensor class_scores_of(const at::Tensor& f, std::int64_t generation);
+  at::Tensor class_scores(const at::Tensor& x, std::int64_t generation) {
+    return class_scores_of(features(x), generation);
+  }
+
+  // How foreign x: (B, d_in) is to a generation: the mean leverage f'(A_g + ridge I)^-1 f of its
+  // inputs over that of what the generation observed, tr((A_g + ridge I)^-1 A_g) / n_g. Near 1 for
+  // inputs like those, whatever their labels; larger for others. Infinite for a generation that
+  // observed nothing, or was committed by a version that did not count. Cost: O(M^3).
+  double novelty(const at::Tensor& x, std::int64_t generation) const;
 
   // Adds what changed since the last commit, as it is now; call committed() when it succeeded and
   // commit_failed() when not. Observing may go on between.
@@ -67,18 +130,22 @@ class AnalyticGate {
 
  private:
   struct Statistics {
-    at::Tensor a;           // (M, M) float64
-    at::Tensor b;           // (M) float64
-    bool observed = false;  // has seen an input: one that has not is never chosen
+    at::Tensor a;            // (M, M) float64
+    at::Tensor b;            // (M) float64
+    at::Tensor c;            // (M, C) float64; undefined without heads
+    std::int64_t count = 0;  // inputs observed
+    at::Tensor head = {};    // (C, M) float32, solved; undefined when out of date
+    bool observed = false;   // has seen an input: one that has not is never chosen
     bool changed = true;     // since it was last offered to a commit
     bool offered = false;    // to the commit in flight
   };
-  at::Tensor random_features(const at::Tensor& x) const;  // (B, M)
+  const Statistics& of(std::int64_t generation) const;
 
   std::int64_t d_in_;
   AnalyticGateOptions options_;
-  at::Tensor projection_;  // (M, d_in)
-  at::Tensor bias_;        // (M)
+  std::int64_t classes_;
+  ImageShape image_;
+  FixedFeatures features_;
   std::vector<Statistics> statistics_;
   at::Tensor weights_;  // (G, M) float32, solved; undefined when out of date
 };

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fixed features and an analytic head.
+#include "head_model.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "perennial/core/analytic_head.h"
+#include "perennial/core/dense_state.h"
+#include "perennial/core/fixed_features.h"
+
+namespace perennial::continual {
+
+namespace {
+
+constexpr const char* kImage = "head/image";  // int64: rows, columns
+// Philox word of the head's filters, apart from the gate's.
+constexpr std::uint32_t kFilters = 0x48000000;
+// Scores are near 1 and 0; this makes probabilities of them. It changes no answer.
+constexpr double kSharpness = 10;
+
+std::optional<FixedFeatures> image_features(const RunConfig& config, std::int64_t features,
+                                            ImageShape image) {
+  const ModelOptions& options = config.model;
+  if (options.head_filters == 0) return std::nullopt;
+  return FixedFeatures(features, image,
+                       {.kind = FeatureKind::convolution,
+                        .filters = options.head_filters,
+                        .filter_size = options.head_filter_size,
+                        .grid = options.head_grid,
+                        .seed = options.peer.seed,
+                        .stream = kFilters});
+}
+
+class HeadModel : public Model {
+ public:
+  HeadModel(std::optional<FixedFeatures> features, ImageShape image, std::shared_ptr<PeerImpl> peer,
+            AnalyticHead head)
+      : features_(std::move(features)),
+        image_(image),
+        peer_(std::move(peer)),
+        head_(std::move(head)) {}
+
+  bool learns_by_gradient() const override { return false; }
+  void observe(const torch::Tensor& x, const torch::Tensor& y) override {
+    head_.observe(features_of(x), y);
+  }
+  torch::Tensor train_forward(const torch::Tensor& x) override {
+    return kSharpness * head_.scores(features_of(x));
+  }
+  Prediction predict(const torch::Tensor& x, std::optional<std::uint32_t>) override {
+    const at::NoGradGuard no_grad;
+    return {train_forward(x).softmax(1),
+            at::full({x.size(0)}, peer_ == nullptr ? -1 : 0, at::kLong)};
+  }
+
+  std::vector<std::pair<std::string, torch::Tensor>> trainable() override { return {}; }
+  std::int64_t dense_parameters() const override {
+    std::int64_t n = head_.features() * head_.classes();
+    if (peer_ == nullptr) return n;
+    for (const torch::Tensor& tensor : peer_->parameters()) n += tensor.numel();
+    return n;
+  }
+  PeerImpl* peer() override { return peer_.get(); }
+
+  void add_to_commit(storage::CommitRequest& request) override {
+    if (features_) {
+      request.dense[kImage] = bytes_from(at::tensor({image_.rows, image_.cols}, at::kLong));
+    }
+    if (peer_ != nullptr) peer_->add_to_commit(request);
+    head_.add_to_commit(request);
+  }
+  void committed() override {
+    if (peer_ != nullptr) peer_->committed();
+    head_.committed();
+  }
+  void commit_failed() override {
+    if (peer_ != nullptr) peer_->commit_failed();
+    head_.commit_failed();
+  }
+
+ private:
+  // (B, M)
+  torch::Tensor features_of(const torch::Tensor& x) {
+    const at::NoGradGuard no_grad;
+    if (peer_ == nullptr) return (*features_)(x);
+    peer_->train(false);
+    const torch::Tensor pool = peer_->forward(x, 0);
+    return features_ ? at::cat({(*features_)(x), pool}, 1) : pool;
+  }
+
+  std::optional<FixedFeatures> features_;
+  ImageShape image_;
+  std::shared_ptr<PeerImpl> peer_;  // null for the head alone
+  AnalyticHead head_;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> make_head_model(const RunConfig& config, std::int64_t features,
+                                       std::int64_t classes, const storage::PageReader* store,
+                                       std::int64_t budget_bytes, ImageShape image) {
+  const ModelOptions& options = config.model;
+  std::optional<FixedFeatures> fixed = image_features(config, features, image);
+  std::shared_ptr<PeerImpl> peer;
+  if (options.head_pool > 0) {
+    PeerOptions layer = options.peer;
+    layer.d_in = features;
+    layer.d_out = options.head_pool;
+    peer = std::make_shared<PeerImpl>(layer, store, budget_bytes);
+    peer->grow();
+    peer->freeze();
+  }
+  AnalyticHead head((fixed ? fixed->size() : 0) + options.head_pool, classes, options.head_ridge);
+  return std::make_unique<HeadModel>(std::move(fixed), image, std::move(peer), std::move(head));
+}
+
+std::unique_ptr<Model> load_head_model(const RunConfig& config, std::int64_t features,
+                                       std::int64_t classes, const storage::PageReader& store,
+                                       std::int64_t budget_bytes) {
+  ImageShape image;
+  if (config.model.head_filters > 0) {
+    const at::Tensor shape = tensor_from(value_or_throw(store.read_dense(kImage)), kImage);
+    if (shape.numel() != 2 || shape.scalar_type() != at::kLong) {
+      throw DataError(std::string("dense entry '") + kImage + "' is not an image's shape");
+    }
+    image = {shape[0].item<std::int64_t>(), shape[1].item<std::int64_t>()};
+  }
+  std::optional<FixedFeatures> fixed = image_features(config, features, image);
+  std::shared_ptr<PeerImpl> peer;
+  if (config.model.head_pool > 0) peer = PeerImpl::load(store, budget_bytes);
+  AnalyticHead head = AnalyticHead::load(store);
+  if (head.features() != (fixed ? fixed->size() : 0) + config.model.head_pool ||
+      head.classes() != classes) {
+    throw DataError("the store's analytic head has another shape than its run");
+  }
+  return std::make_unique<HeadModel>(std::move(fixed), image, std::move(peer), std::move(head));
+}
+
+}  // namespace perennial::continual

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model whose classes are solved by an analytic head over features that never change.
+#pragma once
+
+#include <memory>
+
+#include "perennial/continual/model.h"
+
+namespace perennial::continual {
+
+// The head's features are random convolutions of the image (head_filters), and the output of a PEER
+// layer (head_pool wide) whose experts keep their initial values: as the head is linear, it solves
+// for what each retrieved expert says about the classes. Features are the same from the first
+// example to the last, so classes may come in any order. Learns by observing, one pass.
+std::unique_ptr<Model> make_head_model(const RunConfig& config, std::int64_t features,
+                                       std::int64_t classes, const storage::PageReader* store,
+                                       std::int64_t budget_bytes, ImageShape image);
+// Throws StorageError, DataError.
+std::unique_ptr<Model> load_head_model(const RunConfig& config, std::int64_t features,
+                                       std::int64_t classes, const storage::PageReader& store,
+                                       std::int64_t budget_bytes);
+
+}  // namespace perennial::continual

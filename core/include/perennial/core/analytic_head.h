@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// A class head that is solved, not trained: ridge regression from streaming statistics.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "perennial/storage/page_store.h"
+
+namespace perennial {
+
+// From features f: (M) to C classes: A = sum f f' (M, M) and B = sum f y' (M, C) in double, y one
+// hot; the weights W = (A + ridge I)^-1 B by Cholesky. What it has learnt does not depend on the
+// order of the classes but for rounding, so nothing is forgotten: Zhuang et al. 2022 (ACIL).
+//
+// A is kept as the blocks of its lower triangle, each an entry of the store. An input's scores do
+// not depend on the batch around it; the statistics depend, in rounding, on the batches observed
+// and on the thread count. Single-threaded; memory about 4 M^2 bytes, in solve() 20 M^2.
+class AnalyticHead {
+ public:
+  // Throws InvalidOptions unless features, classes >= 1 and ridge > 0.
+  AnalyticHead(std::int64_t features, std::int64_t classes, double ridge);
+  // As the store's current state has it. Throws StorageError, DataError.
+  static AnalyticHead load(const storage::PageReader& store);
+
+  std::int64_t features() const { return features_; }
+  std::int64_t classes() const { return classes_; }
+  // Adds features f: (B, M) float32 with their classes y: (B) int64. Throws DataError for what is
+  // not finite. Cost: O(B M^2).
+  void observe(const at::Tensor& f, const at::Tensor& y);
+  // Solves for the weights when statistics changed since the last time. Cost: O(M^3).
+  void solve();
+  // (B, C), near 1 for the class of an input; solves first if needed. 0 before anything was
+  // observed.
+  at::Tensor scores(const at::Tensor& f);
+
+  // Adds what changed since the last commit, as it is now; call committed() when it succeeded and
+  // commit_failed() when not. Observing may go on between.
+  void add_to_commit(storage::CommitRequest& request);
+  void committed() { offered_ = false; }
+  void commit_failed() { changed_ = changed_ || offered_; }
+
+ private:
+  // Block (i, j), j <= i, of A.
+  at::Tensor& block(std::int64_t i, std::int64_t j) {
+    return blocks_[static_cast<std::size_t>(i * (i + 1) / 2 + j)];
+  }
+  std::int64_t block_count() const;
+  // Rows [first, second) of block row i.
+  std::pair<std::int64_t, std::int64_t> rows_of(std::int64_t i) const;
+
+  std::int64_t features_;
+  std::int64_t classes_;
+  double ridge_;
+  std::vector<at::Tensor> blocks_;  // float64
+  at::Tensor b_;                    // (M, C) float64
+  at::Tensor weights_;              // (C, M) float32, solved; undefined when out of date
+  bool changed_ = true;             // since it was last offered to a commit
+  bool offered_ = false;            // to the commit in flight
+};
+
+}  // namespace perennial

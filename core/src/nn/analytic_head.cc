@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// The analytic class head.
+#include "perennial/core/analytic_head.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cholesky_solve.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linalg_cholesky.h>
+#include <ATen/ops/one_hot.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <boost/json/value_to.hpp>
+#include <cmath>
+#include <string>
+
+#include "perennial/core/dense_state.h"
+#include "perennial/core/error.h"
+#include "perennial/core/options.h"
+#include "perennial/kernels/matmul.h"
+
+namespace perennial {
+
+namespace json = boost::json;
+
+namespace {
+
+constexpr const char* kRecord = "head";
+constexpr const char* kTargets = "head/b";
+// Rows of a block of A: 8 MiB each, large enough for a matrix product's best speed.
+constexpr std::int64_t kBlock = 1024;
+
+std::string entry(std::int64_t i, std::int64_t j) {
+  std::string name = "head/a/";
+  name.append(std::to_string(i)).append("/").append(std::to_string(j));
+  return name;
+}
+
+}  // namespace
+
+AnalyticHead::AnalyticHead(std::int64_t features, std::int64_t classes, double ridge)
+    : features_(features), classes_(classes), ridge_(ridge) {
+  if (features_ < 1 || classes_ < 1 || !(ridge_ > 0)) {
+    throw InvalidOptions("the analytic head has " + std::to_string(features_) + " features, " +
+                         std::to_string(classes_) + " classes and ridge " + std::to_string(ridge_) +
+                         "; all must be above 0");
+  }
+  for (std::int64_t i = 0; i < block_count(); ++i) {
+    const auto [row, row_end] = rows_of(i);
+    for (std::int64_t j = 0; j <= i; ++j) {
+      const auto [col, col_end] = rows_of(j);
+      blocks_.push_back(at::zeros({row_end - row, col_end - col}, at::kDouble));
+    }
+  }
+  b_ = at::zeros({features_, classes_}, at::kDouble);
+}
+
+std::int64_t AnalyticHead::block_count() const { return (features_ + kBlock - 1) / kBlock; }
+
+std::pair<std::int64_t, std::int64_t> AnalyticHead::rows_of(std::int64_t i) const {
+  return {i * kBlock, std::min((i + 1) * kBlock, features_)};
+}
+
+void AnalyticHead::observe(const at::Tensor& f, const at::Tensor& y) {
+  const at::NoGradGuard no_grad;
+  if (f.dim() != 2 || f.size(1) != features_ || y.dim() != 1 || y.size(0) != f.size(0)) {
+    throw Error("the analytic head expects features (B, " + std::to_string(features_) +
+                ") and classes (B), not " + c10::str(f.sizes()) + " and " + c10::str(y.sizes()));
+  }
+  const at::Tensor rows = f.to(at::kDouble);
+  if (!std::isfinite(rows.sum().item<double>())) throw DataError("an input is not finite");
+  for (std::int64_t i = 0; i < block_count(); ++i) {
+    const auto [row, row_end] = rows_of(i);
+    const at::Tensor left = rows.slice(1, row, row_end).t();
+    for (std::int64_t j = 0; j <= i; ++j) {
+      const auto [col, col_end] = rows_of(j);
+      block(i, j).addmm_(left, rows.slice(1, col, col_end));
+    }
+  }
+  b_.addmm_(rows.t(), at::one_hot(y, classes_).to(at::kDouble));
+  weights_ = at::Tensor();
+  changed_ = true;
+}
+
+void AnalyticHead::solve() {
+  if (weights_.defined()) return;
+  const at::NoGradGuard no_grad;
+  at::Tensor a = at::zeros({features_, features_}, at::kDouble);
+  for (std::int64_t i = 0; i < block_count(); ++i) {
+    const auto [row, row_end] = rows_of(i);
+    for (std::int64_t j = 0; j <= i; ++j) {
+      const auto [col, col_end] = rows_of(j);
+      a.slice(0, row, row_end).slice(1, col, col_end).copy_(block(i, j));
+    }
+  }
+  a.diagonal().add_(ridge_);
+  // Reads the lower triangle only.
+  weights_ = at::cholesky_solve(b_, at::linalg_cholesky(a)).t().to(at::kFloat).contiguous();
+}
+
+at::Tensor AnalyticHead::scores(const at::Tensor& f) {
+  const at::NoGradGuard no_grad;
+  if (f.dim() != 2 || f.size(1) != features_ || f.scalar_type() != at::kFloat) {
+    throw Error("the analytic head expects float32 (B, " + std::to_string(features_) + "), not " +
+                c10::str(f.sizes()));
+  }
+  solve();
+  const at::Tensor rows = f.contiguous();
+  at::Tensor scores = at::empty({f.size(0), classes_});
+  at::parallel_for(0, f.size(0), 16, [&](auto begin, auto end) {
+    kernels::matmul_nt(end - begin, classes_, features_,
+                       rows.const_data_ptr<float>() + begin * features_, features_,
+                       weights_.const_data_ptr<float>(), features_, nullptr,
+                       scores.mutable_data_ptr<float>() + begin * classes_, classes_);
+  });
+  return scores;
+}
+
+void AnalyticHead::add_to_commit(storage::CommitRequest& request) {
+  if (!changed_ && !offered_) return;
+  changed_ = false;
+  offered_ = true;
+  request.dense[kRecord] =
+      bytes_from(json::serialize(json::object{{"features", features_},
+                                              {"classes", classes_},
+                                              {"ridge", options_detail::exact_number(ridge_)}}));
+  for (std::int64_t i = 0; i < block_count(); ++i) {
+    for (std::int64_t j = 0; j <= i; ++j) request.dense[entry(i, j)] = bytes_from(block(i, j));
+  }
+  request.dense[kTargets] = bytes_from(b_);
+}
+
+AnalyticHead AnalyticHead::load(const storage::PageReader& store) {
+  const std::string text = text_from(value_or_throw(store.read_dense(kRecord)));
+  try {
+    const json::object record = json::parse(text).as_object();
+    AnalyticHead head(json::value_to<std::int64_t>(record.at("features")),
+                      json::value_to<std::int64_t>(record.at("classes")),
+                      options_detail::to_number("ridge", record.at("ridge")));
+    const auto read = [&](const std::string& name, at::Tensor& tensor) {
+      at::Tensor stored = tensor_from(value_or_throw(store.read_dense(name)), name);
+      if (stored.sizes() != tensor.sizes() || stored.scalar_type() != at::kDouble) {
+        throw DataError("dense entry '" + name + "' has another shape than its head");
+      }
+      tensor = stored;
+    };
+    for (std::int64_t i = 0; i < head.block_count(); ++i) {
+      for (std::int64_t j = 0; j <= i; ++j) read(entry(i, j), head.block(i, j));
+    }
+    read(kTargets, head.b_);
+    head.changed_ = false;
+    return head;
+  } catch (const InvalidOptions& error) {
+    throw DataError(std::string("the store's record of the head is malformed: ") + error.what());
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw DataError(std::string("the store's record of the head is malformed: ") + error.what());
+  }
+}
+
+}  // namespace perennial
