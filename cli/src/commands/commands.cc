@@ -8,13 +8,14 @@ namespace perennial::cli {
 
 std::span<const Command* const> all_commands() {
   static constexpr std::array kCommands = {
-      &kDemoCommand,       &kTrainCommand,  &kEvalCommand,    &kPredictCommand,  // learn and use
-      &kGrowCommand,       &kFreezeCommand, &kInspectCommand,                    // the pool
-      &kSnapshotCommand,   &kLogCommand,    &kDiffCommand,                       // its history
-      &kRestoreCommand,    &kDropCommand,   &kCopyCommand,    &kGcCommand,
-      &kVerifyCommand,     &kScrubCommand,  &kRepairCommand,  // its safety
-      &kExportCommand,     &kImportCommand, &kReshardCommand, &kStreamsCommand,
-      &kStrategiesCommand, &kReportCommand,  // what there is
+      &kDemoCommand,       &kTrainCommand,     &kEvalCommand,    &kPredictCommand,
+      &kBenchCommand,                                             // learn and use
+      &kGrowCommand,       &kFreezeCommand,    &kInspectCommand,  // the pool
+      &kSnapshotCommand,   &kLogCommand,       &kDiffCommand,     // its history
+      &kRestoreCommand,    &kDropCommand,      &kCopyCommand,    &kGcCommand,
+      &kVerifyCommand,     &kScrubCommand,     &kRepairCommand,  // its safety
+      &kExportCommand,     &kImportCommand,    &kReshardCommand, &kStreamsCommand,
+      &kStrategiesCommand, &kProtocolsCommand, &kReportCommand,  // what there is
   };
   return kCommands;
 }

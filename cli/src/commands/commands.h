@@ -8,6 +8,7 @@
 
 namespace perennial::cli {
 
+extern const Command kBenchCommand;
 extern const Command kCopyCommand;
 extern const Command kDemoCommand;
 extern const Command kDiffCommand;
@@ -21,6 +22,7 @@ extern const Command kImportCommand;
 extern const Command kInspectCommand;
 extern const Command kLogCommand;
 extern const Command kPredictCommand;
+extern const Command kProtocolsCommand;
 extern const Command kRepairCommand;
 extern const Command kReportCommand;
 extern const Command kReshardCommand;

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // perennial train: learn a stream into a store, or go on where an earlier run stopped.
 #include <algorithm>
+#include <boost/json/parse.hpp>
 #include <filesystem>
+#include <fstream>
 #include <iostream>
+#include <iterator>
 #include <optional>
 #include <ostream>
+#include <stdexcept>
 
 #include "commands/commands.h"
 #include "flags.h"
@@ -18,7 +22,7 @@ namespace perennial::cli {
 namespace {
 
 struct TrainCommand {
-  std::string folder;
+  std::string folder, config_file;
   continual::RunConfig config;
   RunFlags run;
   RetentionFlags retention;
@@ -30,6 +34,9 @@ struct TrainCommand {
         "train", kTrainCommand.summary,
         "perennial train --store digits --dataset mnist/ --stream permuted --experiences 5");
     flags.require("store", folder, "DIR", "the store's folder; made if there is none");
+    flags.add_text("config", config_file, "FILE",
+                   "settings as a JSON file, as config.json of a benchmark's run; other flags come "
+                   "on top");
     common.add_to(flags);
     run.add_to(flags);
     run.add_training_to(flags);
@@ -96,13 +103,17 @@ struct TrainCommand {
   }
 };
 
-// Checks what the flags say of themselves and finds the store's folder; false when help was asked
-// for.
-bool store_of(const std::vector<std::string>& args, std::string& folder) {
-  TrainCommand command;
-  if (!command.parse(args)) return false;
-  folder = command.folder;
-  return true;
+continual::RunConfig config_of(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) throw DataError(file + ": cannot be read");
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  try {
+    return continual::RunConfig::from_json(boost::json::parse(text).as_object());
+  } catch (const boost::system::system_error& error) {
+    throw DataError(file + " holds no settings of a run: " + error.what());
+  } catch (const std::out_of_range& error) {
+    throw DataError(file + " holds no settings of a run: " + error.what());
+  }
 }
 
 // The configuration of the run in `store`, if it holds one.
@@ -114,15 +125,20 @@ std::optional<continual::RunConfig> config_in(const storage::PageStore& store) {
 }
 
 int run_train(const std::vector<std::string>& args) {
-  std::string folder_name;
-  if (!store_of(args, folder_name)) return kExitOk;
+  // Checks what the flags say of themselves, and finds the store's folder.
+  TrainCommand given;
+  if (!given.parse(args)) return kExitOk;
+  const std::string folder_name = given.folder;
   TrainCommand command;
+  if (!given.config_file.empty()) command.config = config_of(given.config_file);
   std::unique_ptr<storage::PageStore> store;
   const std::filesystem::path folder = folder_name;
   if (std::filesystem::exists(folder) && !std::filesystem::is_empty(folder)) {
     store = open_store(folder_name);
     // What is not given again is the stored run's, so that "train --store DIR" resumes.
-    if (auto stored = config_in(*store)) command.config = *std::move(stored);
+    if (auto stored = config_in(*store); stored && given.config_file.empty()) {
+      command.config = *std::move(stored);
+    }
   }
   command.refuse_idle(*command.parse(args));
   command.config.validate();

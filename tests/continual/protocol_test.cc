@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// The protocols: every file loads, its rows are valid runs, its published numbers belong to them.
+#include "perennial/continual/protocol.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+namespace perennial::continual {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+TEST(Protocols, AllLoad) {
+  const std::vector<std::string> names = protocol_names();
+  EXPECT_THAT(names,
+              ::testing::IsSupersetOf({"hsu18", "vdv19", "agem19", "gem17", "der20", "gdumb20",
+                                       "xder22", "split-class", "permuted", "rotated"}));
+  EXPECT_TRUE(std::is_sorted(names.begin(), names.end()));
+  for (const std::string& name : names) {
+    for (const std::string& scenario : protocol_scenarios(name)) {
+      SCOPED_TRACE(name + " " + scenario);
+      const Protocol protocol = load_protocol(name, scenario, "somewhere/mnist");
+      EXPECT_FALSE(protocol.title.empty());
+      EXPECT_FALSE(protocol.source.empty());
+      std::set<std::string> rows;
+      for (const ProtocolRow& row : protocol.rows) {
+        SCOPED_TRACE(row.name);
+        EXPECT_NO_THROW(row.config.validate());
+        EXPECT_EQ(row.config.stream.dataset, "somewhere/mnist");
+        EXPECT_EQ(row.config.stream.experiences, protocol.rows.front().config.stream.experiences);
+        EXPECT_TRUE(rows.insert(row.name).second);
+        // The name says which strategy it is, but for a head that is shown without its pool.
+        if (row.name != "head-without-pool") {
+          EXPECT_TRUE(row.name.starts_with(row.config.train.strategy.text()));
+        }
+      }
+      for (const PublishedResult& result : protocol.published) {
+        SCOPED_TRACE(result.row);
+        EXPECT_TRUE(rows.contains(result.row)) << "published, but not run";
+        EXPECT_GT(result.acc, 0);
+        EXPECT_LT(result.acc, 1);
+        EXPECT_FALSE(result.dataset.empty());
+        EXPECT_FALSE(result.source.empty());
+      }
+    }
+  }
+}
+
+TEST(Protocols, ScenariosDiffer) {
+  EXPECT_EQ(protocol_scenarios("hsu18"), (std::vector<std::string>{"class", "domain", "task"}));
+  const Protocol by_class = load_protocol("hsu18", "", "mnist");
+  const Protocol domain = load_protocol("hsu18", "domain", "mnist");
+  EXPECT_EQ(by_class.rows[0].config.stream.scenario, Scenario::class_incremental);
+  EXPECT_EQ(domain.rows[0].config.stream.scenario, Scenario::domain_incremental);
+  ASSERT_NE(by_class.find("gem", "mnist"), nullptr);
+  EXPECT_DOUBLE_EQ(by_class.find("gem", "mnist")->acc, 0.9220);
+  EXPECT_EQ(by_class.find("gem", "mnist")->seeds, 10);
+  EXPECT_DOUBLE_EQ(domain.find("gem", "mnist")->acc, 0.9616);
+  EXPECT_EQ(by_class.find("gem", "fashion-mnist"), nullptr) << "measured on other data";
+  EXPECT_EQ(by_class.find("gone", "mnist"), nullptr);
+}
+
+TEST(Protocols, UnknownNamesAreRefused) {
+  EXPECT_THAT([] { load_protocol("hsu19", "", "x"); },
+              ThrowsMessage<InvalidOptions>(HasSubstr("hsu18")));
+  EXPECT_THAT([] { load_protocol("hsu18", "tasks", "x"); },
+              ThrowsMessage<InvalidOptions>(HasSubstr("class, domain, task")));
+}
+
+TEST(Protocols, ASeedDrawsEverything) {
+  const RunConfig config = load_protocol("permuted", "", "x").rows[0].config;
+  const RunConfig one = with_seed(config, 1), two = with_seed(config, 2);
+  EXPECT_NE(one.stream.stream_seed, two.stream.stream_seed);
+  EXPECT_NE(one.model.peer.seed, two.model.peer.seed);
+  EXPECT_NE(one.train.train_seed, two.train.train_seed);
+  EXPECT_NE(one.train.strategy_options.strategy_seed, two.train.strategy_options.strategy_seed);
+  EXPECT_NE(one.train.gate_options.gate_seed, two.train.gate_options.gate_seed);
+  EXPECT_TRUE(differences(with_seed(two, 1), one).empty());
+}
+
+TEST(Protocols, LimitsOnlyShorten) {
+  const RunConfig config = load_protocol("permuted", "", "x").rows[0].config;
+  ASSERT_EQ(config.stream.limit, 20000);
+  EXPECT_EQ(with_limits(config, 300, 50).stream.limit, 300);
+  EXPECT_EQ(with_limits(config, 300, 50).stream.test_limit, 50);
+  EXPECT_EQ(with_limits(config, 30000, 0).stream.limit, 20000);
+  EXPECT_EQ(with_limits(config, 0, 0).stream.limit, 20000);
+}
+
+}  // namespace
+}  // namespace perennial::continual
