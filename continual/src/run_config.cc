@@ -231,8 +231,8 @@ void RunConfig::require_loss_of_tasks() const {
     std::string message = "strategy ";
     message.append(enum_name(kind))
         .append(
-            " reads outputs of other experiences' classes, which scenario task_incremental "
-            "leaves out of the loss; use scenario class_incremental or domain_incremental");
+            " reads outputs of other experiences' classes, which scenario task "
+            "leaves out of the loss; use scenario class or domain");
     throw InvalidOptions(message);
   }
 }

@@ -180,7 +180,8 @@ std::string percent_sd(const std::vector<double>* values) {
   return s.sd ? percent(s.mean) + " ± " + percent(*s.sd) : percent(s.mean);
 }
 
-// The table of a protocol, in percent: Markdown, for people and for documents.
+// The table of a protocol, in percent: Markdown, for people and for documents. Without a data set
+// nothing is set beside it.
 std::string table_of(const continual::Protocol& protocol, const std::string& dataset,
                      const std::vector<continual::ResultRow>& rows) {
   std::string text =
@@ -288,19 +289,21 @@ int run_bench(const std::vector<std::string>& args) {
     results.back().add_run(metrics);
   }
   const Output output(common.json, common.quiet);
-  const std::string data_name = fs::path(dataset).filename().string();
+  // What was published was measured on all of the data.
+  const bool whole = limit == 0 && test_limit == 0;
+  const std::string data_name = whole ? fs::path(dataset).filename().string() : "";
   json::array rows_json;
   for (const continual::ResultRow& row : results) {
     rows_json.push_back(row_json(row, protocol.find(row.strategy, data_name)));
   }
   if (!results.empty()) {
     const std::string table = table_of(protocol, data_name, results);
-    std::string heading = "# " + protocol.title + "\n\n";
+    std::string heading = "# " + protocol.title + "\n\n" + dataset + ", in percent\n\n";
     if (!protocol.deviates.empty()) heading += "Deviates: " + protocol.deviates + ".\n\n";
     continual::replace_file(fs::path(out) / "results.md", heading + table);
     continual::replace_file(fs::path(out) / "results.csv", continual::csv_table(results));
     continual::replace_file(fs::path(out) / "report.html", continual::report_html(folders));
-    output.text() << protocol.title << ", " << dataset << '\n';
+    output.text() << protocol.title << ", " << dataset << ", in percent\n";
     if (!protocol.deviates.empty()) output.text() << "deviates: " << protocol.deviates << '\n';
     output.text() << '\n' << table << '\n';
     output.text() << "written: " << (fs::path(out) / "results.md").string() << ", results.csv, "

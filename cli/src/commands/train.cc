@@ -134,7 +134,8 @@ int run_train(const std::vector<std::string>& args) {
   std::unique_ptr<storage::PageStore> store;
   const std::filesystem::path folder = folder_name;
   if (std::filesystem::exists(folder) && !std::filesystem::is_empty(folder)) {
-    store = open_store(folder_name);
+    // One whose creation was interrupted is made now.
+    store = open_store(folder_name, storage::OpenMode::either);
     // What is not given again is the stored run's, so that "train --store DIR" resumes.
     if (auto stored = config_in(*store); stored && given.config_file.empty()) {
       command.config = *std::move(stored);

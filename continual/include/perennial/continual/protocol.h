@@ -36,8 +36,8 @@ struct Protocol {
   std::string title;
   std::string source;    // of the settings
   std::string deviates;  // where these settings differ from the source's; empty: nowhere
-  std::vector<ProtocolRow> rows;
-  std::vector<PublishedResult> published;
+  std::vector<ProtocolRow> rows = {};
+  std::vector<PublishedResult> published = {};
 
   // What was published for a row on this data set.
   const PublishedResult* find(std::string_view row, std::string_view dataset) const;
