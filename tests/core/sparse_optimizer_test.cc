@@ -9,6 +9,7 @@
 #include <set>
 
 #include "core/core_testing.h"
+#include "pool/tape.h"
 
 namespace perennial {
 namespace {
@@ -209,6 +210,25 @@ TEST(SparseOptimizer, AfterFreezingThereIsNothingToDo) {
   EXPECT_EQ(adam.experts_updated(), 0u);
   // A later generation may use another algorithm: the state went with the old one.
   EXPECT_NO_THROW(SparseOptimizer(peer.pool(), {.algorithm = SparseAlgorithm::sgd}));
+}
+
+TEST(CompactGradients, TakeMemoryAgainUnlessItIsHeld) {
+  PeerImpl peer(small_options());
+  const auto next = [&](std::uint64_t seed) {
+    peer.pool().tape().clear();
+    backward(peer, inputs(seed, 16));
+    return peer.pool().compact_gradient();
+  };
+  CompactGradient first = next(1);
+  const float* memory = first.values.const_data_ptr<float>();
+  const at::Tensor expected = first.values.clone();
+  first = {};
+  CompactGradient second = next(1);
+  EXPECT_EQ(second.values.const_data_ptr<float>(), memory);
+  EXPECT_TRUE(same_bits(second.values, expected));
+  const CompactGradient third = next(2);
+  EXPECT_NE(third.values.const_data_ptr<float>(), memory);
+  EXPECT_TRUE(same_bits(second.values, expected)) << "held, and written over";
 }
 
 }  // namespace

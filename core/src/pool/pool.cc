@@ -4,21 +4,18 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 
 #include "perennial/core/dense_state.h"
 #include "perennial/kernels/bfloat16.h"
 #include "perennial/kernels/optimizer.h"
-#include "pool/huge_pages.h"
 #include "pool/pager.h"
 #include "pool/tape.h"
 
@@ -36,16 +33,6 @@ EnumNames<WeightType> enum_names(WeightType) {
 namespace {
 
 namespace json = boost::json;
-
-// at::empty of (rows, cols) float32, in huge pages where it fills one: zeroing small ones by the
-// kernel would take longer than the gradient.
-at::Tensor empty_in_huge_pages(std::int64_t rows, std::int64_t cols) {
-  const std::size_t bytes = static_cast<std::size_t>(rows * cols) * sizeof(float);
-  if (bytes < kHugePageBytes) return at::empty({rows, cols});
-  return at::from_blob(
-      allocate_huge_pages(bytes), {rows, cols}, [](void* memory) { std::free(memory); },
-      at::TensorOptions().dtype(at::kFloat));
-}
 
 // Adam's state is the largest.
 std::int64_t largest_record_bytes(const PoolOptions& options) {
@@ -321,7 +308,7 @@ CompactGradient Pool::compact_gradient() {
   const kernels::ExpertLayout layout = options_.layout();
   const ExpertUses uses = open ? tape_->uses(generations_[*open]) : ExpertUses();
   const auto n = static_cast<std::int64_t>(uses.ids.size());
-  CompactGradient gradient{at::empty({n}, at::kLong), empty_in_huge_pages(n, layout.used())};
+  CompactGradient gradient{at::empty({n}, at::kLong), tape_->gradient_memory(n, layout.used())};
   std::copy(uses.ids.begin(), uses.ids.end(), gradient.ids.data_ptr<std::int64_t>());
   float* rows = gradient.values.data_ptr<float>();
   const bool padded = layout.stride() != layout.used();
@@ -337,7 +324,10 @@ CompactGradient Pool::compact_gradient() {
   return gradient;
 }
 
-void Pool::clear_gradients() { tape_->clear(); }
+void Pool::clear_gradients() {
+  tape_->clear();
+  tape_->release_gradient_memory();
+}
 
 void Pool::add_to_commit(storage::CommitRequest& request) {
   json::array generations;

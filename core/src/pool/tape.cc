@@ -3,15 +3,20 @@
 // which they came.
 #include "pool/tape.h"
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstdlib>
 #include <limits>
 #include <string>
 #include <utility>
 
 #include "perennial/core/error.h"
 #include "perennial/kernels/expert_id.h"
+#include "pool/huge_pages.h"
 
 namespace perennial {
 
@@ -41,6 +46,21 @@ void ExpertTape::add(Entry entry) {
                 " retrieved experts is too large; cut the batch");
   }
   entries_.push_back(std::move(entry));
+}
+
+at::Tensor ExpertTape::gradient_memory(std::int64_t rows, std::int64_t cols) {
+  const std::int64_t floats = rows * cols;
+  if (!gradient_memory_.defined() || gradient_memory_.numel() < floats ||
+      gradient_memory_.storage().use_count() > 1) {
+    gradient_memory_ = at::empty({0});  // what there was goes first
+    const std::size_t bytes = static_cast<std::size_t>(floats) * sizeof(float);
+    gradient_memory_ = bytes < kHugePageBytes ? at::empty({floats})
+                                              : at::from_blob(
+                                                    allocate_huge_pages(bytes), {floats},
+                                                    [](void* memory) { std::free(memory); },
+                                                    at::TensorOptions().dtype(at::kFloat));
+  }
+  return gradient_memory_.narrow(0, 0, floats).view({rows, cols});
 }
 
 ExpertUses ExpertTape::uses(const Generation& generation) const {

@@ -44,8 +44,14 @@ class ExpertTape {
   // given back before a next backward needs its own: kept, they would add to that peak.
   ExpertUses uses(const Generation& generation) const;
 
+  // Memory for a compact gradient of (rows, cols) float32: what the last one had, unless somebody
+  // holds that still or it is too small. Fresh memory would take longer than the gradient.
+  at::Tensor gradient_memory(std::int64_t rows, std::int64_t cols);
+  void release_gradient_memory() { gradient_memory_.reset(); }
+
  private:
   std::vector<Entry> entries_;
+  at::Tensor gradient_memory_;  // flat
 };
 
 }  // namespace perennial

@@ -198,7 +198,8 @@ class Pool {
   bool exists(std::int64_t id) const;
 
   // Gradients gathered since they were last cleared, summed per expert in (backward, token, head)
-  // order; experts of frozen generations have none. Allocates (U, d).
+  // order; experts of frozen generations have none. Allocates (U, d), or takes the memory of the
+  // last one when nobody holds that any more; clear_gradients() gives it back.
   CompactGradient compact_gradient();
   void clear_gradients();
 
