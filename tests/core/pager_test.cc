@@ -88,6 +88,40 @@ Outcome learn(storage::PageStore& store, Routing routing, SparseAlgorithm algori
   return outcome;
 }
 
+// What answering through the first generation moves, with `later` generations after it and a budget
+// that holds the first (in what order pages leave a smaller one depends on when prefetches end).
+PagerCounters cost_of_answering(std::uint32_t later) {
+  const auto store = storage::make_memory_store();
+  const std::int64_t budget = 300 * kWeightsPage;
+  PeerImpl peer(paged_options(Routing::isolated), store.get(), budget);
+  for (std::uint32_t g = 0; g <= later; ++g) {
+    peer.grow();
+    SparseOptimizerOptions options;
+    options.algorithm = SparseAlgorithm::sgd;
+    SparseOptimizer experts(peer.pool(), options);
+    train(peer, experts, 2, g);
+    peer.freeze();
+    commit(*store, peer);
+  }
+  const std::shared_ptr<PeerImpl> reopened = PeerImpl::load(*store, budget);
+  evaluate(*reopened, inputs(99, 64), 0);
+  return reopened->pool().counters();
+}
+
+TEST(AnsweringThroughAGeneration, CostsNoMoreForLaterGenerations) {
+  const PagerCounters alone = cost_of_answering(0);
+  EXPECT_GT(alone.read, 0u);
+  EXPECT_GT(alone.initialised, 0u);
+  for (const std::uint32_t later : {1u, 5u}) {
+    const PagerCounters among_others = cost_of_answering(later);
+    EXPECT_EQ(among_others.read, alone.read) << later;
+    EXPECT_EQ(among_others.read_bytes, alone.read_bytes) << later;
+    EXPECT_EQ(among_others.initialised, alone.initialised) << later;
+    EXPECT_EQ(among_others.evicted, 0u) << later;
+    EXPECT_EQ(among_others.peak_bytes, alone.peak_bytes) << later;
+  }
+}
+
 class Paging : public ::testing::TestWithParam<std::tuple<Routing, SparseAlgorithm>> {};
 
 TEST_P(Paging, IsInvisible) {
