@@ -9,6 +9,12 @@ install(TARGETS perennial_storage perennial_kernels perennial_core perennial_con
 install(DIRECTORY storage/include/ core/kernels/include/ core/include/ continual/include/
         DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
         FILES_MATCHING PATTERN "*.h")
+if(PERENNIAL_WITH_CUDA)
+  install(TARGETS perennial_kernels_cuda EXPORT perennialTargets
+          ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+  install(DIRECTORY core/kernels/cuda/include/ DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+          FILES_MATCHING PATTERN "*.h")
+endif()
 
 # The installed program finds LibTorch where the build found it. Said in full, because the link path
 # leaves out folders inside the source tree, such as .deps.

@@ -16,28 +16,18 @@
 #include <cstring>
 
 #include "perennial/kernels/bfloat16.h"
+#include "update_math.h"
 
 namespace perennial::kernels {
 namespace {
 
-constexpr std::int64_t kCounterFloats = 16;
+using math::adagrad_rate;
+using math::adam_step;
+using math::AdamStep;
+using math::kCounterFloats;
+using math::next_step;
+
 constexpr std::int64_t kLineFloats = 16;
-
-// By repeated squaring: std::pow's last bit depends on the mathematics library.
-double power(double base, std::uint32_t exponent) {
-  double result = 1;
-  for (; exponent != 0; exponent >>= 1) {
-    if (exponent & 1u) result *= base;
-    base *= base;
-  }
-  return result;
-}
-
-// What depends on t, rounded once from double.
-struct AdamStep {
-  float minus_rate = 0;   // -lr / (1 - beta1^t)
-  float root_factor = 0;  // 1 / sqrt(1 - beta2^t)
-};
 
 // The steps of the experts around have a few values of t only: remembers the last of each kind.
 class AdamSteps {
@@ -46,9 +36,7 @@ class AdamSteps {
   const AdamStep& of(std::uint32_t t) {
     Entry& entry = entries_[t % entries_.size()];
     if (entry.t != t) {
-      entry = {t,
-               {static_cast<float>(-rule_.lr / (1 - power(rule_.beta1, t))),
-                static_cast<float>(1 / std::sqrt(1 - power(rule_.beta2, t)))}};
+      entry = {t, adam_step(rule_, t)};
     }
     return entry.step;
   }
@@ -109,7 +97,7 @@ Expert find_expert(const UpdateArgs& args, std::int64_t moments, bool has_state,
 std::uint32_t count_step(float* counter) {
   std::uint32_t t = 0;
   std::memcpy(&t, counter, sizeof(t));
-  if (t != 0xFFFFFFFFu) ++t;
+  t = next_step(t);
   std::memcpy(counter, &t, sizeof(t));
   return t;
 }
@@ -237,13 +225,12 @@ struct RowwiseAdagrad {
   static constexpr std::int64_t kMoments = 0;
   explicit RowwiseAdagrad(const UpdateArgs& args)
       : layout(args.layout),
-        lr(args.rule.lr),
-        eps(args.rule.eps),
+        update_rule(args.rule),
         weight_decay(static_cast<float>(args.rule.weight_decay)) {}
   void begin(const float* gradient, const float* weights, float* state, std::uint32_t) {
     const auto row = [&](std::int64_t at, std::int64_t n, float& sum) {
       sum += square_sum(n, weight_decay, weights + at, gradient + at) / static_cast<float>(n);
-      return static_cast<float>(-lr / (std::sqrt(double{sum}) + eps));
+      return adagrad_rate(update_rule, sum);
     };
     minus_rate[0] = row(layout.u(), layout.v() - layout.u(), state[1]);
     minus_rate[1] = row(layout.v(), layout.w() - layout.v(), state[2]);
@@ -266,7 +253,7 @@ struct RowwiseAdagrad {
     return hn::Load(d, lanes);
   }
   ExpertLayout layout;
-  double lr, eps;
+  UpdateRule update_rule;
   float weight_decay;
   float minus_rate[3] = {};  // of u, v, w
 };

@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 
+#include "pair_order.h"
 #include "targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "select.cc"
@@ -147,15 +148,6 @@ namespace {
 // Up to so many are ordered by counting.
 constexpr std::int64_t kMostCounted = 64;
 
-// A key whose descending order is (score descending, index ascending); -0 equals 0. Never 0.
-std::uint64_t order_key(float score, std::uint32_t index) {
-  const float value = score + 0.0f;
-  std::uint32_t bits;
-  hwy::CopyBytes<sizeof(bits)>(&value, &bits);
-  bits = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-  return (std::uint64_t{bits} << 32) | (0xFFFFFFFFu - index);
-}
-
 template <class T>
 T* room_for(std::vector<T>& values, std::int64_t n) {
   if (values.size() < static_cast<std::size_t>(n)) values.resize(static_cast<std::size_t>(n));
@@ -209,7 +201,7 @@ void select_top(const float* scores, std::int64_t n, std::int64_t k, SelectScrat
     std::sort(keys, keys + (count > 4 * k ? static_cast<std::int64_t>(kept) : count),
               std::greater<>());
     for (std::size_t i = 0; i < kept; ++i) {
-      side.index[i] = 0xFFFFFFFFu - static_cast<std::uint32_t>(keys[i]);
+      side.index[i] = index_of_key(keys[i]);
     }
   }
   for (std::size_t i = 0; i < kept; ++i) side.score[i] = scores[side.index[i]];

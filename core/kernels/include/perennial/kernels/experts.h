@@ -10,14 +10,11 @@
 #include <cstdint>
 #include <span>
 
+#include "perennial/kernels/activation.h"
+#include "perennial/kernels/contribution.h"
 #include "perennial/kernels/expert_id.h"
 
 namespace perennial::kernels {
-
-// gelu: the exact one, with erf. gelu_tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
-// (Hendrycks & Gimpel 2016). silu: x sigmoid(x).
-enum class Activation : std::uint8_t { relu, gelu, identity, gelu_tanh, silu };
-enum class ScoreFunction : std::uint8_t { softmax, sigmoid, relu, identity };
 
 // act(x) and act'(x), in double inside; relu'(0) = 0. NaN gives NaN.
 float activate(Activation activation, float x);
@@ -76,22 +73,6 @@ void expert_sums(const ExpertArgs& args, std::int64_t token, const float* coeffi
 void experts_backward_tokens(const ExpertArgs& args, const float* pre, const float* gate,
                              const float* dy, float* dx, float* dweights, float* cu, float* cv,
                              float* cw, std::int64_t begin, std::int64_t end);
-
-// What one backward left for the expert side: rows of x and dy with their coefficients.
-struct Contribution {
-  std::int64_t slots = 0;
-  const float* x = nullptr;   // (B, d_in)
-  const float* dy = nullptr;  // (B, d_out)
-  const float* cu = nullptr;  // (B, S, r)
-  const float* cv = nullptr;
-  const float* cw = nullptr;  // null without GLU
-};
-
-// One use of an expert: contribution index and flat position token * S + slot within it.
-struct Use {
-  std::uint32_t contribution = 0;
-  std::uint32_t position = 0;
-};
 
 // gradient: (stride) fp32, overwritten: the sum over `uses`, in order, of du = cu x, dv = cv dy,
 // dw = cw x of every neuron.

@@ -7,17 +7,9 @@
 #include <span>
 
 #include "perennial/kernels/key_panels.h"
+#include "perennial/kernels/key_segment.h"
 
 namespace perennial::kernels {
-
-// A run of row keys that are visible together with the first `cols` column keys: key i of the run
-// belongs to row first_row + i. What is masked is in no segment.
-struct KeySegment {
-  std::int64_t key_begin = 0;  // first row key of the run, in row_keys
-  std::int64_t rows = 0;
-  std::int64_t cols = 0;  // at most the number of column keys
-  std::uint32_t first_row = 0;
-};
 
 // One side's sub-keys.
 struct SubKeys {

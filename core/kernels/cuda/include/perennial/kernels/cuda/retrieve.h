@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Product-key retrieval on the device: perennial/kernels/retrieve.h states what is computed. Ids,
+// scores and row indices are the CPU kernel's bit for bit: a score is one sum of fused
+// multiply-adds in ascending order, in fp32 (no TF32).
+// Symbols: B tokens, H heads, K top-k, D width of a sub-key, R and C row and column keys in use.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "perennial/kernels/cuda/device.h"
+#include "perennial/kernels/key_segment.h"
+
+namespace perennial::kernels::cuda {
+
+inline constexpr std::int64_t kMaxTopK = 128;
+
+// One side's sub-keys.
+struct SubKeys {
+  std::int64_t count = 0;       // n
+  bool per_head = true;         // a set for each head, or one for all
+  const float* keys = nullptr;  // (H or 1, n, D)
+};
+
+struct RetrieveArgs {
+  std::int64_t heads = 1;
+  std::int64_t k = 1;  // 1 <= k <= min(kMaxTopK, number of visible experts)
+  std::int64_t sub_dim = 1;
+  const float* query = nullptr;  // (B, H, 2 D)
+  SubKeys rows, cols;
+  const KeySegment* segments = nullptr;         // host, and
+  const KeySegment* device_segments = nullptr;  // the same on the device: rows, cols < 2^31
+  std::int64_t segment_count = 0;
+
+  std::int64_t* ids = nullptr;        // (B, H, K), out
+  float* scores = nullptr;            // (B, H, K), out
+  std::int32_t* row_index = nullptr;  // (B, H, K), out
+};
+
+// Bytes of workspace for retrieve() of `tokens`: scores of a chunk of tokens, at most about 32 MB
+// unless a single token needs more. 256-byte aligned memory is expected.
+std::size_t retrieve_workspace(const RetrieveArgs& args, std::int64_t tokens);
+
+// Tokens [0, tokens), in chunks as the workspace allows, which changes no bit. Cost: two launches a
+// chunk; 2 B H (R + C) D FLOPs; scores pass through the workspace, which fits the second-level
+// cache of an H100.
+Error retrieve(const RetrieveArgs& args, std::int64_t tokens, void* workspace,
+               std::size_t workspace_bytes, Stream stream);
+
+// dquery: (B, H, 2 D), overwritten: each slot's dscore times its two keys, slots ascending.
+Error retrieve_backward_query(const RetrieveArgs& args, const float* dscores, std::int64_t tokens,
+                              float* dquery, Stream stream);
+
+}  // namespace perennial::kernels::cuda
