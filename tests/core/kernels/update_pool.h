@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "inputs.h"
+#include "perennial/kernels/bfloat16.h"
 #include "perennial/kernels/optimizer.h"
 
 namespace perennial::kernels {
@@ -50,10 +51,10 @@ class UpdatePool {
         layout(expert),
         state_floats(update_state_floats(rule, layout)),
         // One float off the start: no alignment may be assumed.
-        weights(uniform(kRows * kTiles * kPage * layout.stride() + 1, 1)),
+        weights(initial_weights(layout)),
         state(static_cast<std::size_t>(kRows * kTiles * kPage * state_floats + 1)) {
     for (std::int64_t p = 0; p < std::int64_t{kRows} * kTiles; ++p) {
-      weight_frames_.push_back(weights.data() + 1 + p * kPage * layout.stride());
+      weight_frames_.push_back(weights.data() + 1 + p * kPage * layout.record_floats());
       state_frames_.push_back(state.data() + 1 + p * kPage * state_floats);
     }
     draw(1);
@@ -108,8 +109,8 @@ class UpdatePool {
     const UpdateArgs args{
         .rule = rule,
         .layout = layout,
-        .weights = table(weight_spans_, weight_frames_, layout.stride()),
-        .state = table(state_spans_, state_frames_, state_floats),
+        .weights = weight_table(),
+        .state = state_table(),
         .ids = ids,
         .rows = gradients,
         .offsets = gradients == nullptr ? std::span<const std::size_t>(offsets)
@@ -121,9 +122,12 @@ class UpdatePool {
   }
   void update() { update(0, std::ssize(ids)); }
 
+  FrameTable weight_table() { return table(weight_spans_, weight_frames_, layout.record_floats()); }
+  FrameTable state_table() { return table(state_spans_, state_frames_, state_floats); }
+
   std::size_t index(std::int64_t id) const { return row_of(id) * kTiles * kPage + col_of(id); }
   float* weights_of(std::size_t expert) {
-    return weights.data() + 1 + static_cast<std::int64_t>(expert) * layout.stride();
+    return weights.data() + 1 + static_cast<std::int64_t>(expert) * layout.record_floats();
   }
   float* state_of(std::size_t expert) {
     return state.data() + 1 + static_cast<std::int64_t>(expert) * state_floats;
@@ -139,6 +143,15 @@ class UpdatePool {
   std::vector<Use> uses;
 
  private:
+  static std::vector<float> initial_weights(const ExpertLayout& layout) {
+    constexpr std::int64_t kExperts = kRows * kTiles * kPage;
+    const auto values = uniform(kExperts * layout.stride() + 1, 1);
+    if (layout.type == WeightType::f32) return values;
+    std::vector<float> records(static_cast<std::size_t>(kExperts * layout.record_floats() + 1));
+    round_to_bfloat16(kExperts * layout.stride(), values.data(),
+                      reinterpret_cast<BFloat16*>(records.data() + 1));
+    return records;
+  }
   FrameTable table(PageSpan& span, std::vector<float*>& frames, std::int64_t floats) {
     span = {.first_row = 0, .rows = kRows, .tiles = kTiles, .frames = frames.data()};
     return {.spans = {&span, 1}, .tile = kPage, .record_floats = floats};
