@@ -32,19 +32,16 @@ float device_dot(std::int64_t n, const float* x, const W* row) {
   float lanes[cuda::kDotThreads][1][cuda::kLanesEach];
   const W* const rows[1] = {row};
   for (int q = 0; q < cuda::kDotThreads; ++q) cuda::dot_lanes<W, kWide>(q, n, x, rows, lanes[q]);
-  // As the shuffles do it: at each distance every thread reads what the others had.
-  for (const int distance : {2, 1}) {
-    float before[cuda::kDotThreads][cuda::kLanesEach];
-    for (int q = 0; q < cuda::kDotThreads; ++q) {
-      std::copy_n(lanes[q][0], cuda::kLanesEach, before[q]);
+  // What the shuffles of thread 0 bring: first the others' lanes, then their sums.
+  int calls = 0, first = 0;
+  return cuda::fold_lanes(lanes[0][0], [&](float, int distance) {
+    const int l = calls % cuda::kLanesEach;
+    if (calls++ < cuda::kLanesEach) {
+      first = distance;
+      return lanes[distance][0][l];
     }
-    for (int q = 0; q < cuda::kDotThreads; ++q) {
-      for (int l = 0; l < cuda::kLanesEach; ++l) {
-        lanes[q][0][l] = before[q][l] + before[q ^ distance][l];
-      }
-    }
-  }
-  return cuda::fold_lanes(lanes[0][0], [](float, int) { return 0.0f; });
+    return lanes[distance][0][l] + lanes[distance ^ first][0][l];
+  });
 }
 
 // Sums of rows, tile by tile as sums_kernel takes them.
