@@ -45,6 +45,20 @@ void Trainer::Impl::evaluate_row(std::int64_t row) {
   record.write_metrics(state.matrix, state.anytime);
 }
 
+void Trainer::Impl::evaluate_further() {
+  report("evaluating");
+  const std::unique_ptr<Model> answering = answering_model(model, strategy);
+  Evaluation evaluation = evaluate(*answering, stream, state.config.gate() == GateKind::oracle);
+  const std::int64_t row = state.position.experience;
+  state.matrix.set(row, row, evaluation.accuracy.back());
+  json::array values;
+  for (std::int64_t j = 0; j < state.matrix.experiences(); ++j) {
+    values.emplace_back(state.matrix.at(row, j));
+  }
+  record.event("evaluate", {{"row", row}, {"steps", state.steps}, {"accuracy", std::move(values)}});
+  record.write_metrics(state.matrix, state.anytime);
+}
+
 // What was learnt is safe by now: a report that cannot be written is no failure of the run.
 void Trainer::Impl::write_report() const {
   if (settings.run_folder.empty()) return;
@@ -65,6 +79,14 @@ bool Trainer::Impl::work() {
     record.event("start", {{"config", state.config.to_json()}, {"machine", machine()}});
     evaluate_row(0);
     commit("created", "");
+  } else if (continues) {
+    record.event("continue", {{"experience", state.position.experience},
+                              {"config", state.config.to_json()},
+                              {"classes", stream.classes()},
+                              {"examples", training.train_size(state.position.experience)},
+                              {"machine", machine()}});
+    evaluate_further();
+    commit("continued", "");
   } else {
     record.event("resume", {{"experience", state.position.experience},
                             {"steps", state.steps},
@@ -96,6 +118,7 @@ bool Trainer::Impl::work() {
         true);
     evaluate_row(last ? stream.experiences() : experience + 1);
     state.finished = last;
+    if (last && state.follow) state.follow->pending = {};
     record.event("experience",
                  experience_json(experience + 1, state.steps,
                                  training.train_size(experience) * state.config.train.epochs,

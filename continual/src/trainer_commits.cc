@@ -38,7 +38,8 @@ storage::CommitRequest Trainer::Impl::freeze(const std::string& action,
   model->add_to_commit(request);
   dense.add_to_commit(request);
   strategy_state.add_to_commit(*strategy, request);
-  state.add_to_commit(request);
+  state.add_to_commit(request, stored_tests);
+  offered_tests = state.tests.size();
   request.snapshot = free_name(snapshot);
   if (settings.retention && !(*settings.retention == store->retention())) {
     request.retention = settings.retention;
@@ -78,6 +79,7 @@ void Trainer::Impl::make_committer() {
             model->committed();
             dense.committed();
             strategy_state.committed();
+            stored_tests = offered_tests;
             state_digest = info.state_digest.hex();
             record.event("commit", {{"commit", info.commit},
                                     {"action", action},

@@ -36,6 +36,8 @@ struct Trainer::Impl {
   AnytimeProbe probe;
   ExperienceClock clock;
   bool resumed = false;
+  bool continues = false;  // opens an experience on further data
+  std::size_t stored_tests = 0, offered_tests = 0;
   std::string state_digest;
   Progress progress;
   // When the last commit was started, and whether one is due.
@@ -49,12 +51,16 @@ struct Trainer::Impl {
   // Batch norm has no statistics of one example; the last batch of a pass may be so small.
   void refuse_single_examples() const;
   void resume();
+  // The rest of resume() for further data: a new experience, with what it brings.
+  void take_further(RunState stored);
   std::int64_t examples_before(const Position& position) const;
 
   // trainer.cc
   // False when stopped on request.
   bool work();
   void evaluate_row(std::int64_t row);
+  // The column of a test set that came with further data, in the row before it is learnt.
+  void evaluate_further();
   // What was learnt is safe by now: a report that cannot be written is no failure of the run.
   void write_report() const;
   void report(const char* phase);

@@ -3,6 +3,7 @@
 #include <boost/json/serialize.hpp>
 #include <utility>
 
+#include "perennial/continual/further_data.h"
 #include "run_note.h"
 #include "trainer_impl.h"
 
@@ -27,11 +28,23 @@ Trainer::Impl::Impl(const RunConfig& config, Stream run_stream, storage::PageSto
   state.data_digest = stream.data_digest();
   state.matrix = AccuracyMatrix(stream.experiences());
   state.anytime = probe.empty_curve(training);
+  if (config.stream.stream == StreamKind::single) {
+    for (std::int64_t e = 0; e < stream.test_sets(); ++e) {
+      state.tests.push_back(stream.test_rows(e));
+    }
+    state.classes_after.assign(state.tests.size(), stream.classes());
+  }
+  if (settings.follow) {
+    state.follow = FollowState{config.stream.dataset, settings.follow->position,
+                               settings.follow->rows, true, stream.train_rows()};
+  }
   refuse_single_examples();
   const storage::StatusCode head =
       store == nullptr ? storage::StatusCode::not_found : store->head().status().code();
   if (head == storage::StatusCode::ok) {
     resume();
+  } else if (stream.earlier() > 0) {
+    throw InvalidOptions("further data need a store that has learnt before");
   } else if (head != storage::StatusCode::not_found) {
     throw StorageError(store->head().status());
   } else {
@@ -54,7 +67,8 @@ Trainer::Impl::Impl(const RunConfig& config, Stream run_stream, storage::PageSto
 // Batch norm has no statistics of one example; the last batch of a pass may be so small.
 void Trainer::Impl::refuse_single_examples() const {
   const RunConfig& config = state.config;
-  if (config.model.model != ModelKind::peer || config.model.peer.query_norm != QueryNorm::batch) {
+  if (config.model.model != ModelKind::peer || config.model.head == HeadKind::analytic ||
+      config.model.peer.query_norm != QueryNorm::batch) {
     return;
   }
   for (std::int64_t e = 0; e < training.experiences(); ++e) {
@@ -70,13 +84,17 @@ void Trainer::Impl::refuse_single_examples() const {
 void Trainer::Impl::resume() {
   storage::Result<RunState> stored = load_run_state(*store);
   if (!stored.ok()) throw StorageError(stored.status());
-  const std::vector<std::string> differing = differences(stored->config, state.config);
+  const bool further =
+      stored->finished && stream.earlier() > 0 && stream.earlier() == stored->matrix.experiences();
+  const std::vector<std::string> differing = further
+                                                 ? further_differences(stored->config, state.config)
+                                                 : differences(stored->config, state.config);
   if (!differing.empty()) {
     std::string message = "the store's run has another configuration; ";
     for (const std::string& field : differing) message += field + "; ";
     throw InvalidOptions(message + "resume it with its own, or use another store");
   }
-  require_data(stored->data_digest, stream);
+  if (!further) require_data(stored->data_digest, stream);
   const json::object here = machine();
   const json::object there = note_with(*store, "machine");
   if (settings.exact && !there.empty() && there.at("machine") != json::value(here)) {
@@ -90,8 +108,10 @@ void Trainer::Impl::resume() {
                         ", this process has " + json::serialize(here) +
                         ": it may not continue bit for bit");
   }
+  if (further) return take_further(std::move(*stored));
   stored->anytime = AnytimeCurve{state.anytime.options, state.anytime.test_sets,
                                  state.anytime.experiences, std::move(stored->anytime.points)};
+  stored_tests = stored->tests.size();
   state = std::move(*stored);
   model =
       load_model(state.config, stream.features(), stream.classes(), *store, settings.budget_bytes);
