@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "head_model.h"
@@ -25,6 +26,8 @@ namespace {
 constexpr std::uint32_t kDense = 0x44000000;
 // Dense entry: which generation learnt each experience, kept once one has returned.
 constexpr const char* kOwners = "generation_of";
+// Dense entry: how many classes there were when each generation froze, kept once there are more.
+constexpr const char* kKnown = "classes_of";
 
 // A dense layer with a name; U(+-1/sqrt(fan_in)) as torch initialises its linear layers.
 struct Linear {
@@ -68,14 +71,17 @@ class DenseLayers {
   void add_to_commit(storage::CommitRequest& request) const {
     for (const auto& [name, tensor] : tensors()) request.dense[name] = bytes_from(tensor);
   }
-  void load(const storage::PageReader& store) {
+  // `outputs`: of the last layer in the store, where it has more here; 0 = as many.
+  void load(const storage::PageReader& store, std::int64_t outputs) {
     const at::NoGradGuard no_grad;
     for (auto& [name, tensor] : tensors()) {
       const at::Tensor stored = tensor_from(value_or_throw(store.read_dense(name)), name);
-      if (stored.sizes() != tensor.sizes()) {
+      const bool last = outputs > 0 && name.starts_with("dense/" + layers_.back().name + "/");
+      const at::Tensor part = last ? tensor.narrow(0, 0, outputs) : tensor;
+      if (stored.sizes() != part.sizes()) {
         throw DataError("dense entry '" + name + "' has another shape than its model");
       }
-      tensor.copy_(stored);
+      part.copy_(stored);
     }
   }
 
@@ -100,7 +106,9 @@ class Mlp : public Model {
     }
     layers_.add("output", in, classes, options.peer.seed);
   }
-  void load(const storage::PageReader& store) { layers_.load(store); }
+  void load(const storage::PageReader& store, std::int64_t outputs) {
+    layers_.load(store, outputs);
+  }
 
   torch::Tensor train_forward(const torch::Tensor& x) override {
     torch::Tensor h = x;
@@ -139,27 +147,29 @@ class PeerModel : public Model {
  public:
   PeerModel(const RunConfig& config, std::int64_t features, std::int64_t classes,
             std::shared_ptr<PeerImpl> peer, std::unique_ptr<AnalyticGate> gate)
-      : width_(config.model.width), peer_(std::move(peer)), gate_(std::move(gate)) {
+      : width_(config.model.width),
+        classes_(classes),
+        peer_(std::move(peer)),
+        gate_(std::move(gate)) {
     if (width_ > 0) {
       layers_.add("input", features, width_, config.model.peer.seed);
       layers_.add("output", width_, classes, config.model.peer.seed);
     }
   }
-  void load(const storage::PageReader& store) {
-    layers_.load(store);
-    const auto names = store.dense_names();
-    if (std::find(names.begin(), names.end(), kOwners) == names.end()) return;
-    const at::Tensor owners = tensor_from(value_or_throw(store.read_dense(kOwners)), kOwners);
-    if (owners.dim() != 1 || owners.scalar_type() != at::kLong) {
-      throw DataError(std::string("dense entry '") + kOwners + "' is not a list of generations");
+  void load(const storage::PageReader& store, std::int64_t outputs) {
+    layers_.load(store, outputs);
+    owners_ = numbers_in(store, kOwners);
+    known_ = numbers_in(store, kKnown);
+    if (outputs == classes_) return;
+    // What is frozen never gives a new class.
+    for (const Generation& generation : peer_->pool().generations()) {
+      if (generation.frozen && generation.index >= known_.size()) known_.push_back(outputs);
     }
-    owners_.assign(owners.const_data_ptr<std::int64_t>(),
-                   owners.const_data_ptr<std::int64_t>() + owners.numel());
   }
 
   torch::Tensor train_forward(const torch::Tensor& x) override {
     peer_->train(true);
-    if (width_ == 0) return peer_->forward(x);
+    if (width_ == 0) return of_classes(peer_->forward(x));
     const torch::Tensor h = layers_[0](x);
     return layers_[1](h + peer_->forward(h));
   }
@@ -174,7 +184,7 @@ class PeerModel : public Model {
         const torch::Tensor h = layers_[0](x);
         logits = layers_[1](h + peer_->forward(h));
       } else {
-        logits = peer_->forward(x);
+        logits = of_classes(peer_->forward(x));
       }
       return {logits.softmax(1), at::full({x.size(0)}, newest, at::kLong)};
     }
@@ -221,6 +231,7 @@ class PeerModel : public Model {
     peer_->add_to_commit(request);
     if (gate_ != nullptr) gate_->add_to_commit(request);
     if (!owners_.empty()) request.dense[kOwners] = bytes_from(at::tensor(owners_, at::kLong));
+    if (!known_.empty()) request.dense[kKnown] = bytes_from(at::tensor(known_, at::kLong));
   }
   void commit_failed() override {
     peer_->commit_failed();
@@ -232,6 +243,23 @@ class PeerModel : public Model {
   }
 
  private:
+  // A list of numbers that the store may hold.
+  static std::vector<std::int64_t> numbers_in(const storage::PageReader& store, const char* name) {
+    const auto names = store.dense_names();
+    if (std::find(names.begin(), names.end(), name) == names.end()) return {};
+    const at::Tensor list = tensor_from(value_or_throw(store.read_dense(name)), name);
+    if (list.dim() != 1 || list.scalar_type() != at::kLong) {
+      throw DataError(std::string("dense entry '") + name + "' is not a list of numbers");
+    }
+    const std::int64_t* first = list.const_data_ptr<std::int64_t>();
+    return {first, first + list.numel()};
+  }
+
+  // Without the outputs that are spare.
+  torch::Tensor of_classes(const torch::Tensor& outputs) const {
+    return outputs.size(-1) == classes_ ? outputs : outputs.narrow(-1, 0, classes_);
+  }
+
   // Experiences that had a generation already.
   std::int64_t returned() const {
     if (owners_.empty()) return 0;
@@ -246,7 +274,12 @@ class PeerModel : public Model {
     const auto of_rows = [&](const torch::Tensor& all) {
       return rows.numel() == all.size(0) ? all : all.index_select(0, rows);
     };
-    torch::Tensor logits = peer_->forward(of_rows(x), static_cast<std::uint32_t>(generation));
+    torch::Tensor logits =
+        of_classes(peer_->forward(of_rows(x), static_cast<std::uint32_t>(generation)));
+    if (std::cmp_less(generation, known_.size())) {
+      const std::int64_t known = known_[static_cast<std::size_t>(generation)];
+      logits.narrow(1, known, classes_ - known).fill_(-std::numeric_limits<float>::infinity());
+    }
     if (gate_ != nullptr && gate_->has_heads()) {
       logits = logits.log_softmax(1) +
                gate_->options().head_weight * gate_->class_scores_of(of_rows(f), generation);
@@ -256,7 +289,7 @@ class PeerModel : public Model {
 
   // Each input through the one generation chosen for it.
   Prediction answer(const torch::Tensor& x, const torch::Tensor& f, const torch::Tensor& chosen) {
-    torch::Tensor probabilities = at::empty({x.size(0), peer_->options().d_out});
+    torch::Tensor probabilities = at::empty({x.size(0), classes_});
     const auto generations = static_cast<std::int64_t>(peer_->pool().generations().size());
     for (std::int64_t g = 0; g < generations; ++g) {
       const torch::Tensor rows = (chosen == g).nonzero().squeeze(1);
@@ -268,7 +301,7 @@ class PeerModel : public Model {
   // shares: (B, G). The generations' probabilities averaged by them, in generation order.
   Prediction mixed_answer(const torch::Tensor& x, const torch::Tensor& f,
                           const torch::Tensor& shares) {
-    torch::Tensor probabilities = at::zeros({x.size(0), peer_->options().d_out});
+    torch::Tensor probabilities = at::zeros({x.size(0), classes_});
     for (std::int64_t g = 0; g < shares.size(1); ++g) {
       const torch::Tensor share = shares.select(1, g);
       const torch::Tensor rows = share.nonzero().squeeze(1);
@@ -279,11 +312,12 @@ class PeerModel : public Model {
     return {probabilities, shares.argmax(1)};
   }
 
-  std::int64_t width_;
+  std::int64_t width_, classes_;
   DenseLayers layers_;
   std::shared_ptr<PeerImpl> peer_;
   std::unique_ptr<AnalyticGate> gate_;
   std::vector<std::int64_t> owners_;  // generation of each experience; empty while none returned
+  std::vector<std::int64_t> known_;   // classes of the first generations; later ones know all
 };
 
 }  // namespace
@@ -307,7 +341,8 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
   }
   PeerOptions options = config.model.peer;
   options.d_in = config.model.width > 0 ? config.model.width : features;
-  options.d_out = config.model.width > 0 ? config.model.width : classes;
+  options.d_out =
+      config.model.width > 0 ? config.model.width : classes + config.model.spare_classes;
   auto peer = std::make_shared<PeerImpl>(options, store, budget_bytes);
   peer->grow();
   std::unique_ptr<AnalyticGate> gate;
@@ -320,26 +355,35 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
 
 std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader& store,
-                                  std::int64_t budget_bytes) {
+                                  std::int64_t budget_bytes, std::int64_t learnt_classes) {
+  const std::int64_t learnt = learnt_classes > 0 ? learnt_classes : classes;
   if (config.model.model == ModelKind::mlp) {
     if (budget_bytes > 0) {
       throw InvalidOptions("budget_bytes is " + std::to_string(budget_bytes) +
                            "; model mlp has no pool to page");
     }
     auto model = std::make_unique<Mlp>(config, features, classes);
-    model->load(store);
+    model->load(store, learnt);
     return model;
   }
   if (config.model.head == HeadKind::analytic) {
-    return load_head_model(config, features, classes, store, budget_bytes);
+    return load_head_model(config, features, classes, store, budget_bytes, learnt);
+  }
+  auto peer = PeerImpl::load(store, budget_bytes);
+  if (config.model.width == 0 && classes > peer->options().d_out) {
+    throw InvalidOptions("the store's experts answer with the classes themselves, " +
+                         std::to_string(peer->options().d_out) + " at most, and there are " +
+                         std::to_string(classes) +
+                         " now; a store with spare_classes, head analytic, a width or model mlp "
+                         "can take more");
   }
   std::unique_ptr<AnalyticGate> gate;
   if (config.gate() == GateKind::analytic) {
     gate = std::make_unique<AnalyticGate>(AnalyticGate::load(store));
   }
-  auto model = std::make_unique<PeerModel>(config, features, classes,
-                                           PeerImpl::load(store, budget_bytes), std::move(gate));
-  model->load(store);
+  auto model =
+      std::make_unique<PeerModel>(config, features, classes, std::move(peer), std::move(gate));
+  model->load(store, learnt);
   return model;
 }
 

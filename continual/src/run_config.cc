@@ -164,6 +164,7 @@ void RunConfig::validate() const {
                          ": dense layers around the pool would go on changing what is frozen");
   }
   if (model.head == HeadKind::analytic) validate_head();
+  if (model.spare_classes > 0) validate_spare_classes();
   const GateKind kind = gate();
   if (kind != GateKind::none && !(grows && isolated)) {
     throw InvalidOptions("gate " + std::string(enum_name(kind)) +
@@ -189,6 +190,23 @@ void RunConfig::validate() const {
     if (options.query_norm == QueryNorm::batch && train.batch < 2) {
       throw InvalidOptions("batch is 1; query_norm batch needs at least 2 examples a step");
     }
+  }
+}
+
+void RunConfig::validate_spare_classes() const {
+  const std::string spare = "spare_classes is " + std::to_string(model.spare_classes);
+  if (model.model != ModelKind::peer || model.width > 0 || model.head != HeadKind::trained) {
+    throw InvalidOptions(spare +
+                         "; only experts that answer with the classes themselves (model peer, "
+                         "width 0, head trained) need them, other models grow");
+  }
+  if (train.strategy.has(StrategyKind::grow_freeze) && model.peer.routing != Routing::isolated) {
+    throw InvalidOptions(spare +
+                         "; with shared routing frozen experts would have a say in classes that "
+                         "they never saw: use isolated routing or a width");
+  }
+  if (gate() == GateKind::analytic && train.gate_options.head_weight > 0) {
+    throw InvalidOptions(spare + "; the gate's class heads (head_weight) have no room for more");
   }
 }
 

@@ -83,6 +83,8 @@ struct Reader {
     if (kind == "start") {
       run.config = object_in(event, "config");
       run.machine = object_in(event, "machine");
+    } else if (kind == "continue") {
+      run.config = object_in(event, "config");
     } else if (kind == "evaluate") {
       rows.emplace_back(integer(event, "row"), numbers(event, "accuracy"));
       run.steps = integer(event, "steps");
@@ -137,8 +139,15 @@ struct Reader {
 
   RunFolder finish() {
     if (!rows.empty()) {
-      run.matrix = AccuracyMatrix(std::max<std::int64_t>(1, std::ssize(rows.front().second)));
-      for (auto& [row, accuracies] : rows) run.matrix.set_row(row, std::move(accuracies));
+      // A run that went on with further data has more test sets in its later rows.
+      for (auto& [row, accuracies] : rows) {
+        if (accuracies.empty()) throw DataError("a row of the accuracy matrix is empty");
+        if (&accuracies == &rows.front().second) {
+          run.matrix = AccuracyMatrix(std::ssize(accuracies));
+        }
+        while (run.matrix.experiences() < std::ssize(accuracies)) run.matrix.extend();
+        run.matrix.set_row(row, std::move(accuracies));
+      }
     }
     run.anytime.test_sets = run.matrix.experiences();
     run.anytime.experiences = run.strategy() == "joint" ? 1 : run.matrix.experiences();

@@ -64,6 +64,10 @@ class Composition : public Strategy {
   void visit_state(StateVisitor& visitor) override {
     for (auto& part : parts_) part->visit_state(visitor);
   }
+  bool extend(const StreamShape& before, const StreamShape& now) override {
+    return std::all_of(parts_.begin(), parts_.end(),
+                       [&](const StrategyPointer& part) { return part->extend(before, now); });
+  }
 
  private:
   std::vector<StrategyPointer> parts_;

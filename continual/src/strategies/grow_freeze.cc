@@ -61,6 +61,8 @@ class GrowFreeze : public Strategy {
     if (context.model.gate() != nullptr) context.model.gate()->solve();
   }
 
+  bool extend(const StreamShape&, const StreamShape&) override { return true; }
+
  private:
   // The generation to which the first examples of the experience are least foreign, if they are
   // less so than return_novelty. Decided by their inputs alone, from the gate's statistics.

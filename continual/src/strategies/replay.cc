@@ -45,4 +45,8 @@ void Replay::visit_state(StateVisitor& visitor) {
   if (memory_.capacity() > 0) memory_.visit(visitor, name_);
 }
 
+bool Replay::extend(const StreamShape& before, const StreamShape& now) {
+  return before.classes == now.classes || (!with_logits_ && memory_.add_classes(now.classes));
+}
+
 }  // namespace perennial::continual

@@ -25,6 +25,8 @@ class Replay : public Strategy {
   void before_step(StrategyContext& context, TrainingBatch& batch) override;
   void after_step(StrategyContext& context, const TrainingBatch& batch) override;
   void visit_state(StateVisitor& visitor) override;
+  // Kept logits have the classes that there were; so has a ring its slots.
+  bool extend(const StreamShape& before, const StreamShape& now) override;
 
  protected:
   // What the step's samples are, in the order of their rows; empty while the memory is.

@@ -4,6 +4,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/cholesky_solve.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_cholesky.h>
@@ -62,6 +63,17 @@ std::int64_t AnalyticHead::block_count() const { return (features_ + kBlock - 1)
 
 std::pair<std::int64_t, std::int64_t> AnalyticHead::rows_of(std::int64_t i) const {
   return {i * kBlock, std::min((i + 1) * kBlock, features_)};
+}
+
+void AnalyticHead::add_classes(std::int64_t classes) {
+  if (classes < classes_) {
+    throw Error("an analytic head of " + std::to_string(classes_) + " classes cannot have " +
+                std::to_string(classes));
+  }
+  b_ = at::cat({b_, at::zeros({features_, classes - classes_}, at::kDouble)}, 1);
+  classes_ = classes;
+  weights_ = at::Tensor();
+  changed_ = true;
 }
 
 void AnalyticHead::observe(const at::Tensor& f, const at::Tensor& y) {

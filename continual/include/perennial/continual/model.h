@@ -75,9 +75,13 @@ class Model {
 std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader* store,
                                   std::int64_t budget_bytes, ImageShape image = {});
-// The model of the store's current state.
+// The model of the store's current state. With `learnt_classes` below `classes` it takes new
+// classes: its last layer's rows for those that were learnt keep their bits, and the others get the
+// initial values of a new model; an analytic head has seen none of them; frozen generations never
+// give them. Throws InvalidOptions for a model that cannot: experts that answer with the classes
+// themselves have as many outputs as were made, with spare_classes.
 std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader& store,
-                                  std::int64_t budget_bytes);
+                                  std::int64_t budget_bytes, std::int64_t learnt_classes = 0);
 
 }  // namespace perennial::continual

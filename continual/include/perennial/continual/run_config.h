@@ -30,6 +30,7 @@ struct ModelOptions {
   std::int64_t hidden = 256;
   std::int64_t depth = 2;
   std::int64_t width = 0;
+  std::int64_t spare_classes = 0;
   HeadKind head = HeadKind::trained;
   double head_ridge = 1;
   std::int64_t head_filters = 384;
@@ -46,6 +47,10 @@ struct ModelOptions {
     visitor("width", self.width,
             "peer: 0 = the layer maps inputs to classes; else dense layers to and from this width "
             "around it",
+            Range{0, 65536});
+    visitor("spare_classes", self.spare_classes,
+            "peer of width 0, whose experts answer with the classes themselves: outputs to keep "
+            "free for classes that further data may bring",
             Range{0, 65536});
     visitor("head", self.head,
             "peer: trained, or analytic: the classes are solved from statistics over random "
@@ -170,6 +175,7 @@ struct RunConfig {
  private:
   void require_reach() const;
   void require_loss_of_tasks() const;
+  void validate_spare_classes() const;
   void validate_head() const;
 };
 

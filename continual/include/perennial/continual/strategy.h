@@ -98,6 +98,9 @@ class Strategy {
   virtual std::optional<Prediction> predict(Model&, const torch::Tensor& /*x*/) { return {}; }
 
   virtual void visit_state(StateVisitor&) {}
+  // The run goes on with further data: brings the state of a stream of shape `before` to one with
+  // more experiences and perhaps more classes. False where it cannot; the state is then as it was.
+  virtual bool extend(const StreamShape& /*before*/, const StreamShape& /*now*/) { return false; }
 };
 
 // The loss of a step whose logits are known.

@@ -27,6 +27,8 @@ class AnalyticHead {
 
   std::int64_t features() const { return features_; }
   std::int64_t classes() const { return classes_; }
+  // From now on there are so many classes; the new ones have been observed in no input.
+  void add_classes(std::int64_t classes);
   // Adds features f: (B, M) float32 with their classes y: (B) int64. Throws DataError for what is
   // not finite. Cost: O(B M^2).
   void observe(const at::Tensor& f, const at::Tensor& y);
