@@ -177,7 +177,6 @@ Stream Stream::of_tests(const StreamOptions& options, LearntBefore before,
   whole.limit = whole.test_limit = 0;
   Stream stream(whole, std::move(data), before);
   for (Part& part : stream.train_) part = {};
-  stream.earlier_ = stream.experiences();
   stream.data_digest_ = digest;
   return stream;
 }
