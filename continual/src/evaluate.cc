@@ -21,8 +21,7 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
     const std::int64_t owner = model.generation_of(e);
     std::optional<std::uint32_t> generation;
     if (oracle) {
-      const std::size_t newest = model.peer()->pool().generations().size() - 1;
-      generation = static_cast<std::uint32_t>(std::min(static_cast<std::size_t>(owner), newest));
+      generation = static_cast<std::uint32_t>(std::min(owner, model.newest_generation()));
     }
     const std::int64_t size = stream.test_size(e);
     std::int64_t right = 0;
@@ -38,7 +37,7 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
     all += size;
     evaluation.accuracy.push_back(static_cast<double>(right) / static_cast<double>(size));
   }
-  if (model.gate() != nullptr) {
+  if (model.gate() != nullptr || model.autoencoder_gate() != nullptr) {
     evaluation.gate_accuracy = static_cast<double>(own) / static_cast<double>(all);
   }
   return evaluation;

@@ -51,7 +51,8 @@ EnumNames<GateChoice> enum_names(GateChoice) {
   return {{GateChoice::automatic, "automatic"},
           {GateChoice::oracle, "oracle"},
           {GateChoice::none, "none"},
-          {GateChoice::analytic, "analytic"}};
+          {GateChoice::analytic, "analytic"},
+          {GateChoice::autoencoder, "autoencoder"}};
 }
 
 SparseOptimizerOptions TrainOptions::experts() const {
@@ -88,13 +89,23 @@ GateKind RunConfig::gate() const {
       return GateKind::none;
     case GateChoice::analytic:
       return GateKind::analytic;
+    case GateChoice::autoencoder:
+      return GateKind::autoencoder;
     case GateChoice::automatic:
       break;
+  }
+  if (needs_experience()) {
+    return stream.resolved_scenario() == Scenario::task_incremental ? GateKind::oracle
+                                                                    : GateKind::none;
   }
   const bool generations = train.strategy.has(StrategyKind::grow_freeze) &&
                            model.model == ModelKind::peer && model.head == HeadKind::trained &&
                            model.peer.routing == Routing::isolated;
   return generations ? GateKind::analytic : GateKind::none;
+}
+
+bool RunConfig::needs_experience() const {
+  return train.strategy.has(StrategyKind::packnet) || train.strategy.has(StrategyKind::progressive);
 }
 
 // What a strategy would have to read or change and cannot with this model.
@@ -122,6 +133,11 @@ void RunConfig::require_reach() const {
         throw InvalidOptions("strategy " + name +
                              " projects the gradient of dense parameters, and the experts of a "
                              "pool are none: use model mlp, not peer");
+      case StrategyKind::packnet:
+      case StrategyKind::progressive:
+        throw InvalidOptions("strategy " + name +
+                             " divides the layers of a dense network among experiences: use model "
+                             "mlp, not peer");
       case StrategyKind::gdumb:
         throw InvalidOptions(
             "strategy gdumb starts the model anew after each experience, and a pool keeps its "
@@ -163,13 +179,24 @@ void RunConfig::validate() const {
                          std::to_string(model.width) +
                          ": dense layers around the pool would go on changing what is frozen");
   }
+  if (train.strategy_options.output_regularisation > 0) validate_output_regularisation();
   if (model.head == HeadKind::analytic) validate_head();
   if (model.spare_classes > 0) validate_spare_classes();
   const GateKind kind = gate();
-  if (kind != GateKind::none && !(grows && isolated)) {
+  if (needs_experience() && kind != GateKind::oracle) {
+    throw InvalidOptions("strategy " + train.strategy.text() +
+                         " answers with the part of the network that learnt an input's experience, "
+                         "and must be told which: use scenario task, or gate oracle");
+  }
+  if (kind != GateKind::none && !(grows && isolated) && !needs_experience()) {
     throw InvalidOptions("gate " + std::string(enum_name(kind)) +
                          " needs generations to choose from: strategy grow_freeze with isolated "
                          "routing");
+  }
+  if (kind == GateKind::autoencoder && train.gate_options.head_weight > 0) {
+    throw InvalidOptions("head_weight is " + std::to_string(train.gate_options.head_weight) +
+                         "; class heads are solved from the statistics of the analytic gate, which "
+                         "gate autoencoder has none of");
   }
   if (kind != GateKind::analytic && train.return_novelty > 0) {
     throw InvalidOptions("return_novelty is " + std::to_string(train.return_novelty) +
@@ -210,6 +237,27 @@ void RunConfig::validate_spare_classes() const {
   }
 }
 
+void RunConfig::validate_output_regularisation() const {
+  const std::string is =
+      "output_regularisation is " + std::to_string(train.strategy_options.output_regularisation);
+  if (!train.strategy.has(StrategyKind::grow_freeze) || model.model != ModelKind::peer ||
+      model.peer.routing != Routing::shared) {
+    throw InvalidOptions(is +
+                         "; it distils what growth would change: use strategy grow_freeze with "
+                         "shared routing (isolated generations do not change)");
+  }
+  if (model.width > 0 || model.head != HeadKind::trained) {
+    throw InvalidOptions(is +
+                         "; it needs width 0 and head trained, so that the layer's outputs are "
+                         "the model's");
+  }
+  if (stream.resolved_scenario() == Scenario::task_incremental) {
+    throw InvalidOptions(is +
+                         "; it reads outputs of other experiences' classes, which scenario task "
+                         "leaves out of the loss; use scenario class or domain");
+  }
+}
+
 void RunConfig::validate_head() const {
   const std::string head = "head analytic";
   if (model.model != ModelKind::peer || model.width > 0) {
@@ -242,8 +290,8 @@ void RunConfig::validate_head() const {
 void RunConfig::require_loss_of_tasks() const {
   if (stream.resolved_scenario() != Scenario::task_incremental) return;
   using enum StrategyKind;
-  constexpr std::array kAllowed = {naive, joint, cumulative, grow_freeze, l2,
-                                   si,    er,    agem,       gem,         gdumb};
+  constexpr std::array kAllowed = {naive, joint, cumulative, grow_freeze, l2,      si,
+                                   er,    agem,  gem,        gdumb,       packnet, progressive};
   for (const StrategyKind kind : train.strategy.kinds()) {
     if (std::find(kAllowed.begin(), kAllowed.end(), kind) != kAllowed.end()) continue;
     std::string message = "strategy ";

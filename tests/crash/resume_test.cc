@@ -120,6 +120,46 @@ class Folder {
   fs::path path;
 };
 
+// Images of 8 x 8 whose classes differ in which half of which row is bright: small, so that a run
+// takes tenths of a second.
+void write_images(const fs::path& folder, const std::string& part, int count) {
+  const auto big_endian = [](std::string& to, std::uint32_t value) {
+    for (int shift = 24; shift >= 0; shift -= 8) to.push_back(static_cast<char>(value >> shift));
+  };
+  std::mt19937 random(part == "train" ? 3 : 4);
+  std::string images, labels;
+  for (const std::uint32_t number : {0x803, count, 8, 8}) big_endian(images, number);
+  for (const std::uint32_t number : {0x801, count}) big_endian(labels, number);
+  for (int i = 0; i < count; ++i) {
+    const int label = i % 10;
+    labels.push_back(static_cast<char>(label));
+    for (int pixel = 0; pixel < 64; ++pixel) {
+      const bool bright = pixel / 4 == label;
+      images.push_back(static_cast<char>(random() % 120 + (bright ? 120 : 0)));
+    }
+  }
+  std::ofstream(folder / (part + "-images-idx3-ubyte"), std::ios::binary) << images;
+  std::ofstream(folder / (part + "-labels-idx1-ubyte"), std::ios::binary) << labels;
+}
+
+// One after the other, an experience is 300 examples in 3 passes of 30 steps.
+std::vector<std::string> small_command(const std::string& strategy, const fs::path& data,
+                                       const fs::path& store) {
+  std::vector<std::string> args = {PERENNIAL_PROGRAM, "train",   "--store",        store.string(),
+                                   "--json",          "--quiet", "--dataset",      data.string(),
+                                   "--experiences",   "3",       "--limit",        "300",
+                                   "--model",         "mlp",     "--hidden",       "32",
+                                   "--dropout",       "0.2",     "--epochs",       "3",
+                                   "--batch",         "10",      "--commit-every", "7",
+                                   "--memory",        "60",      "--task-memory",  "20",
+                                   "--gdumb-epochs",  "5",       "--threads",      "1",
+                                   "--strategy",      strategy};
+  if (strategy == "packnet" || strategy == "progressive") {
+    args.insert(args.end(), {"--gate", "oracle"});
+  }
+  return args;
+}
+
 class ResumeTest : public testing::TestWithParam<std::string> {};
 
 TEST_P(ResumeTest, KilledRunsEndAsIfNeverInterrupted) {
@@ -175,5 +215,57 @@ TEST_P(ResumeTest, KilledRunsEndAsIfNeverInterrupted) {
 
 INSTANTIATE_TEST_SUITE_P(Strategies, ResumeTest, testing::Values("naive", "grow_freeze"),
                          [](const auto& info) { return info.param; });
+
+// Each strategy with a state of its own, killed at minibatches that nobody chose.
+class StrategyResumeTest : public testing::TestWithParam<std::string> {};
+
+TEST_P(StrategyResumeTest, KilledRunsEndAsIfNeverInterrupted) {
+  const std::string strategy = GetParam();
+  const Folder folder;
+  write_images(folder.path, "train", 600);
+  write_images(folder.path, "t10k", 100);
+  const fs::path output = folder.path / "output";
+  const auto args = [&](const fs::path& store) {
+    return small_command(strategy, folder.path, folder.path / store);
+  };
+  Process undisturbed(args("undisturbed"), output);
+  ASSERT_EQ(undisturbed.wait(), 0) << read(output.string() + ".err");
+  const Outcome expected = outcome(output);
+
+  std::mt19937 random(static_cast<std::uint32_t>(std::hash<std::string>{}(strategy)));
+  int killed = 0;
+  for (int run = 0; run < 2; ++run) {
+    SCOPED_TRACE("run " + std::to_string(run));
+    const std::string store = "killed" + std::to_string(run);
+    const fs::path events = folder.path / store / "runs" / strategy / "events.jsonl";
+    // In the second or the third experience, where what was kept of the earlier ones counts.
+    const int ended = 1 + run;
+    const int more = std::uniform_int_distribution<int>(1, 6)(random);
+    const auto delay =
+        std::chrono::microseconds(std::uniform_int_distribution<int>(0, 5000)(random));
+    Process process(args(store), output);
+    while (process.running() && count_events(events, "experience") < ended) {
+      std::this_thread::sleep_for(1ms);
+    }
+    const int before = count_events(events, "commit");
+    while (process.running() && count_events(events, "commit") < before + more) {
+      std::this_thread::sleep_for(1ms);
+    }
+    std::this_thread::sleep_for(delay);
+    if (process.kill_hard()) ++killed;
+    Process last(args(store), output);
+    ASSERT_EQ(last.wait(), 0) << read(output.string() + ".err");
+    EXPECT_EQ(outcome(output), expected);
+  }
+  std::printf("killed: %d\n", killed);
+  EXPECT_GT(killed, 0) << "no run was killed: this says nothing";
+}
+
+INSTANTIATE_TEST_SUITE_P(Strategies, StrategyResumeTest,
+                         testing::Values("l2", "ewc", "si", "lwf", "er", "der++", "gem", "agem",
+                                         "gdumb", "icarl", "packnet", "progressive"),
+                         [](const auto& info) {
+                           return info.param == "der++" ? std::string("derpp") : info.param;
+                         });
 
 }  // namespace

@@ -50,7 +50,7 @@ int run_eval(const std::vector<std::string>& args) {
 
   const auto store = open_view(folder, snapshot);
   const continual::LearntModel learnt = continual::load_learnt(*store, run.budget_bytes);
-  if (oracle && !routes_alone(learnt.config.model)) {
+  if (oracle && !routes_alone(learnt.config.model) && !learnt.config.needs_experience()) {
     throw InvalidOptions("--oracle needs a store whose generations route for themselves");
   }
   // A run with the oracle gate was evaluated with it too.

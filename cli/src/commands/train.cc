@@ -83,8 +83,10 @@ struct TrainCommand {
           "expert_weight_decay", "budget"};
       PeerOptions options;
       auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
-        // The seed is that of either model's initial values; the widths are no flags.
-        if (name != "seed" && name != "d_in" && name != "d_out") names.emplace_back(name);
+        // Seed and dropout are either model's; the widths are no flags.
+        if (name != "seed" && name != "dropout" && name != "d_in" && name != "d_out") {
+          names.emplace_back(name);
+        }
       };
       PeerOptions::visit(options, collect);
       refuse(names, "--model peer; the model is mlp");
@@ -105,15 +107,27 @@ struct TrainCommand {
               "expert_weight_decay"},
              "--head trained; an analytic head is solved");
     }
-    if (config.gate() != GateKind::analytic) {
+    const GateKind gate = config.gate();
+    const std::string has = " gate; this run has gate " + std::string(enum_name(gate));
+    if (gate != GateKind::analytic) {
       std::vector<std::string> names = {"return_novelty", "return_examples"};
       AnalyticGateOptions options;
       auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
-        names.emplace_back(name);
+        const bool of_both =
+            name == "gate_seed" || name == "gate_answer" || name == "gate_temperature";
+        if (gate != GateKind::autoencoder || !of_both) names.emplace_back(name);
       };
       AnalyticGateOptions::visit(options, collect);
-      refuse(names,
-             "the analytic gate; this run has gate " + std::string(enum_name(config.gate())));
+      refuse(names, "the analytic" + has);
+    }
+    if (gate != GateKind::autoencoder) {
+      std::vector<std::string> names;
+      AutoencoderGateOptions options;
+      auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
+        names.emplace_back(name);
+      };
+      AutoencoderGateOptions::visit(options, collect);
+      refuse(names, "the autoencoder" + has);
     }
   }
 

@@ -13,10 +13,19 @@ namespace {
 namespace json = boost::json;
 
 // A generation for each experience, frozen after it; none for one that returns, where asked for.
-// Isolated routing learns the gate's statistics as the data streams by, of the stream's rows only;
+// Isolated routing learns the gate as the data streams by, of the stream's rows only;
 // shared routing unmasks the new rows, an explicit and logged event, when their experience starts.
+//
+// With output_regularisation lambda > 0, shared routing only: Chen et al. 2023, "Lifelong Language
+// Pretraining with Distribution-Specialized Experts" (arXiv 2305.12281), where growth is held to
+// what the layer was by distilling its earlier outputs on the new data: L = L_ce + lambda mean_x
+// KL(p_before(x) || p(x)) over fresh rows x, p_before the layer as it was when the experience began
+// (its experts are frozen; its shared router is kept as a copy). Default 0: growth alone, bit for
+// bit. Nothing before the second experience.
 class GrowFreeze : public Strategy {
  public:
+  explicit GrowFreeze(const StrategyOptions& options) : strength_(options.output_regularisation) {}
+
   void before_experience(StrategyContext& context) override {
     if (!context.model.learns_by_gradient()) return;  // its pool is frozen from the start
     PeerImpl& peer = *context.model.peer();
@@ -26,8 +35,10 @@ class GrowFreeze : public Strategy {
       return;
     }
     if (!peer.pool().open_generation()) {
+      if (strength_ > 0) before_ = peer.frozen_routing();
       const Generation& generation = peer.grow();
       if (context.model.gate() != nullptr) context.model.gate()->add_generation();
+      if (AutoencoderGate* gate = context.model.autoencoder_gate()) gate->add_generation();
       context.log("grow", json::object{{"experience", context.experience},
                                        {"generation", generation.index},
                                        {"first_row", generation.first_row},
@@ -48,9 +59,24 @@ class GrowFreeze : public Strategy {
       context.model.gate()->observe(batch.fresh_x(), context.model.gate()->generations() - 1,
                                     batch.fresh_y());
     }
+    if (AutoencoderGate* gate = context.model.autoencoder_gate()) {
+      gate->observe(batch.fresh_x(), gate->generations() - 1);
+    }
+  }
+
+  torch::Tensor extra_loss(StrategyContext& context, const TrainingBatch& batch) override {
+    if (!before_.defined()) return {};
+    const torch::Tensor p =
+        context.model.peer()->forward_as(before_, batch.fresh_x()).log_softmax(1);
+    return strength_ * (p.exp() * (p - batch.fresh_logits().log_softmax(1))).sum(1).mean();
+  }
+
+  void visit_state(StateVisitor& visitor) override {
+    visitor.tensor("grow_freeze/routing_before", before_);
   }
 
   void after_experience(StrategyContext& context) override {
+    before_.reset();
     if (returned_ || !context.model.learns_by_gradient()) return;
     PeerImpl& peer = *context.model.peer();
     const std::uint32_t generation = *peer.pool().open_generation();
@@ -59,6 +85,7 @@ class GrowFreeze : public Strategy {
                                        {"generation", generation},
                                        {"digest", digest.hex()}});
     if (context.model.gate() != nullptr) context.model.gate()->solve();
+    if (AutoencoderGate* gate = context.model.autoencoder_gate()) gate->close();
   }
 
   bool extend(const StreamShape&, const StreamShape&) override { return true; }
@@ -96,11 +123,15 @@ class GrowFreeze : public Strategy {
     return nearest;
   }
 
+  double strength_;
+  torch::Tensor before_;                  // the router before the experience that goes on
   std::optional<std::int64_t> returned_;  // of the experience that goes on
 };
 
 }  // namespace
 
-StrategyPointer make_grow_freeze() { return std::make_unique<GrowFreeze>(); }
+StrategyPointer make_grow_freeze(const StrategyOptions& options) {
+  return std::make_unique<GrowFreeze>(options);
+}
 
 }  // namespace perennial::continual

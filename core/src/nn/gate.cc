@@ -27,7 +27,10 @@ namespace perennial {
 namespace json = boost::json;
 
 EnumNames<GateKind> enum_names(GateKind) {
-  return {{GateKind::oracle, "oracle"}, {GateKind::none, "none"}, {GateKind::analytic, "analytic"}};
+  return {{GateKind::oracle, "oracle"},
+          {GateKind::none, "none"},
+          {GateKind::analytic, "analytic"},
+          {GateKind::autoencoder, "autoencoder"}};
 }
 
 EnumNames<GateAnswer> enum_names(GateAnswer) {

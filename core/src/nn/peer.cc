@@ -2,6 +2,7 @@
 // The PEER module: shapes, generations and what it commits.
 #include "perennial/core/peer.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -177,6 +178,55 @@ torch::Tensor PeerImpl::forward(const torch::Tensor& x, std::uint32_t generation
     throw Error("shared routing has one router: it cannot answer from a single generation");
   }
   return run(generation, x);
+}
+
+torch::Tensor PeerImpl::frozen_routing() const {
+  if (options_.routing != Routing::shared) throw Error("isolated generations keep their routing");
+  if (routers_.empty()) throw Error("the pool has no generation; call grow()");
+  const torch::NoGradGuard no_grad;
+  const Router& router = *routers_.front();
+  std::vector<torch::Tensor> parts;
+  for (const auto& [name, tensor] : router.tensors()) {
+    const bool of_open = pool_->open_generation() && tensor.is_same(router.row_blocks.back().keys);
+    if (!of_open) parts.push_back(tensor.reshape({-1}));
+  }
+  return at::cat(parts).clone();
+}
+
+torch::Tensor PeerImpl::forward_as(const torch::Tensor& routing, const torch::Tensor& x) {
+  const torch::NoGradGuard no_grad;
+  if (options_.routing != Routing::shared) throw Error("isolated generations keep their routing");
+  if (!remembered_ || !remembered_routing_.is_same(routing)) {
+    // The copy is of as many generations as its length says.
+    auto router = std::make_shared<Router>(options_, 0);
+    const auto floats = [&] {
+      std::int64_t n = 0;
+      for (const auto& [name, tensor] : router->tensors()) n += tensor.numel();
+      return n;
+    };
+    for (const Generation& generation : pool_->generations()) {
+      if (!generation.frozen || floats() >= routing.numel()) break;
+      router->add_rows(generation, true);
+      router->add_columns(generation.cols);
+    }
+    if (routing.scalar_type() != at::kFloat || routing.dim() != 1 || floats() != routing.numel()) {
+      throw Error("the copy of a router is of another layer");
+    }
+    std::int64_t begin = 0;
+    for (auto& [name, tensor] : router->tensors()) {
+      tensor.copy_(routing.narrow(0, begin, tensor.numel()).view(tensor.sizes()));
+      begin += tensor.numel();
+    }
+    router->keys_changed();
+    remembered_ = std::move(router);
+    remembered_routing_ = routing;
+  }
+  check_input(options_, *remembered_, x);
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = options_.d_out;
+  const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
+  if (flat.size(0) == 0) return at::empty(shape);
+  return peer_forward(remembered_, pool_, flat, false, std::nullopt).reshape(shape);
 }
 
 PeerImpl::Retrieval PeerImpl::retrieve(const torch::Tensor& x, std::uint32_t generation) {

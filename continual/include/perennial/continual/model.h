@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "perennial/continual/run_config.h"
+#include "perennial/core/autoencoder_gate.h"
 #include "perennial/core/gate.h"
 #include "perennial/core/peer.h"
 #include "perennial/storage/page_store.h"
@@ -40,6 +41,10 @@ class Model {
 
   // Logits (B, classes) of a training batch, with gradients.
   virtual torch::Tensor train_forward(const torch::Tensor& x) = 0;
+  // Logits as at test, without dropout and with a norm's running statistics, of the newest
+  // generation where generations route for themselves; with gradients. Throws Error for models that
+  // do not learn by gradient.
+  virtual torch::Tensor test_forward(const torch::Tensor& x);
   // The same of a model whose every parameter belongs to a dense layer, telling what each layer
   // did; the last use is the output layer's. Throws Error for other models.
   virtual torch::Tensor traced_forward(const torch::Tensor& x, std::vector<LayerUse>& uses);
@@ -55,9 +60,17 @@ class Model {
   // Adds a batch to statistics. Only for models that do not learn by gradient.
   virtual void observe(const torch::Tensor& /*x*/, const torch::Tensor& /*y*/) {}
 
-  // The PEER layer and its gate, where there are.
+  // The newest of what may be asked for by number at test: generations of the pool or columns. A
+  // model that has neither answers to every number.
+  virtual std::int64_t newest_generation();
+  // Adds a column for the next experience; those before it train no more. Throws Error for models
+  // that have none.
+  virtual void add_column();
+
+  // The PEER layer and its gate, where there are; at most one of the gates.
   virtual PeerImpl* peer() { return nullptr; }
   virtual AnalyticGate* gate() { return nullptr; }
+  virtual AutoencoderGate* autoencoder_gate() { return nullptr; }
   // The generation that learnt an experience: `experience` itself, unless that was found to return
   // and an older one was assigned to it. Committed with the model.
   virtual std::int64_t generation_of(std::int64_t experience) const { return experience; }

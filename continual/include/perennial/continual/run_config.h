@@ -10,6 +10,7 @@
 #include "perennial/continual/anytime.h"
 #include "perennial/continual/strategy_options.h"
 #include "perennial/continual/stream.h"
+#include "perennial/core/autoencoder_gate.h"
 #include "perennial/core/gate.h"
 #include "perennial/core/options.h"
 #include "perennial/core/peer.h"
@@ -69,6 +70,11 @@ struct ModelOptions {
     // The layer's own widths follow from the stream and `width`.
     auto but_widths = [&visitor](std::string_view name, auto& value, std::string_view doc,
                                  auto... range) {
+      if (name == "dropout") {
+        doc =
+            "probability that training leaves out, of a mlp, a hidden unit; of a PEER layer, a "
+            "retrieved expert of a token's sum";
+      }
       if (name != "d_in" && name != "d_out") visitor(name, value, doc, range...);
     };
     PeerOptions::visit(self.peer, but_widths);
@@ -89,7 +95,7 @@ EnumNames<LrSchedule> enum_names(LrSchedule);
 // The factor on lr and expert_lr. 0 <= step < steps.
 double lr_factor(LrSchedule schedule, std::int64_t step, std::int64_t steps);
 
-enum class GateChoice : std::uint8_t { automatic, oracle, none, analytic };
+enum class GateChoice : std::uint8_t { automatic, oracle, none, analytic, autoencoder };
 EnumNames<GateChoice> enum_names(GateChoice);
 
 struct TrainOptions {
@@ -106,6 +112,7 @@ struct TrainOptions {
   double expert_weight_decay = 0;
   GateChoice gate = GateChoice::automatic;
   AnalyticGateOptions gate_options;
+  AutoencoderGateOptions autoencoder_options;
   double return_novelty = 0;
   std::int64_t return_examples = 512;
   std::int64_t train_seed = 1;
@@ -143,6 +150,7 @@ struct TrainOptions {
             "who picks the generation at test; automatic: analytic for grow_freeze with isolated "
             "routing, else none");
     AnalyticGateOptions::visit(self.gate_options, visitor);
+    AutoencoderGateOptions::visit(self.autoencoder_options, visitor);
     visitor("return_novelty", self.return_novelty,
             "grow_freeze: an experience whose first inputs are less foreign than this to what a "
             "frozen generation learnt (1 = as its own, by the gate's statistics) returns to it "
@@ -165,8 +173,10 @@ struct RunConfig {
   // Throws InvalidOptions for a value out of range and for combinations that cannot work
   // (grow_freeze without a pool, a gate without generations to choose from, ...). Touches nothing.
   void validate() const;
-  // The gate that `automatic` means here.
+  // The gate: what `automatic` means here, or what was asked for.
   GateKind gate() const;
+  // True when the strategy answers only when told which experience an input is from.
+  bool needs_experience() const;
 
   // {"stream": {...}, "model": {...}, "train": {...}}
   boost::json::object to_json() const;
@@ -176,6 +186,7 @@ struct RunConfig {
   void require_reach() const;
   void require_loss_of_tasks() const;
   void validate_spare_classes() const;
+  void validate_output_regularisation() const;
   void validate_head() const;
 };
 

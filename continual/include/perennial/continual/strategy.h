@@ -95,7 +95,11 @@ class Strategy {
   virtual void after_experience(StrategyContext&) {}
 
   // Answers for x (B, D) in the model's place, at test; empty = the model's own answers.
-  virtual std::optional<Prediction> predict(Model&, const torch::Tensor& /*x*/) { return {}; }
+  // `experience`: the one that x is from, where an oracle says so.
+  virtual std::optional<Prediction> predict(Model&, const torch::Tensor& /*x*/,
+                                            std::optional<std::uint32_t> /*experience*/) {
+    return {};
+  }
 
   virtual void visit_state(StateVisitor&) {}
   // The run goes on with further data: brings the state of a stream of shape `before` to one with

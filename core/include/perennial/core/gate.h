@@ -14,8 +14,9 @@
 namespace perennial {
 
 // oracle: the caller gives the generation. none: the newest generation answers. analytic: ridge
-// regression from random features to the generation, from streaming statistics.
-enum class GateKind : std::uint8_t { oracle, none, analytic };
+// regression from random features to the generation, from streaming statistics. autoencoder: an
+// autoencoder a generation, and the smallest reconstruction error (autoencoder_gate.h).
+enum class GateKind : std::uint8_t { oracle, none, analytic, autoencoder };
 EnumNames<GateKind> enum_names(GateKind);
 
 // What the scores decide. hard: the generation with the best score answers. mixed: the generations'
