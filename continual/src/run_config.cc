@@ -202,6 +202,7 @@ void RunConfig::validate() const {
     throw InvalidOptions("return_novelty is " + std::to_string(train.return_novelty) +
                          "; it needs the statistics of the analytic gate");
   }
+  if (train.strategy_options.growth == GrowthKind::drift) validate_growth();
   if (peer) {
     PeerOptions options = model.peer;
     options.d_in = options.d_out = model.width > 0 ? model.width : 1;
@@ -217,6 +218,31 @@ void RunConfig::validate() const {
     if (options.query_norm == QueryNorm::batch && train.batch < 2) {
       throw InvalidOptions("batch is 1; query_norm batch needs at least 2 examples a step");
     }
+  }
+}
+
+void RunConfig::validate_growth() const {
+  const std::string drift = "growth drift";
+  if (train.strategy != StrategyKind::grow_freeze) {
+    throw InvalidOptions(drift + " is of strategy grow_freeze alone, not of " +
+                         train.strategy.text());
+  }
+  if (gate() != GateKind::analytic) {
+    throw InvalidOptions(drift + " needs the analytic gate, not gate " +
+                         std::string(enum_name(gate())) +
+                         ": generations are no experiences, and nobody says which is asked");
+  }
+  if (model.head != HeadKind::trained) {
+    throw InvalidOptions(drift + " needs a loss: head trained, not analytic");
+  }
+  if (train.epochs != 1) {
+    throw InvalidOptions(drift + " is for one pass, not for " + std::to_string(train.epochs) +
+                         " epochs: passes over an experience announce its boundaries");
+  }
+  if (train.lr_schedule != LrSchedule::constant) {
+    throw InvalidOptions(drift + " needs lr_schedule constant, not " +
+                         std::string(enum_name(train.lr_schedule)) +
+                         ": nobody knows when an experience will end");
   }
 }
 

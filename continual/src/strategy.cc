@@ -125,7 +125,8 @@ StrategyPointer make_one(StrategyKind kind, const RunConfig& config, const Strea
     case StrategyKind::cumulative:
       return make_cumulative();
     case StrategyKind::grow_freeze:
-      return make_grow_freeze(options);
+      return options.growth == GrowthKind::drift ? make_grow_on_drift(options)
+                                                 : make_grow_freeze(options);
     case StrategyKind::l2:
       return make_l2(options);
     case StrategyKind::ewc:

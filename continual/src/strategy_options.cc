@@ -41,7 +41,7 @@ const std::vector<Entry>& entries() {
        Sort::growth,
        "grows the pool by a generation for each experience and freezes it afterwards; needs "
        "--model peer",
-       {"output_regularisation"}},
+       {"output_regularisation", "growth", "drift_threshold", "drift_steps", "drift_window"}},
       {StrategyKind::l2,
        "l2",
        Sort::penalty,
@@ -161,6 +161,9 @@ EnumNames<FisherKind> enum_names(FisherKind) {
           {FisherKind::sample, "sample"},
           {FisherKind::empirical, "empirical"},
           {FisherKind::batched, "batched"}};
+}
+EnumNames<GrowthKind> enum_names(GrowthKind) {
+  return {{GrowthKind::experience, "experience"}, {GrowthKind::drift, "drift"}};
 }
 EnumNames<BufferKind> enum_names(BufferKind) {
   return {{BufferKind::reservoir, "reservoir"},

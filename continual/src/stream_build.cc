@@ -110,10 +110,11 @@ Stream::Transforms::Transforms(const StreamOptions& options, const Dataset& data
   const std::int64_t T = options.experiences;
   if (options.stream == StreamKind::permuted) {
     for (std::int64_t e = 0; e < T; ++e) {
-      permutations_.push_back(e == 0 ? identity(data.features())
-                                     : shuffled(options.stream_seed,
-                                                random_lane(LaneUse::permutation, e),
-                                                data.features()));
+      const std::int64_t alike = options.first_alike(e);
+      permutations_.push_back(alike == 0 ? identity(data.features())
+                                         : shuffled(options.stream_seed,
+                                                    random_lane(LaneUse::permutation, alike),
+                                                    data.features()));
     }
   }
   if (options.stream != StreamKind::rotated) return;

@@ -31,7 +31,11 @@ StrategyContext Trainer::Impl::context() {
           state.config,
           state.position.experience,
           state.position.epoch,
-          [this](std::string_view name, json::object fields) { record.event(name, fields); }};
+          state.position.step,
+          [this](std::string_view name, json::object fields) { record.event(name, fields); },
+          [this] {
+            if (committer) committer->wait();
+          }};
 }
 
 void Trainer::Impl::evaluate_row(std::int64_t row) {

@@ -51,6 +51,7 @@ void Trainer::Impl::train_step(const Batch& batch) {
   StrategyContext strategy_context = context();
   TrainingBatch rows{batch.x, batch.y, batch.y.size(0)};
   strategy->before_step(strategy_context, rows);
+  if (strategy_context.regrown) dense.set_parameters(model->trainable());
   if (!model->learns_by_gradient()) {
     model->observe(batch.x, batch.y);
   } else if (rows.train) {

@@ -14,6 +14,7 @@ StrategyPointer make_naive();
 StrategyPointer make_joint();
 StrategyPointer make_cumulative();
 StrategyPointer make_grow_freeze(const StrategyOptions& options);
+StrategyPointer make_grow_on_drift(const StrategyOptions& options);
 StrategyPointer make_l2(const StrategyOptions& options);
 StrategyPointer make_ewc(const StrategyOptions& options);
 StrategyPointer make_online_ewc(const StrategyOptions& options);

@@ -184,6 +184,7 @@ struct RunConfig {
 
  private:
   void require_reach() const;
+  void validate_growth() const;
   void require_loss_of_tasks() const;
   void validate_spare_classes() const;
   void validate_output_regularisation() const;

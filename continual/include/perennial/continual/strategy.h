@@ -24,8 +24,14 @@ struct StrategyContext {
   const RunConfig& config;
   std::int64_t experience;
   std::int64_t epoch;
+  std::int64_t step;  // from 0, of the pass
   // Appends an event to the run's record.
   std::function<void(std::string_view name, boost::json::object fields)> log;
+  // Waits for a commit that is in flight: before a generation freezes or grows within an
+  // experience.
+  std::function<void()> settle;
+  // Set by a strategy when other parameters than before train from now on.
+  bool regrown = false;
 };
 
 // The rows of one step: those of the stream, then what strategies appended.

@@ -86,9 +86,18 @@ EnumNames<BufferKind> enum_names(BufferKind);
 enum class FillKind : std::uint8_t { stream, experience };
 EnumNames<FillKind> enum_names(FillKind);
 
+// When grow_freeze opens a generation. experience: for each experience. drift: when the loss says
+// that the stream's distribution has changed (drift.h), for streams without announced boundaries.
+enum class GrowthKind : std::uint8_t { experience, drift };
+EnumNames<GrowthKind> enum_names(GrowthKind);
+
 // Strengths do not carry over between libraries: each strategy's header states its formula.
 struct StrategyOptions {
   double output_regularisation = 0;
+  GrowthKind growth = GrowthKind::experience;
+  double drift_threshold = 4;
+  std::int64_t drift_steps = 3;
+  std::int64_t drift_window = 50;
   double l2_strength = 0.5;
   double ewc_strength = 1200;
   double online_ewc_strength = 200;
@@ -120,6 +129,18 @@ struct StrategyOptions {
             "grow_freeze with shared routing: weight of distilling the layer as it was before the "
             "experience",
             Range{0, 1e6});
+    visitor("growth", self.growth,
+            "grow_freeze: a generation for each experience, or for each drift that the loss shows");
+    visitor(
+        "drift_threshold", self.drift_threshold,
+        "growth drift: a batch is suspicious when its loss is so many deviations above the mean",
+        Range{0.1, 1e6});
+    visitor("drift_steps", self.drift_steps,
+            "growth drift: suspicious batches in a row that decide", Range{1, 1000});
+    visitor("drift_window", self.drift_window,
+            "growth drift: batches that mean and deviation are taken over, and before which no "
+            "drift is seen",
+            Range{2, 1e6});
     visitor("l2_strength", self.l2_strength, "l2: lambda of lambda |theta - theta*|^2",
             Range{0, 1e12});
     visitor("ewc_strength", self.ewc_strength,

@@ -44,6 +44,7 @@ struct LearntBefore {
 //    `gradual` the angle of a training example grows with its place in the pass, from half a step
 //    before its experience's to half a step after it, in 64 steps; test sets have the angles
 //    themselves.
+// With a cycle, experience e of a permuted or rotated stream has the distribution of e modulo it.
 // With a limit, an experience has a random subset of its own examples, drawn from stream_seed and
 // kept in ascending order. Asking for more examples than there are is an error.
 //
