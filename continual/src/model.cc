@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "head_model.h"
+#include "owners.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/kernels/philox.h"
 
@@ -23,8 +24,6 @@ namespace {
 
 // Word of Philox's counter that dense layers are drawn for; the layer is the first word.
 constexpr std::uint32_t kDense = 0x44000000;
-// Dense entry: which generation learnt each experience, kept once one has returned.
-constexpr const char* kOwners = "generation_of";
 
 // A dense layer with a name; U(+-1/sqrt(fan_in)) as torch initialises its linear layers.
 struct Linear {
@@ -147,14 +146,7 @@ class PeerModel : public Model {
   }
   void load(const storage::PageReader& store) {
     layers_.load(store);
-    const auto names = store.dense_names();
-    if (std::find(names.begin(), names.end(), kOwners) == names.end()) return;
-    const at::Tensor owners = tensor_from(value_or_throw(store.read_dense(kOwners)), kOwners);
-    if (owners.dim() != 1 || owners.scalar_type() != at::kLong) {
-      throw DataError(std::string("dense entry '") + kOwners + "' is not a list of generations");
-    }
-    owners_.assign(owners.const_data_ptr<std::int64_t>(),
-                   owners.const_data_ptr<std::int64_t>() + owners.numel());
+    owners_ = read_owners(store);
   }
 
   torch::Tensor train_forward(const torch::Tensor& x) override {
@@ -185,7 +177,8 @@ class PeerModel : public Model {
     }
     if (gate_ == nullptr || newest == 0) {
       // Experts that were grown but have not trained yet do not answer.
-      const std::int64_t trained = peer_->pool().newest_trained().value_or(0);
+      const std::int64_t trained =
+          peer_->pool().newest_trained().value_or(peer_->pool().oldest_kept());
       return answer(x, f, at::full({x.size(0)}, trained, at::kLong));
     }
     if (gate_->options().gate_answer == GateAnswer::hard) return answer(x, f, gate_->choose_of(f));
@@ -202,11 +195,14 @@ class PeerModel : public Model {
     for (const torch::Tensor& tensor : peer_->parameters()) n += tensor.numel();
     return n;
   }
+  torch::Tensor pool_inputs(const torch::Tensor& x) override {
+    const at::NoGradGuard no_grad;
+    return width_ == 0 ? x : layers_[0](x);
+  }
   PeerImpl* peer() override { return peer_.get(); }
   AnalyticGate* gate() override { return gate_.get(); }
   std::int64_t generation_of(std::int64_t experience) const override {
-    const auto at = static_cast<std::size_t>(experience);
-    return at < owners_.size() ? owners_[at] : experience - returned();
+    return owner_of(owners_, experience);
   }
   void assign(std::int64_t experience, std::int64_t generation) override {
     if (owners_.empty() && generation == experience) return;
@@ -232,13 +228,6 @@ class PeerModel : public Model {
   }
 
  private:
-  // Experiences that had a generation already.
-  std::int64_t returned() const {
-    if (owners_.empty()) return 0;
-    return static_cast<std::int64_t>(owners_.size()) - 1 -
-           *std::max_element(owners_.begin(), owners_.end());
-  }
-
   // Probabilities (n, classes) that one generation gives to `rows` of x, with its class head's word
   // beside the pool's. f: the gate's features of x.
   torch::Tensor answer_of(std::int64_t generation, const torch::Tensor& x, const torch::Tensor& f,

@@ -55,6 +55,8 @@ class Model {
   // Adds a batch to statistics. Only for models that do not learn by gradient.
   virtual void observe(const torch::Tensor& /*x*/, const torch::Tensor& /*y*/) {}
 
+  // (B, d_in): what the PEER layer gets of inputs x; without gradients. Only where there is one.
+  virtual torch::Tensor pool_inputs(const torch::Tensor& x) { return x; }
   // The PEER layer and its gate, where there are.
   virtual PeerImpl* peer() { return nullptr; }
   virtual AnalyticGate* gate() { return nullptr; }

@@ -40,6 +40,9 @@ struct RunSettings {
   // A commit that fails for want of space or by an I/O error is tried again; where the run cannot
   // go on without it, for so long.
   double commit_patience_seconds = 60;
+  // Inputs of each test set whose routing is recorded after each experience, as far as learnt:
+  // usage, drift, leak. Needs a run folder; 0 = off.
+  std::int64_t routing_inputs = 200;
   std::optional<storage::Retention> retention = {};  // the store's rule from the next commit on
   bool exact = false;  // refuse to resume where bits may differ (threads, processor)
   std::function<void(const Progress&)> on_progress = {};
