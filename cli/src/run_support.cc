@@ -31,7 +31,10 @@ void RunFlags::add_training_to(Flags& flags) {
            "beside --commit-every: commit after so many seconds while training goes on; 0 = off",
            Range{0, 1e9})
       .add_bytes("commit_dirty", commit_dirty_bytes,
-                 "and once so many bytes of pages have changed; 0 = off", Range{0, 1e15});
+                 "and once so many bytes of pages have changed; 0 = off", Range{0, 1e15})
+      .add("routing_inputs", routing_inputs,
+           "inputs of each test set whose routing is recorded after each experience; 0 = off",
+           Range{0, 1e9});
 }
 
 void RunFlags::apply() const {
@@ -50,6 +53,7 @@ continual::RunSettings settings_with(ProgressDisplay& display, const std::string
   settings.exact = flags.exact;
   settings.commit_seconds = flags.commit_seconds;
   settings.commit_dirty_bytes = flags.commit_dirty_bytes;
+  settings.routing_inputs = flags.routing_inputs;
   settings.retention = flags.retention;
   settings.stop_requested = [] { return InterruptGuard::interrupted(); };
   settings.on_warning = [&display](const std::string& warning) {

@@ -22,6 +22,7 @@ struct RunFlags {
   bool exact = false;
   double commit_seconds = 0;
   std::int64_t commit_dirty_bytes = 0;
+  std::int64_t routing_inputs = continual::RunSettings{}.routing_inputs;
   std::optional<storage::Retention> retention;  // of a command that lets it be chosen
 
   void add_to(Flags& flags);

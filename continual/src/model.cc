@@ -15,14 +15,13 @@
 #include "dense_layers.h"
 #include "head_model.h"
 #include "mlp.h"
+#include "owners.h"
 #include "perennial/core/dense_state.h"
 
 namespace perennial::continual {
 
 namespace {
 
-// Dense entry: which generation learnt each experience, kept once one has returned.
-constexpr const char* kOwners = "generation_of";
 // Dense entry: how many classes there were when each generation froze, kept once there are more.
 constexpr const char* kKnown = "classes_of";
 
@@ -45,8 +44,8 @@ class PeerModel : public Model {
   }
   void load(const storage::PageReader& store, std::int64_t outputs) {
     layers_.load(store, outputs);
-    owners_ = numbers_in(store, kOwners);
-    known_ = numbers_in(store, kKnown);
+    owners_ = read_owners(store);
+    known_ = read_numbers(store, kKnown);
     if (outputs == classes_) return;
     // What is frozen never gives a new class.
     for (const Generation& generation : peer_->pool().generations()) {
@@ -82,7 +81,8 @@ class PeerModel : public Model {
     }
     if (gate_ == nullptr || newest == 0) {
       // Experts that were grown but have not trained yet do not answer.
-      const std::int64_t trained = peer_->pool().newest_trained().value_or(0);
+      const std::int64_t trained =
+          peer_->pool().newest_trained().value_or(peer_->pool().oldest_kept());
       return answer(x, f, at::full({x.size(0)}, trained, at::kLong));
     }
     if (gate_->options().gate_answer == GateAnswer::hard) return answer(x, f, gate_->choose_of(f));
@@ -99,12 +99,15 @@ class PeerModel : public Model {
     for (const torch::Tensor& tensor : peer_->parameters()) n += tensor.numel();
     return n;
   }
+  torch::Tensor pool_inputs(const torch::Tensor& x) override {
+    const at::NoGradGuard no_grad;
+    return width_ == 0 ? x : layers_[0](x);
+  }
   PeerImpl* peer() override { return peer_.get(); }
   AnalyticGate* gate() override { return gate_.get(); }
   AutoencoderGate* autoencoder_gate() override { return autoencoders_.get(); }
   std::int64_t generation_of(std::int64_t experience) const override {
-    const auto at = static_cast<std::size_t>(experience);
-    return at < owners_.size() ? owners_[at] : experience - returned();
+    return owner_of(owners_, experience);
   }
   void assign(std::int64_t experience, std::int64_t generation) override {
     if (owners_.empty() && generation == experience) return;
@@ -134,18 +137,6 @@ class PeerModel : public Model {
   }
 
  private:
-  // A list of numbers that the store may hold.
-  static std::vector<std::int64_t> numbers_in(const storage::PageReader& store, const char* name) {
-    const auto names = store.dense_names();
-    if (std::find(names.begin(), names.end(), name) == names.end()) return {};
-    const at::Tensor list = tensor_from(value_or_throw(store.read_dense(name)), name);
-    if (list.dim() != 1 || list.scalar_type() != at::kLong) {
-      throw DataError(std::string("dense entry '") + name + "' is not a list of numbers");
-    }
-    const std::int64_t* first = list.const_data_ptr<std::int64_t>();
-    return {first, first + list.numel()};
-  }
-
   // Without the outputs that are spare.
   torch::Tensor of_classes(const torch::Tensor& outputs) const {
     return outputs.size(-1) == classes_ ? outputs : outputs.narrow(-1, 0, classes_);
@@ -156,13 +147,6 @@ class PeerModel : public Model {
     if (width_ == 0) return of_classes(peer_->forward(x));
     const torch::Tensor h = layers_[0](x);
     return layers_[1](h + peer_->forward(h));
-  }
-
-  // Experiences that had a generation already.
-  std::int64_t returned() const {
-    if (owners_.empty()) return 0;
-    return static_cast<std::int64_t>(owners_.size()) - 1 -
-           *std::max_element(owners_.begin(), owners_.end());
   }
 
   // Probabilities (n, classes) that one generation gives to `rows` of x, with its class head's word

@@ -92,6 +92,7 @@ bool Trainer::Impl::work() {
     evaluate_further();
     commit("continued", "");
   } else {
+    routing.load(settings.run_folder / "events.jsonl");
     record.event("resume", {{"experience", state.position.experience},
                             {"steps", state.steps},
                             {"store_bytes", store_bytes("resume")},
@@ -123,10 +124,14 @@ bool Trainer::Impl::work() {
     evaluate_row(last ? stream.experiences() : experience + 1);
     state.finished = last;
     if (last && state.follow) state.follow->pending = {};
-    record.event("experience",
-                 experience_json(experience + 1, state.steps,
-                                 training.train_size(experience) * state.config.train.epochs,
-                                 clock.seconds(), *model, state_bytes(*strategy)));
+    json::object figures = experience_json(
+        experience + 1, state.steps, training.train_size(experience) * state.config.train.epochs,
+        clock.seconds(), *model, state_bytes(*strategy));
+    routing.add_to(figures, *model, experience + 1);
+    record.event("experience", figures);
+    if (const json::object row = routing.event(*model, experience + 1); !row.empty()) {
+      record.event("routing", row);
+    }
     clock = {};
     commit("experience", "experience-" + std::to_string(experience + 1));
     if (!last && stop_requested()) return false;

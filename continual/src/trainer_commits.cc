@@ -50,6 +50,8 @@ storage::CommitRequest Trainer::Impl::freeze(const std::string& action,
                     {"events_bytes", record.event_bytes()},
                     {"experience_seconds", clock.seconds()},
                     {"machine", machine()}};
+  if (state.position.at_start()) boundaries.mark(state, record.event_bytes());
+  boundaries.add_to(note);
   if (model->peer() != nullptr) {
     note["generations"] = model->peer()->pool().generations().size();
     note["pager"] = counters_json(model->peer()->pool().counters());

@@ -9,12 +9,14 @@
 #include <string>
 
 #include "anytime_probe.h"
+#include "boundaries.h"
 #include "committer.h"
 #include "dense_optimizer.h"
 #include "experience_record.h"
 #include "perennial/continual/strategy.h"
 #include "perennial/continual/trainer.h"
 #include "perennial/core/sparse_optimizer.h"
+#include "routing_probe.h"
 #include "run_record.h"
 #include "run_state.h"
 #include "strategy_state.h"
@@ -33,7 +35,9 @@ struct Trainer::Impl {
   DenseOptimizer dense;
   std::optional<SparseOptimizer> sparse;
   RunRecord record;
+  Boundaries boundaries;
   AnytimeProbe probe;
+  RoutingProbe routing;
   ExperienceClock clock;
   bool resumed = false;
   bool continues = false;  // opens an experience on further data

@@ -21,7 +21,8 @@ Trainer::Impl::Impl(const RunConfig& config, Stream run_stream, storage::PageSto
       training(strategy->training_stream(stream)),
       dense(config.train),
       record(settings.run_folder),
-      probe(stream, config.train.anytime) {
+      probe(stream, config.train.anytime),
+      routing(stream, settings.run_folder.empty() ? 0 : settings.routing_inputs) {
   state.config = config;
   state.preprocessing = stream.preprocessing();
   state.label_names = stream.label_names();
@@ -118,6 +119,7 @@ void Trainer::Impl::resume() {
   dense.load(*store);
   strategy_state.load(*strategy, *store);
   state_digest = value_or_throw(store->head()).state_digest.hex();
+  boundaries = Boundaries::load(*store);
   resumed = true;
 }
 

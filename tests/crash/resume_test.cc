@@ -267,5 +267,59 @@ INSTANTIATE_TEST_SUITE_P(Strategies, StrategyResumeTest,
                          [](const auto& info) {
                            return info.param == "der++" ? std::string("derpp") : info.param;
                          });
+json::object json_of(const fs::path& output) {
+  std::string text = read(output);
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return json::parse(text.substr(text.rfind('\n') + 1)).as_object();
+}
+
+TEST(UnlearnTest, KilledAtAnyInstantLeavesTheStateBeforeOrAfter) {
+  const Folder folder;
+  const fs::path output = folder.path / "output", learnt = folder.path / "learnt";
+  Process training(command("grow_freeze", learnt), output);
+  ASSERT_EQ(training.wait(), 0) << read(output.string() + ".err");
+  const std::string before(json_of(output).at("state_digest").as_string());
+  const auto unlearn = [](const fs::path& store) {
+    return std::vector<std::string>{PERENNIAL_PROGRAM, "unlearn", "--store", store.string(),
+                                    "--generation",    "4",       "--json"};
+  };
+  const auto copy = [&](const std::string& name) {
+    const fs::path store = folder.path / name;
+    fs::copy(learnt, store, fs::copy_options::recursive);
+    return store;
+  };
+  const fs::path whole = copy("whole");
+  const auto start = std::chrono::steady_clock::now();
+  Process undisturbed(unlearn(whole), output);
+  ASSERT_EQ(undisturbed.wait(), 0) << read(output.string() + ".err");
+  const auto takes = std::chrono::steady_clock::now() - start;
+  const std::string after(json_of(output).at("state_digest").as_string());
+  ASSERT_NE(after, before);
+
+  std::mt19937 random(5);
+  std::map<std::string, int> found;
+  int killed = 0;
+  for (int run = 0; run < 16; ++run) {
+    const fs::path store = copy("killed" + std::to_string(run));
+    Process process(unlearn(store), output);
+    // The commit is near the end.
+    std::this_thread::sleep_for(takes * std::uniform_int_distribution<int>(40, 100)(random) / 100);
+    killed += process.kill_hard() ? 1 : 0;
+    Process log({PERENNIAL_PROGRAM, "log", "--store", store.string(), "--json"}, output);
+    ASSERT_EQ(log.wait(), 0) << read(output.string() + ".err");
+    const std::string now(
+        json_of(output).at("commits").as_array().back().at("state_digest").as_string());
+    EXPECT_TRUE(now == before || now == after) << now;
+    ++found[now == before ? "before" : "after"];
+    if (now == before) {
+      Process again(unlearn(store), output);
+      ASSERT_EQ(again.wait(), 0) << read(output.string() + ".err");
+      EXPECT_EQ(json_of(output).at("state_digest").as_string(), after);
+    }
+    fs::remove_all(store);
+  }
+  std::printf("killed %d: %d before, %d after\n", killed, found["before"], found["after"]);
+  EXPECT_GE(killed, 4) << "too few were killed to say anything";
+}
 
 }  // namespace

@@ -56,6 +56,7 @@ namespace {
 
 constexpr std::uint32_t kPoolId = 0;
 constexpr const char* kRecord = "peer";
+constexpr const char* kFirstDraw = "first_draw";
 
 PoolOptions pool_options(const PeerOptions& options) {
   PoolOptions pool;
@@ -141,8 +142,13 @@ PeerImpl::PeerImpl(const PeerOptions& options, const storage::PageReader* store,
 
 PeerImpl::~PeerImpl() = default;
 
+void PeerImpl::require_known(std::uint32_t generation) const {
+  if (!pool_->generation(generation).unlearned) return;
+  throw Error("generation " + std::to_string(generation) + " was unlearned; it answers nothing");
+}
+
 const Router& PeerImpl::router_of(std::uint32_t generation) const {
-  (void)pool_->generation(generation);
+  require_known(generation);
   return *routers_[options_.routing == Routing::shared ? 0 : generation];
 }
 
@@ -150,10 +156,11 @@ void PeerImpl::add_router() {
   const auto index = static_cast<std::uint32_t>(routers_.size());
   routers_.push_back(register_module("router_" + std::to_string(index),
                                      std::make_shared<Router>(options_, index)));
+  routers_.back()->first_draw = dropout_draws_;
 }
 
 torch::Tensor PeerImpl::run(std::uint32_t generation, const torch::Tensor& x) {
-  (void)pool_->generation(generation);
+  require_known(generation);
   const std::shared_ptr<Router>& router =
       routers_[options_.routing == Routing::shared ? 0 : generation];
   check_input(options_, *router, x);
@@ -276,7 +283,9 @@ void PeerImpl::grow_columns(std::int64_t cols) {
 }
 
 void PeerImpl::keys_changed() {
-  for (const auto& router : routers_) router->keys_changed();
+  for (const auto& router : routers_) {
+    if (router != nullptr) router->keys_changed();
+  }
 }
 
 void PeerImpl::unmask() {
@@ -284,7 +293,7 @@ void PeerImpl::unmask() {
   for (const auto& router : routers_) {
     if (router == routers_.back()) {
       router->unmask(open ? pool_->generation(*open).cols : 0);
-    } else {
+    } else if (router != nullptr) {
       router->unmask(0);
     }
   }
@@ -329,13 +338,14 @@ storage::Digest PeerImpl::freeze() {
 bool PeerImpl::frozen_intact() {
   const std::vector<Generation>& generations = pool_->generations();
   return std::all_of(generations.begin(), generations.end(), [&](const Generation& generation) {
-    return !generation.frozen || frozen_intact(generation.index);
+    return !generation.frozen || generation.unlearned || frozen_intact(generation.index);
   });
 }
 
 bool PeerImpl::frozen_intact(std::uint32_t index) {
   const Generation& generation = pool_->generation(index);
-  return generation.frozen && router_digest(router_of(index), index) == generation.router_digest &&
+  return generation.frozen && !generation.unlearned &&
+         router_digest(router_of(index), index) == generation.router_digest &&
          pool_->shard_digest(index) == generation.digest;
 }
 
@@ -351,14 +361,20 @@ void PeerImpl::require_budget() const {
 void PeerImpl::add_to_commit(storage::CommitRequest& request) {
   json::array routers;
   for (const auto& router : routers_) {
+    if (router == nullptr) {
+      routers.push_back(nullptr);
+      continue;
+    }
     json::array rows, cols;
     for (const Router::RowBlock& block : router->row_blocks) {
       rows.push_back(json::object{
           {"generation", block.generation}, {"cols", block.cols}, {"visible", block.visible}});
     }
     for (const torch::Tensor& keys : router->col_blocks) cols.push_back(keys.size(1));
-    routers.push_back(json::object{
-        {"rows", std::move(rows)}, {"cols", std::move(cols)}, {"folded", router->folded()}});
+    json::object entry{
+        {"rows", std::move(rows)}, {"cols", std::move(cols)}, {"folded", router->folded()}};
+    if (options_.dropout > 0) entry[kFirstDraw] = router->first_draw;
+    routers.push_back(std::move(entry));
     router->offered_frozen = options_.routing == Routing::isolated &&
                              (router != routers_.back() || !pool_->open_generation());
     if (!router->stored_frozen) {
@@ -375,6 +391,7 @@ void PeerImpl::add_to_commit(storage::CommitRequest& request) {
 
 void PeerImpl::committed() {
   for (const auto& router : routers_) {
+    if (router == nullptr) continue;
     // Frozen for good: its tensors need not be offered again.
     router->stored_frozen = router->stored_frozen || router->offered_frozen;
   }
@@ -417,8 +434,15 @@ std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store,
   }
   try {
     for (std::size_t i = 0; i < records.size(); ++i) {
+      if (!shared && generations[i].unlearned) {
+        peer->routers_.push_back(nullptr);
+        continue;
+      }
       peer->add_router();
       Router& router = *peer->routers_.back();
+      // Absent from the records of older versions.
+      const json::value* first = records[i].as_object().if_contains(kFirstDraw);
+      router.first_draw = first == nullptr ? 0 : json::value_to<std::uint64_t>(*first);
       const auto routed = shared ? std::span(generations) : std::span(generations).subspan(i, 1);
       restore_keys(router, records[i], routed);
       const bool frozen = !shared && routed.back().frozen;

@@ -67,6 +67,8 @@ class Model {
   // that have none.
   virtual void add_column();
 
+  // (B, d_in): what the PEER layer gets of inputs x; without gradients. Only where there is one.
+  virtual torch::Tensor pool_inputs(const torch::Tensor& x) { return x; }
   // The PEER layer and its gate, where there are; at most one of the gates.
   virtual PeerImpl* peer() { return nullptr; }
   virtual AnalyticGate* gate() { return nullptr; }

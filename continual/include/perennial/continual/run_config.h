@@ -56,8 +56,10 @@ struct ModelOptions {
     visitor("head", self.head,
             "peer: trained, or analytic: the classes are solved from statistics over random "
             "convolutions of the image and the layer's output, and nothing trains by gradient");
-    visitor("head_ridge", self.head_ridge, "ridge strength of the analytic head",
-            Range{1e-9, 1e12});
+    visitor("head_ridge", self.head_ridge,
+            "ridge strength of the analytic head; 0 = chosen from its statistics by generalised "
+            "cross validation",
+            Range{0, 1e12});
     visitor("head_filters", self.head_filters,
             "random filters whose responses the analytic head reads; 0 = none", Range{0, 4096});
     visitor("head_filter_size", self.head_filter_size, "width of such a filter, pixels",

@@ -46,6 +46,9 @@ struct RunSettings {
   // A commit that fails for want of space or by an I/O error is tried again; where the run cannot
   // go on without it, for so long.
   double commit_patience_seconds = 60;
+  // Inputs of each test set whose routing is recorded after each experience, as far as learnt:
+  // usage, drift, leak. Needs a run folder; 0 = off.
+  std::int64_t routing_inputs = 200;
   std::optional<storage::Retention> retention = {};  // the store's rule from the next commit on
   // Where a followed table is after the stream's rows, and how many rows make an experience; set by
   // follow_table(). The stream's training rows are then kept in the store until they are learnt.

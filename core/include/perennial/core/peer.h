@@ -202,6 +202,7 @@ class PeerImpl : public torch::nn::Module {
 
  private:
   const Router& router_of(std::uint32_t generation) const;
+  void require_known(std::uint32_t generation) const;
   torch::Tensor run(std::uint32_t generation, const torch::Tensor& x);
   void add_router();
   void require_isolated() const;
@@ -209,10 +210,11 @@ class PeerImpl : public torch::nn::Module {
 
   PeerOptions options_;
   std::shared_ptr<Pool> pool_;
-  std::vector<std::shared_ptr<Router>> routers_;  // one a generation, or one in all (shared)
-  std::uint64_t dropout_draws_ = 0;               // training forwards that had dropout
-  torch::Tensor remembered_routing_;              // what the next was made of
-  std::shared_ptr<Router> remembered_;            // the router of the last forward_as()
+  // One a generation, null for one that was unlearned; or one in all (shared).
+  std::vector<std::shared_ptr<Router>> routers_;
+  std::uint64_t dropout_draws_ = 0;     // training forwards that had dropout
+  torch::Tensor remembered_routing_;    // what the next was made of
+  std::shared_ptr<Router> remembered_;  // the router of the last forward_as()
 };
 
 TORCH_MODULE(Peer);
