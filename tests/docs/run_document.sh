@@ -25,7 +25,7 @@ check() {
   [[ -n "$command" ]] || return 0
   ran=$((ran + 1))
   local printed
-  if ! printed="$(bash -o pipefail -c "$command" 2>"$work/err")"; then
+  if ! printed="$(bash -o pipefail -c "$command" 2>"$work/err" </dev/null)"; then
     echo "failed: $command" >&2
     cat "$work/err" >&2
     failures=$((failures + 1))
