@@ -46,6 +46,8 @@ struct FollowSettings {
 // again the next time, unless a pipe has ended: then what is left is the last experience, if a
 // class has two examples of it. What was read of a pipe and not yet committed is lost with the
 // process: at most an experience's rows and 64 KiB.
+// A pipe of the same name that is followed again goes on where the last one ended: it has no header
+// of its own.
 //
 // Ends when stop_requested, after follow_idle, or at the end of a pipe. Returns the run's result;
 // empty when there never was an experience. Throws InvalidOptions for what cannot work (a stream
