@@ -147,6 +147,7 @@ json::object RoutingProbe::event(Model& model, std::int64_t learnt) {
   const at::NoGradGuard no_grad;
   json::array drift, leak, forgetting, own_sets;
   double own_accuracy = 0;
+  bool told = learnt == 1;  // whether weight forgetting says something of an older experience
   const std::vector<Generation>& generations = model.peer()->pool().generations();
   // Joint training and the like learn all test sets at once.
   for (std::int64_t j = 0; j < std::min(learnt, stream_.test_sets()); ++j) {
@@ -181,12 +182,18 @@ json::object RoutingProbe::event(Model& model, std::int64_t learnt) {
     drift.push_back(drift_of(then.sets, sets));
     const bool newer = *generation + 1 < generations.size();
     leak.push_back(newer ? routing_leak(ids, generations[*generation + 1].first_row) : 0.0);
-    forgetting.push_back(weight_forgetting({then.accuracy}, {accuracy}));
+    // A generation that trains on has another router than it had then.
+    if (own || generations[*generation].frozen) {
+      forgetting.push_back(weight_forgetting({then.accuracy}, {accuracy}));
+      told = told || !own;
+    } else {
+      forgetting.push_back(nullptr);
+    }
   }
   json::object fields{
       {"row", learnt},           {"inputs", inputs_},           {"drift", std::move(drift)},
       {"leak", std::move(leak)}, {"sets", std::move(own_sets)}, {"accuracy", own_accuracy}};
-  if (answers_alone(model)) fields["weight_forgetting"] = std::move(forgetting);
+  if (answers_alone(model) && told) fields["weight_forgetting"] = std::move(forgetting);
   return fields;
 }
 

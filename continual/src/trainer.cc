@@ -89,6 +89,7 @@ bool Trainer::Impl::work() {
                               {"classes", stream.classes()},
                               {"examples", training.train_size(state.position.experience)},
                               {"machine", machine()}});
+    routing.load(settings.run_folder / "events.jsonl");
     evaluate_further();
     commit("continued", "");
   } else {

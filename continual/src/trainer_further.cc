@@ -37,6 +37,7 @@ void Trainer::Impl::take_further(RunState stored) {
   model = load_model(state.config, stream.features(), stream.classes(), *store,
                      settings.budget_bytes, learnt);
   dense.load(*store);
+  boundaries = Boundaries::load(*store);
   dense.forget_reshaped(model->trainable());
   state_digest = value_or_throw(store->head()).state_digest.hex();
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <boost/json/parse.hpp>
 #include <filesystem>
 #include <fstream>
 
@@ -17,21 +18,40 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-// 3,200 examples an experience are 100 steps. Only neighbours of a class's pixels differ by more
-// than their noise, so that a permutation makes a trained generation wrong.
+// 3,200 examples an experience are 200 steps.
 RunConfig drift_config(std::int64_t experiences) {
   return small_config({"", [&](RunConfig& c) {
                          c.stream.experiences = experiences;
-                         c.train.batch = 32;
+                         c.train.batch = 16;
                          c.train.commit_every = 7;
                          c.train.gate_options.ridge = 1;
+                         c.train.gate_options.features = 200;
+                         c.model.peer.rows = c.model.peer.cols = 16;
+                         c.model.peer.heads = c.model.peer.top_k = 4;
+                         c.model.peer.v_scale = 0.5;
                          c.train.strategy_options.growth = GrowthKind::drift;
                          c.train.strategy_options.drift_window = 40;
                        }});
 }
 
+// Bytes whose classes differ in which eighth of 64 pixels is bright.
+Dataset wide_data(std::int64_t n, std::uint64_t seed) {
+  constexpr std::int64_t kWide = 64, kNames = 8;
+  Dataset data;
+  data.x = torch::empty({n, kWide}, torch::kByte);
+  data.y = torch::arange(n).remainder(kNames);
+  kernels::RandomStream random(seed);
+  auto* x = data.x.mutable_data_ptr<std::uint8_t>();
+  for (std::int64_t i = 0; i < n * kWide; ++i) {
+    const bool bright = i % kWide / kNames == i / kWide % kNames;
+    x[i] = static_cast<std::uint8_t>(random.below(130) + (bright ? 120 : 0));
+  }
+  for (std::int64_t c = 0; c < kNames; ++c) data.label_names.push_back(std::to_string(c));
+  return data;
+}
+
 Stream drifting_stream(const RunConfig& config) {
-  static const TrainTest data{make_data(3200, 7), make_data(400, 8), "bright pixels"};
+  static const TrainTest data{wide_data(3200, 7), wide_data(400, 8), "bright pixels"};
   return {config.stream, data};
 }
 
@@ -62,7 +82,7 @@ class DriftRun : public FolderTest {
 TEST_F(DriftRun, FivePermutationsOpenFiveGenerationsUnannounced) {
   RunConfig config = drift_config(5);
   const RunResult found = learn(config);
-  EXPECT_EQ(events("grow").size(), 5u);
+  EXPECT_EQ(events("grow").size(), 4u);  // the first is there from the start
   // The third batch of each experience but the first shows it; none before it was learnt.
   EXPECT_THAT(events("drift"),
               ElementsAre(std::pair(1, 2), std::pair(2, 2), std::pair(3, 2), std::pair(4, 2)));
@@ -76,7 +96,7 @@ TEST_F(DriftRun, FivePermutationsOpenFiveGenerationsUnannounced) {
 
 TEST_F(DriftRun, TenPermutationsOpenTen) {
   learn(drift_config(10));
-  EXPECT_EQ(events("grow").size(), 10u);
+  EXPECT_EQ(events("grow").size(), 9u);
   EXPECT_EQ(events("drift").size(), 9u);
 }
 
@@ -89,9 +109,9 @@ TEST_F(DriftRun, ADistributionThatReturnsOpensNoOther) {
     config.train.return_examples = 96;
     config.train.strategy_options.growth = growth;
     const RunResult result = learn(config);
-    EXPECT_EQ(events("grow").size(), 2u);
+    EXPECT_EQ(events("grow").size(), 1u);
     for (std::int64_t j = 0; j < 6; ++j) EXPECT_GT(result.matrix.at(6, j), 0.9) << j;
-    if (growth == GrowthKind::drift) EXPECT_EQ(events("drift").size(), 5u);
+    EXPECT_EQ(events("drift").size(), growth == GrowthKind::drift ? 5u : 0u);
   }
 }
 
@@ -99,7 +119,7 @@ TEST_F(DriftRun, ThatNothingReturnsOpensAsMany) {
   RunConfig config = drift_config(10);
   config.train.return_novelty = 1.5;
   learn(config);
-  EXPECT_EQ(events("grow").size(), 10u);
+  EXPECT_EQ(events("grow").size(), 9u);
 }
 
 // Stops within windows, while batches are held, and between drift and boundary.

@@ -65,7 +65,7 @@ TEST(DriftDetector, HasFewFalseAlarms) {
   RecordProperty("false_suspicions_in_300000_steps", suspicions);
   EXPECT_EQ(alarms, 0);
   EXPECT_GT(suspicions, 0) << "the losses have no tail, and the test says nothing";
-  EXPECT_LT(suspicions, 300000 / 200);
+  EXPECT_LT(suspicions, 300000 / 50);
 }
 
 TEST(DriftDetector, NoticesAnAbruptDriftAtOnce) {
@@ -83,8 +83,10 @@ TEST(DriftDetector, NoticesAGradualDriftUnlessTheMeanFollows) {
     RecordProperty("noticed_of_300_over_" + std::to_string(ramp), noticed[ramp]);
   }
   EXPECT_EQ(noticed[10], kRuns);
-  EXPECT_GT(noticed[25], kRuns * 9 / 10);
-  EXPECT_EQ(noticed[2000], 0);
+  EXPECT_GE(noticed[25], kRuns * 97 / 100);
+  // Over two windows the mean keeps up with most of them.
+  EXPECT_LT(noticed[100], kRuns / 4);
+  EXPECT_LE(noticed[2000], kRuns / 20);
 }
 
 TEST(DriftDetector, SeesNothingWithinItsWindow) {

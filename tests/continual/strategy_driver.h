@@ -63,7 +63,8 @@ struct Driver {
             experience,
             epoch,
             0,
-            [](std::string_view, const boost::json::object&) {}};
+            [](std::string_view, const boost::json::object&) {},
+            [] {}};
   }
   std::vector<torch::Tensor> parameters() { return parameters_of(*model); }
   torch::Tensor values() {

@@ -72,7 +72,7 @@ TEST(AutoencoderGate, AStepIsAdamOnTheCrossEntropyOfTheReconstruction) {
     const at::Tensor expected = w[i].detach() - 0.02 * g / (g.abs() + 1e-8);
     // Where the gradient is all but 0 its sign is rounding.
     const at::Tensor clear = g.abs().gt(1e-5);
-    EXPECT_GT(clear.sum().item<std::int64_t>(), 4);
+    EXPECT_GE(clear.sum().item<std::int64_t>(), 4);
     const at::Tensor difference = (stored(name) - expected).abs().masked_select(clear);
     EXPECT_LT(difference.max().item<double>(), 1e-4) << name;
     w[i].detach().copy_(stored(name));

@@ -21,8 +21,9 @@ namespace json = boost::json;
 // when the stream ends. A generation that took over is frozen: it learns nothing more, and is
 // watched for the next drift.
 //
-// Experiences only say when to evaluate. State: the detector, the current generation, and where the
-// held batches are in the stream.
+// Experiences only say when to evaluate; for the gate's accuracy one belongs to the generation that
+// was current in its middle. State: the detector, that generation and the current one, and where
+// the held batches are in the stream.
 class GrowOnDrift : public Strategy {
  public:
   explicit GrowOnDrift(const StrategyOptions& options)
@@ -35,25 +36,14 @@ class GrowOnDrift : public Strategy {
   }
 
   void before_step(StrategyContext& context, TrainingBatch& batch) override {
-    const double loss = loss_of(context, batch);
-    const DriftDetector::State before = detector_.state();
-    const DriftDetector::Verdict verdict = detector_.observe(loss);
-    if (verdict == DriftDetector::Verdict::suspicious) {
-      held_.insert(held_.end(), {context.experience, context.epoch, context.step});
-      batch.train = false;
-      return;
-    }
-    if (!held_.empty()) add_held(context, batch);
-    if (verdict == DriftDetector::Verdict::drift) turn(context, batch, loss, before);
-    if (!learning(context)) {
-      batch.train = false;
-      return;
-    }
-    context.model.gate()->observe(batch.x, current_, batch.y);
+    judge(context, batch);
+    const std::int64_t steps =
+        context.stream.steps_per_epoch(context.experience, context.config.train.batch);
+    if (context.step == steps / 2) owner_ = current_;
   }
 
   void after_experience(StrategyContext& context) override {
-    context.model.assign(context.experience, current_);
+    context.model.assign(context.experience, owner_);
     if (context.experience + 1 < context.stream.experiences()) return;
     if (!held_.empty()) {
       context.log("drift_undecided", json::object{{"experience", context.experience},
@@ -73,6 +63,7 @@ class GrowOnDrift : public Strategy {
     state.variance = moments[1].item<double>();
     detector_.set_state(state);
     visitor.integer("drift_generation", current_);
+    visitor.integer("drift_owner", owner_);
     torch::Tensor held = held_.empty() ? torch::Tensor() : at::tensor(held_, at::kLong);
     visitor.tensor("drift_held", held);
     held_.clear();
@@ -86,6 +77,24 @@ class GrowOnDrift : public Strategy {
 
  private:
   static constexpr std::size_t kPlace = 3;  // experience, epoch, step
+
+  void judge(StrategyContext& context, TrainingBatch& batch) {
+    const double loss = loss_of(context, batch);
+    const DriftDetector::State before = detector_.state();
+    const DriftDetector::Verdict verdict = detector_.observe(loss);
+    if (verdict == DriftDetector::Verdict::suspicious) {
+      held_.insert(held_.end(), {context.experience, context.epoch, context.step});
+      batch.train = false;
+      return;
+    }
+    if (!held_.empty()) add_held(context, batch);
+    if (verdict == DriftDetector::Verdict::drift) turn(context, batch, loss, before);
+    if (!learning(context)) {
+      batch.train = false;
+      return;
+    }
+    context.model.gate()->observe(batch.x, current_, batch.y);
+  }
 
   bool learning(StrategyContext& context) const {
     return context.model.peer()->pool().open_generation().has_value();

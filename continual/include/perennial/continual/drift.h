@@ -7,7 +7,7 @@
 namespace perennial::continual {
 
 struct DriftOptions {
-  double threshold = 4;      // deviations above the mean
+  double threshold = 3;      // deviations above the mean
   std::int64_t steps = 3;    // in a row
   std::int64_t window = 50;  // over how many losses mean and deviation are taken
 };

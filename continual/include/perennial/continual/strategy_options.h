@@ -95,7 +95,7 @@ EnumNames<GrowthKind> enum_names(GrowthKind);
 struct StrategyOptions {
   double output_regularisation = 0;
   GrowthKind growth = GrowthKind::experience;
-  double drift_threshold = 4;
+  double drift_threshold = 3;
   std::int64_t drift_steps = 3;
   std::int64_t drift_window = 50;
   double l2_strength = 0.5;
