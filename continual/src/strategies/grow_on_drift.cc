@@ -150,6 +150,7 @@ class GrowOnDrift : public Strategy {
 
   DriftDetector detector_;
   std::int64_t current_ = -1;       // the generation that the stream is taken to be of
+  std::int64_t owner_ = -1;         // what that was in the middle of the experience
   std::vector<std::int64_t> held_;  // places of the batches held back
 };
 
