@@ -136,8 +136,13 @@ TEST_F(LearningTest, TheSmallestBudgetChangesNoBit) {
   EXPECT_GE(json::value_to<std::int64_t>(inspected.at("pages")) *
                 json::value_to<std::int64_t>(inspected.at("page_bytes")),
             8 * budget);
-  EXPECT_EQ(inspected.at("pager").at("evicted"), pager.at("evicted"));
-  EXPECT_EQ(inspected.at("pager").at("spilled"), pager.at("spilled"));
+  // Of the last commit: pages may still be spilled ahead after it.
+  for (const char* count : {"evicted", "spilled"}) {
+    const auto committed = json::value_to<std::int64_t>(inspected.at("pager").at(count));
+    const auto last = json::value_to<std::int64_t>(pager.at(count));
+    EXPECT_LE(committed, last) << count;
+    EXPECT_GT(committed, last * 9 / 10) << count;
+  }
   EXPECT_EQ(succeed({"eval", "--store", path("small"), "--budget", std::to_string(budget)})
                 .at("accuracy"),
             free.at("matrix").as_array().back());

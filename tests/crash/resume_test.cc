@@ -273,6 +273,7 @@ INSTANTIATE_TEST_SUITE_P(Strategies, StrategyResumeTest,
                          [](const auto& info) {
                            return info.param == "der++" ? std::string("derpp") : info.param;
                          });
+
 json::object json_of(const fs::path& output) {
   std::string text = read(output);
   while (!text.empty() && text.back() == '\n') text.pop_back();
@@ -311,16 +312,25 @@ TEST(UnlearnTest, KilledAtAnyInstantLeavesTheStateBeforeOrAfter) {
     // The commit is near the end.
     std::this_thread::sleep_for(takes * std::uniform_int_distribution<int>(40, 100)(random) / 100);
     killed += process.kill_hard() ? 1 : 0;
-    Process log({PERENNIAL_PROGRAM, "log", "--store", store.string(), "--json"}, output);
-    ASSERT_EQ(log.wait(), 0) << read(output.string() + ".err");
-    const std::string now(
-        json_of(output).at("commits").as_array().back().at("state_digest").as_string());
+    const auto newest = [&] {
+      Process log({PERENNIAL_PROGRAM, "log", "--store", store.string(), "--json"}, output);
+      EXPECT_EQ(log.wait(), 0) << read(output.string() + ".err");
+      return std::string(
+          json_of(output).at("commits").as_array().back().at("state_digest").as_string());
+    };
+    const std::string now = newest();
     EXPECT_TRUE(now == before || now == after) << now;
     ++found[now == before ? "before" : "after"];
     if (now == before) {
+      // A commit that was whole but not yet in the store is taken in by the next who writes: then
+      // there is nothing left to unlearn.
       Process again(unlearn(store), output);
-      ASSERT_EQ(again.wait(), 0) << read(output.string() + ".err");
-      EXPECT_EQ(json_of(output).at("state_digest").as_string(), after);
+      const int code = again.wait();
+      EXPECT_TRUE(code == 0 ||
+                  (code == 2 && read(output.string() + ".err").find("the store has 0 to 3") !=
+                                    std::string::npos))
+          << read(output.string() + ".err");
+      EXPECT_EQ(newest(), after);
     }
     fs::remove_all(store);
   }
