@@ -170,6 +170,22 @@ void RunConfig::validate() const {
   const bool grows = train.strategy.has(StrategyKind::grow_freeze);
   require_reach();
   require_loss_of_tasks();
+  if (train.strategy == StrategyKind::icarl &&
+      stream.resolved_scenario() == Scenario::domain_incremental) {
+    throw InvalidOptions(
+        "strategy icarl is for classes that come in turn, and in scenario domain no class is new "
+        "after the first experience; use scenario class");
+  }
+  if (train.strategy == StrategyKind::gdumb) {
+    if (train.strategy_options.memory == 0) {
+      throw InvalidOptions("memory is 0; strategy gdumb learns from nothing else");
+    }
+    if (train.lr_schedule != LrSchedule::constant) {
+      throw InvalidOptions("strategy gdumb needs lr_schedule constant, not " +
+                           std::string(enum_name(train.lr_schedule)) +
+                           ": it trains after an experience, not within");
+    }
+  }
   if (grows && !peer) {
     throw InvalidOptions("strategy grow_freeze needs a pool of experts: use model peer, not " +
                          std::string(enum_name(model.model)));
@@ -234,6 +250,11 @@ void RunConfig::validate_growth() const {
   }
   if (model.head != HeadKind::trained) {
     throw InvalidOptions(drift + " needs a loss: head trained, not analytic");
+  }
+  if (stream.stream == StreamKind::single) {
+    throw InvalidOptions(drift +
+                         " needs a stream that changes: permuted, split or rotated, not "
+                         "single");
   }
   if (train.epochs != 1) {
     throw InvalidOptions(drift + " is for one pass, not for " + std::to_string(train.epochs) +

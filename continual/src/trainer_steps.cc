@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The steps of one experience.
+#include <cmath>
+#include <string>
 #include <utility>
 
 #include "run_note.h"
@@ -64,13 +66,20 @@ void Trainer::Impl::train_step(const Batch& batch) {
     dense.step();
     step_experts(strategy_context, rows);
     strategy->after_step(strategy_context, rows);
-    progress.loss = loss.item<double>();
+    const double value = loss.item<double>();
+    if (!std::isfinite(value) && std::isfinite(progress.loss) && settings.on_warning) {
+      settings.on_warning("the loss of step " + std::to_string(state.steps + 1) +
+                          " is not finite: the run has diverged");
+    }
+    progress.loss = value;
   }
   ++state.steps;
   progress.examples_done += batch.y.size(0);
   if (state.steps % kStepEvents == 0) {
     json::object event{
-        {"steps", state.steps}, {"experience", state.position.experience}, {"loss", progress.loss}};
+        {"steps", state.steps},
+        {"experience", state.position.experience},
+        {"loss", std::isfinite(progress.loss) ? json::value(progress.loss) : json::value()}};
     if (model->peer() != nullptr) {
       event["pager"] = counters_json(model->peer()->pool().counters());
     }

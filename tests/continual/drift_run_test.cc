@@ -107,7 +107,6 @@ TEST_F(DriftRun, ADistributionThatReturnsOpensNoOther) {
     RunConfig config = drift_config(6);  // A B A B A B
     config.stream.cycle = 2;
     config.train.return_novelty = 1.5;
-    config.train.return_examples = 96;
     config.train.strategy_options.growth = growth;
     const RunResult result = learn(config);
     EXPECT_EQ(events("grow").size(), 1u);
@@ -175,6 +174,8 @@ TEST(DriftOptions, ThatCannotWorkAreRefused) {
   };
   EXPECT_EQ(refusal([](RunConfig&) {}), "");
   EXPECT_THAT(refusal([](RunConfig& c) { c.train.epochs = 2; }), HasSubstr("one pass"));
+  EXPECT_THAT(refusal([](RunConfig& c) { c.stream.stream = StreamKind::single; }),
+              HasSubstr("stream that changes"));
   EXPECT_THAT(refusal([](RunConfig& c) { c.train.gate = GateChoice::oracle; }),
               HasSubstr("analytic gate"));
   EXPECT_THAT(refusal([](RunConfig& c) { c.train.lr_schedule = LrSchedule::cosine; }),

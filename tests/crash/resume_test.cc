@@ -159,6 +159,7 @@ std::vector<std::string> small_command(const std::string& strategy, const fs::pa
   if (strategy == "gem" || strategy == "agem") {
     args.insert(args.end(), {"--task-memory", "20"});
   }
+  if (strategy == "icarl") args.insert(args.end(), {"--scenario", "class"});
   if (strategy == "gdumb") args.insert(args.end(), {"--gdumb-epochs", "5"});
   if (strategy == "packnet" || strategy == "progressive") {
     args.insert(args.end(), {"--gate", "oracle"});

@@ -99,6 +99,12 @@ struct TrainCommand {
              "a strategy that reads it; this run has " + config.train.strategy.text());
     };
     continual::StrategyOptions::visit(options, unused);
+    if (config.train.strategy_options.growth == continual::GrowthKind::drift) {
+      refuse({"return_examples"},
+             "--growth experience; a drift is judged by the batches held back");
+    } else {
+      refuse({"drift_threshold", "drift_steps", "drift_window"}, "--growth drift");
+    }
     if (config.model.head == continual::HeadKind::trained) {
       refuse({"head_ridge", "head_filters", "head_filter_size", "head_grid", "head_pool"},
              "--head analytic");

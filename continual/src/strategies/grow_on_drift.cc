@@ -73,8 +73,6 @@ class GrowOnDrift : public Strategy {
     }
   }
 
-  bool extend(const StreamShape&, const StreamShape&) override { return true; }
-
  private:
   static constexpr std::size_t kPlace = 3;  // experience, epoch, step
 
