@@ -122,6 +122,22 @@ TEST_F(DriftRun, ThatNothingReturnsOpensAsMany) {
   EXPECT_EQ(events("grow").size(), 9u);
 }
 
+// An alarm over inputs that the generation knows is false, and it learns on.
+TEST_F(DriftRun, AFalseAlarmStopsNothingWhereInputsAreKnown) {
+  RunConfig config = drift_config(1);
+  config.train.return_novelty = 1.5;
+  config.train.strategy_options.drift_threshold = 0.1;
+  config.train.strategy_options.drift_window = 4;
+  config.train.strategy_options.drift_steps = 1;
+  const RunResult result = learn(config);
+  EXPECT_GT(events("drift").size(), 0u);
+  EXPECT_EQ(events("grow").size(), 0u);
+  EXPECT_EQ(events("freeze").size(), 1u);  // at the end
+  config.train.strategy_options.growth = GrowthKind::experience;
+  std::filesystem::remove_all(folder_);
+  EXPECT_GT(result.matrix.at(1, 0), learn(config).matrix.at(1, 0) - 0.03);
+}
+
 // Stops within windows, while batches are held, and between drift and boundary.
 TEST_F(DriftRun, StoppedAndContinuedEndsInTheSameState) {
   RunConfig config = drift_config(4);

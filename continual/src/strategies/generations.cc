@@ -31,15 +31,16 @@ void freeze_generation(StrategyContext& context) {
   if (AutoencoderGate* gate = context.model.autoencoder_gate()) gate->close();
 }
 
-std::optional<std::int64_t> returned_to(StrategyContext& context, const torch::Tensor& x) {
+std::optional<std::int64_t> returned_to(StrategyContext& context, const torch::Tensor& x,
+                                        bool open) {
   const TrainOptions& options = context.config.train;
   const AnalyticGate* gate = context.model.gate();
   if (options.return_novelty == 0 || gate == nullptr) return std::nullopt;
-  const bool open = context.model.peer()->pool().open_generation().has_value();
+  const bool leave_last = !open && context.model.peer()->pool().open_generation().has_value();
   std::int64_t nearest = 0;
   double least = std::numeric_limits<double>::infinity();
   json::array all;
-  for (std::int64_t g = 0; g < gate->generations() - (open ? 1 : 0); ++g) {
+  for (std::int64_t g = 0; g < gate->generations() - (leave_last ? 1 : 0); ++g) {
     const double novelty = gate->novelty(x, g);
     all.push_back(novelty);
     if (novelty < least) {
