@@ -31,7 +31,10 @@ void RunFlags::add_training_to(Flags& flags) {
            "beside --commit-every: commit after so many seconds while training goes on; 0 = off",
            Range{0, 1e9})
       .add_bytes("commit_dirty", commit_dirty_bytes,
-                 "and once so many bytes of pages have changed; 0 = off", Range{0, 1e15});
+                 "and once so many bytes of pages have changed; 0 = off", Range{0, 1e15})
+      .add("routing_inputs", routing_inputs,
+           "inputs of each test set whose routing is recorded after each experience; 0 = off",
+           Range{0, 1e9});
 }
 
 void RunFlags::apply() const {
@@ -39,26 +42,27 @@ void RunFlags::apply() const {
   at::set_num_threads(static_cast<int>(threads > 0 ? threads : std::max<std::int64_t>(1, cores)));
 }
 
-continual::RunResult run_with_progress(const continual::RunConfig& config,
-                                       const continual::Stream& stream, storage::PageStore* store,
-                                       const std::string& run_folder, const RunFlags& flags,
-                                       const std::string& label, bool quiet,
-                                       const std::function<void()>& on_accepted) {
-  ProgressDisplay display(quiet);
-  std::string loss;  // of the last step, once there was one
+namespace {
+
+// The settings of a run whose progress `display` shows; it must outlive the run.
+continual::RunSettings settings_with(ProgressDisplay& display, const std::string& run_folder,
+                                     const RunFlags& flags, const std::string& label) {
   continual::RunSettings settings;
   settings.run_folder = run_folder;
   settings.budget_bytes = flags.budget_bytes;
   settings.exact = flags.exact;
   settings.commit_seconds = flags.commit_seconds;
   settings.commit_dirty_bytes = flags.commit_dirty_bytes;
+  settings.routing_inputs = flags.routing_inputs;
   settings.retention = flags.retention;
   settings.stop_requested = [] { return InterruptGuard::interrupted(); };
-  settings.on_warning = [&](const std::string& warning) {
+  settings.on_warning = [&display](const std::string& warning) {
     display.clear();
     std::cerr << "warning: " << warning << std::endl;
   };
-  settings.on_progress = [&](const continual::Progress& progress) {
+  // loss: of the last step, once there was one
+  settings.on_progress = [&display, label,
+                          loss = std::string()](const continual::Progress& progress) mutable {
     if (progress.phase == "training") {
       char text[32];
       std::snprintf(text, sizeof(text), "loss %.3f", progress.loss);
@@ -68,10 +72,43 @@ continual::RunResult run_with_progress(const continual::RunConfig& config,
                         " of " + std::to_string(progress.experiences),
                     progress.examples_done, progress.examples_total, "examples", loss});
   };
-  continual::Trainer trainer(config, stream, store, settings);
+  return settings;
+}
+
+}  // namespace
+
+continual::RunResult run_with_progress(const continual::RunConfig& config,
+                                       const continual::Stream& stream, storage::PageStore* store,
+                                       const std::string& run_folder, const RunFlags& flags,
+                                       const std::string& label, bool quiet,
+                                       const std::function<void()>& on_accepted) {
+  ProgressDisplay display(quiet);
+  continual::Trainer trainer(config, stream, store,
+                             settings_with(display, run_folder, flags, label));
   if (on_accepted) on_accepted();
   const InterruptGuard guard;
   return trainer.run();
+}
+
+std::optional<continual::RunResult> follow_with_progress(
+    const continual::RunConfig& config, const continual::FollowOptions& follow,
+    storage::PageStore* store, const std::function<storage::PageStore*()>& make_store,
+    const std::string& run_folder, const RunFlags& flags, const std::string& label, bool quiet) {
+  ProgressDisplay display(quiet);
+  continual::FollowSettings settings;
+  settings.run = settings_with(display, run_folder, flags, label);
+  settings.store = store;
+  settings.make_store = make_store;
+  settings.on_experience = [&](const continual::RunResult& result, const std::string& bad_rows) {
+    display.clear();
+    if (quiet) return;
+    std::cerr << "experience " << result.matrix.experiences() << ": acc "
+              << format_metric(continual::acc(result.matrix)) << " on all test sets";
+    if (!bad_rows.empty()) std::cerr << "; " << bad_rows;
+    std::cerr << std::endl;
+  };
+  const InterruptGuard guard;
+  return continual::follow_table(config, follow, settings);
 }
 
 void check_run(const continual::RunConfig& config, const continual::Stream& stream,
@@ -132,8 +169,10 @@ void print_result(std::ostream& out, const continual::RunResult& result) {
     if (!result.matrix.has_row(i)) continue;
     std::vector<std::string> cells = {i == 0 ? "no training" : "experience " + std::to_string(i)};
     for (std::int64_t j = 0; j < n; ++j) {
-      char cell[16];
-      std::snprintf(cell, sizeof(cell), "%.2f", 100 * result.matrix.at(i, j));
+      char cell[16] = "-";
+      if (result.matrix.has(i, j)) {
+        std::snprintf(cell, sizeof(cell), "%.2f", 100 * result.matrix.at(i, j));
+      }
       cells.push_back(cell);
     }
     table.add_row(std::move(cells));

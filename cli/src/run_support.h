@@ -10,6 +10,7 @@
 
 #include "flags.h"
 #include "output.h"
+#include "perennial/continual/follow_table.h"
 #include "perennial/continual/trainer.h"
 
 namespace perennial::cli {
@@ -21,6 +22,7 @@ struct RunFlags {
   bool exact = false;
   double commit_seconds = 0;
   std::int64_t commit_dirty_bytes = 0;
+  std::int64_t routing_inputs = continual::RunSettings{}.routing_inputs;
   std::optional<storage::Retention> retention;  // of a command that lets it be chosen
 
   void add_to(Flags& flags);
@@ -38,6 +40,13 @@ continual::RunResult run_with_progress(const continual::RunConfig& config,
                                        const std::string& run_folder, const RunFlags& flags,
                                        const std::string& label, bool quiet,
                                        const std::function<void()>& on_accepted = {});
+
+// Follows config.stream.dataset in the same way, into `store` or what `make_store` makes before the
+// first commit. Each experience is told on standard error. Empty when there was none.
+std::optional<continual::RunResult> follow_with_progress(
+    const continual::RunConfig& config, const continual::FollowOptions& follow,
+    storage::PageStore* store, const std::function<storage::PageStore*()>& make_store,
+    const std::string& run_folder, const RunFlags& flags, const std::string& label, bool quiet);
 
 // Refuses, as a run on a new store would, what cannot be done; touches no store.
 void check_run(const continual::RunConfig& config, const continual::Stream& stream,

@@ -63,8 +63,8 @@ std::vector<double> AnytimeProbe::measure(Model& model, bool oracle, std::int64_
   for (std::int64_t e = 0; e < seen; ++e) {
     std::optional<std::uint32_t> generation;
     if (oracle) {
-      const auto newest = static_cast<std::int64_t>(model.peer()->pool().generations().size()) - 1;
-      generation = static_cast<std::uint32_t>(std::min(model.generation_of(e), newest));
+      generation =
+          static_cast<std::uint32_t>(std::min(model.generation_of(e), model.newest_generation()));
     }
     const Batch& batch = examples(e);
     const std::int64_t size = batch.y.size(0);

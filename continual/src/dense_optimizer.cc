@@ -39,6 +39,13 @@ void DenseOptimizer::set_parameters(Parameters parameters) {
   moments_ = std::move(kept);
 }
 
+void DenseOptimizer::forget_reshaped(const Parameters& parameters) {
+  for (const auto& [name, tensor] : parameters) {
+    const auto found = moments_.find(name);
+    if (found != moments_.end() && found->second.m.sizes() != tensor.sizes()) moments_.erase(found);
+  }
+}
+
 void DenseOptimizer::set_lr(double lr) { options_.lr = lr; }
 
 void DenseOptimizer::zero_grad() {

@@ -20,9 +20,13 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
   for (std::int64_t e = 0; e < stream.experiences(); ++e) {
     const std::int64_t owner = model.generation_of(e);
     std::optional<std::uint32_t> generation;
-    if (oracle) {
-      const std::size_t newest = model.peer()->pool().generations().size() - 1;
-      generation = static_cast<std::uint32_t>(std::min(static_cast<std::size_t>(owner), newest));
+    const bool unlearned =
+        model.peer() != nullptr &&
+        std::cmp_less(owner, model.peer()->pool().generations().size()) &&
+        model.peer()->pool().generation(static_cast<std::uint32_t>(owner)).unlearned;
+    // Nobody can name a generation that was unlearned, so an oracle is silent and no answer is its.
+    if (oracle && !unlearned) {
+      generation = static_cast<std::uint32_t>(std::min(owner, model.newest_generation()));
     }
     const std::int64_t size = stream.test_size(e);
     std::int64_t right = 0;
@@ -35,11 +39,12 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
       own += prediction.generations.eq(owner).sum().item<std::int64_t>();
       if (progress) progress(batch.y.size(0));
     }
-    all += size;
+    if (!unlearned) all += size;
     evaluation.accuracy.push_back(static_cast<double>(right) / static_cast<double>(size));
   }
-  if (model.gate() != nullptr) {
-    evaluation.gate_accuracy = static_cast<double>(own) / static_cast<double>(all);
+  if (model.gate() != nullptr || model.autoencoder_gate() != nullptr) {
+    evaluation.gate_accuracy =
+        static_cast<double>(own) / static_cast<double>(std::max<std::int64_t>(all, 1));
   }
   return evaluation;
 }

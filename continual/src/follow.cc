@@ -264,6 +264,9 @@ FollowedRows RowFollower::read(std::int64_t count, std::chrono::milliseconds pat
 bool RowFollower::ended() const { return impl_->ended; }
 const FollowPosition& RowFollower::position() const { return impl_->position; }
 const std::vector<std::string>& RowFollower::label_names() const { return impl_->labels.names(); }
+std::vector<std::string> RowFollower::feature_names() const {
+  return impl_->parser.feature_names();
+}
 std::string RowFollower::bad_rows() const { return impl_->bad.summary(impl_->position.rows); }
 
 }  // namespace perennial::continual

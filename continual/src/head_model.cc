@@ -123,7 +123,7 @@ std::unique_ptr<Model> make_head_model(const RunConfig& config, std::int64_t fea
 
 std::unique_ptr<Model> load_head_model(const RunConfig& config, std::int64_t features,
                                        std::int64_t classes, const storage::PageReader& store,
-                                       std::int64_t budget_bytes) {
+                                       std::int64_t budget_bytes, std::int64_t learnt_classes) {
   ImageShape image;
   if (config.model.head_filters > 0) {
     const at::Tensor shape = tensor_from(value_or_throw(store.read_dense(kImage)), kImage);
@@ -137,9 +137,10 @@ std::unique_ptr<Model> load_head_model(const RunConfig& config, std::int64_t fea
   if (config.model.head_pool > 0) peer = PeerImpl::load(store, budget_bytes);
   AnalyticHead head = AnalyticHead::load(store);
   if (head.features() != (fixed ? fixed->size() : 0) + config.model.head_pool ||
-      head.classes() != classes) {
+      head.classes() != learnt_classes) {
     throw DataError("the store's analytic head has another shape than its run");
   }
+  if (classes > learnt_classes) head.add_classes(classes);
   return std::make_unique<HeadModel>(std::move(fixed), image, std::move(peer), std::move(head));
 }
 

@@ -18,6 +18,6 @@ std::unique_ptr<Model> make_head_model(const RunConfig& config, std::int64_t fea
 // Throws StorageError, DataError.
 std::unique_ptr<Model> load_head_model(const RunConfig& config, std::int64_t features,
                                        std::int64_t classes, const storage::PageReader& store,
-                                       std::int64_t budget_bytes);
+                                       std::int64_t budget_bytes, std::int64_t learnt_classes);
 
 }  // namespace perennial::continual

@@ -101,7 +101,7 @@ void add_labelled(const Trace& trace, const torch::Tensor& labels,
 
 void add_batched(Model& model, const Batch& batch, const std::vector<torch::Tensor>& parameters,
                  const std::vector<torch::Tensor>& to) {
-  const torch::Tensor loss = at::cross_entropy_loss(model.train_forward(batch.x), batch.y);
+  const torch::Tensor loss = at::cross_entropy_loss(model.test_forward(batch.x), batch.y);
   const std::vector<torch::Tensor> gradients = torch::autograd::grad({loss}, parameters);
   for (std::size_t i = 0; i < to.size(); ++i) to[i].add_(squared(gradients[i]));
 }

@@ -37,7 +37,8 @@ LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_by
           state.data_digest,
           std::move(model),
           state.finished,
-          note.empty() ? json::object{} : note.at("pager").as_object()};
+          note.empty() ? json::object{} : note.at("pager").as_object(),
+          std::move(state.tests)};
 }
 
 storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const std::string& action,

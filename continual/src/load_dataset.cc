@@ -37,43 +37,9 @@ Dataset rows_of(const Dataset& data, const std::vector<std::int64_t>& rows) {
   return part;
 }
 
-// Moves a share of each class to the test part, by chance.
-void split_test(TrainTest& data, double share, std::int64_t seed) {
-  std::vector<std::vector<std::int64_t>> of_class(static_cast<std::size_t>(data.train.classes()));
-  const at::Tensor labels = data.train.y.contiguous();
-  const std::int64_t* y = labels.const_data_ptr<std::int64_t>();
-  for (std::int64_t i = 0; i < data.train.size(); ++i) {
-    of_class[static_cast<std::size_t>(y[i])].push_back(i);
-  }
-  std::vector<std::int64_t> train, test;
-  for (std::size_t c = 0; c < of_class.size(); ++c) {
-    const std::vector<std::int64_t>& examples = of_class[c];
-    const std::int64_t n = std::ssize(examples);
-    std::vector<std::uint32_t> order(examples.size());
-    kernels::shuffled_indices(static_cast<std::uint64_t>(seed),
-                              random_lane(LaneUse::test_split, static_cast<std::int64_t>(c)),
-                              order);
-    const auto wanted = static_cast<std::int64_t>(std::floor(share * static_cast<double>(n) + 0.5));
-    const std::int64_t taken = n < 2 ? 0 : std::clamp<std::int64_t>(wanted, 1, n - 1);
-    for (std::int64_t i = 0; i < n; ++i) {
-      (i < taken ? test : train).push_back(examples[order[static_cast<std::size_t>(i)]]);
-    }
-  }
-  if (test.empty()) {
-    throw DataError(data.name +
-                    ": no class has two examples, so that none can be kept for testing");
-  }
-  std::sort(train.begin(), train.end());
-  std::sort(test.begin(), test.end());
-  data.test = rows_of(data.train, test);
-  data.train = rows_of(data.train, train);
-  data.notes.push_back(data.name + " has no test part: " + std::to_string(test.size()) + " of " +
-                       std::to_string(train.size() + test.size()) +
-                       " examples are kept for testing (test_share, stream_seed)");
-}
-
 TrainTest load_folder(const fs::path& folder, const TableOptions& options,
-                      const std::vector<std::string>& known_labels) {
+                      const std::vector<std::string>& known_labels,
+                      const std::vector<std::string>& known_columns) {
   const auto has = [&](const std::string& name) { return !either(folder, name).empty(); };
   if (has("train-images-idx3-ubyte") || has("train-labels-idx1-ubyte")) {
     return load_idx_dataset(folder.string());
@@ -86,7 +52,7 @@ TrainTest load_folder(const fs::path& folder, const TableOptions& options,
     if (train.empty()) continue;
     const fs::path test = either(folder, "test" + format);
     return load_table_dataset(train, test.empty() ? std::nullopt : std::optional(test), options,
-                              known_labels);
+                              known_labels, known_columns);
   }
   throw DataError(
       folder.string() +
@@ -130,8 +96,43 @@ std::vector<std::string> number_names(std::int64_t classes) {
   return names;
 }
 
+void split_test(TrainTest& data, double share, std::int64_t seed) {
+  std::vector<std::vector<std::int64_t>> of_class(static_cast<std::size_t>(data.train.classes()));
+  const at::Tensor labels = data.train.y.contiguous();
+  const std::int64_t* y = labels.const_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < data.train.size(); ++i) {
+    of_class[static_cast<std::size_t>(y[i])].push_back(i);
+  }
+  std::vector<std::int64_t> train, test;
+  for (std::size_t c = 0; c < of_class.size(); ++c) {
+    const std::vector<std::int64_t>& examples = of_class[c];
+    const std::int64_t n = std::ssize(examples);
+    std::vector<std::uint32_t> order(examples.size());
+    kernels::shuffled_indices(static_cast<std::uint64_t>(seed),
+                              random_lane(LaneUse::test_split, static_cast<std::int64_t>(c)),
+                              order);
+    const auto wanted = static_cast<std::int64_t>(std::floor(share * static_cast<double>(n) + 0.5));
+    const std::int64_t taken = n < 2 ? 0 : std::clamp<std::int64_t>(wanted, 1, n - 1);
+    for (std::int64_t i = 0; i < n; ++i) {
+      (i < taken ? test : train).push_back(examples[order[static_cast<std::size_t>(i)]]);
+    }
+  }
+  if (test.empty()) {
+    throw DataError(data.name +
+                    ": no class has two examples, so that none can be kept for testing");
+  }
+  std::sort(train.begin(), train.end());
+  std::sort(test.begin(), test.end());
+  data.test = rows_of(data.train, test);
+  data.train = rows_of(data.train, train);
+  data.notes.push_back(data.name + " has no test part: " + std::to_string(test.size()) + " of " +
+                       std::to_string(train.size() + test.size()) +
+                       " examples are kept for testing (test_share, stream_seed)");
+}
+
 TrainTest load_dataset(const std::string& dataset, const TableOptions& options, std::int64_t seed,
-                       const std::vector<std::string>& known_labels) {
+                       const std::vector<std::string>& known_labels,
+                       const std::vector<std::string>& known_columns) {
   std::error_code error;
   fs::path place = dataset;
   TrainTest data;
@@ -145,8 +146,8 @@ TrainTest load_dataset(const std::string& dataset, const TableOptions& options, 
                       "$PERENNIAL_DATA");
     }
     data = fs::is_directory(place, error)
-               ? load_folder(place, options, known_labels)
-               : load_table_dataset(place, std::nullopt, options, known_labels);
+               ? load_folder(place, options, known_labels, known_columns)
+               : load_table_dataset(place, std::nullopt, options, known_labels, known_columns);
   }
   if (data.name.empty()) data.name = fs::weakly_canonical(place).filename().string();
   refuse_idle(data, options);

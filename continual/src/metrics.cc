@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "perennial/core/error.h"
@@ -17,6 +19,13 @@ bool has_rows(const AccuracyMatrix& a, std::int64_t first, std::int64_t last) {
     if (!a.has_row(row)) return false;
   }
   return true;
+}
+
+constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
+
+void check_fraction(double accuracy) {
+  if (accuracy >= 0 && accuracy <= 1) return;
+  throw Error("accuracy " + std::to_string(accuracy) + " is not a fraction");
 }
 
 // a[i][j] in the papers' numbering: j from 1.
@@ -44,11 +53,7 @@ void AccuracyMatrix::set_row(std::int64_t row, std::vector<double> accuracies) {
     throw Error("a row of " + std::to_string(accuracies.size()) + " accuracies for " +
                 std::to_string(experiences_) + " experiences");
   }
-  for (const double accuracy : accuracies) {
-    if (!(accuracy >= 0 && accuracy <= 1)) {
-      throw Error("accuracy " + std::to_string(accuracy) + " is not a fraction");
-    }
-  }
+  for (const double accuracy : accuracies) check_fraction(accuracy);
   rows_[static_cast<std::size_t>(row)] = std::move(accuracies);
 }
 
@@ -56,8 +61,36 @@ bool AccuracyMatrix::has_row(std::int64_t row) const {
   return row >= 0 && row <= experiences_ && !rows_[static_cast<std::size_t>(row)].empty();
 }
 
-double AccuracyMatrix::at(std::int64_t row, std::int64_t column) const {
+bool AccuracyMatrix::has(std::int64_t row, std::int64_t column) const {
+  return has_row(row) && column >= 0 && column < experiences_ &&
+         !std::isnan(rows_[static_cast<std::size_t>(row)][static_cast<std::size_t>(column)]);
+}
+
+void AccuracyMatrix::extend() {
+  ++experiences_;
+  for (std::vector<double>& row : rows_) {
+    if (!row.empty()) row.push_back(kAbsent);
+  }
+  rows_.emplace_back();
+}
+
+double& AccuracyMatrix::cell(std::int64_t row, std::int64_t column) {
   if (!has_row(row) || column < 0 || column >= experiences_) {
+    throw Error("row " + std::to_string(row) + " of the accuracy matrix has no column " +
+                std::to_string(column));
+  }
+  return rows_[static_cast<std::size_t>(row)][static_cast<std::size_t>(column)];
+}
+
+void AccuracyMatrix::set(std::int64_t row, std::int64_t column, double accuracy) {
+  check_fraction(accuracy);
+  cell(row, column) = accuracy;
+}
+
+void AccuracyMatrix::clear(std::int64_t row, std::int64_t column) { cell(row, column) = kAbsent; }
+
+double AccuracyMatrix::at(std::int64_t row, std::int64_t column) const {
+  if (!has(row, column)) {
     throw Error("accuracy of experience " + std::to_string(column) + " after " +
                 std::to_string(row) + " learnt was not evaluated");
   }
@@ -70,7 +103,12 @@ boost::json::value AccuracyMatrix::to_json() const {
     if (row.empty()) {
       rows.emplace_back(nullptr);
     } else {
-      rows.emplace_back(boost::json::array(row.begin(), row.end()));
+      boost::json::array cells;
+      for (const double accuracy : row) {
+        cells.push_back(std::isnan(accuracy) ? boost::json::value(nullptr)
+                                             : boost::json::value(accuracy));
+      }
+      rows.emplace_back(std::move(cells));
     }
   }
   return rows;
@@ -87,12 +125,17 @@ AccuracyMatrix AccuracyMatrix::from_json(const boost::json::value& value) {
     if (!rows[i].is_array())
       throw DataError("a row of an accuracy matrix must be an array or null");
     std::vector<double> row;
+    std::vector<std::int64_t> absent;
     for (const boost::json::value& cell : rows[i].get_array()) {
-      if (!cell.is_number()) throw DataError("an accuracy must be a number");
-      row.push_back(cell.to_number<double>());
+      if (cell.is_null()) absent.push_back(std::ssize(row));
+      if (!cell.is_null() && !cell.is_number()) {
+        throw DataError("an accuracy must be a number or null");
+      }
+      row.push_back(cell.is_null() ? 0 : cell.to_number<double>());
     }
     try {
       matrix.set_row(static_cast<std::int64_t>(i), std::move(row));
+      for (const std::int64_t column : absent) matrix.clear(static_cast<std::int64_t>(i), column);
     } catch (const Error& error) {
       throw DataError(std::string("stored accuracy matrix: ") + error.what());
     }
@@ -119,6 +162,9 @@ std::optional<double> bwt_gem(const AccuracyMatrix& a) {
 std::optional<double> fwt_gem(const AccuracyMatrix& a) {
   const std::int64_t T = a.experiences();
   if (T < 2 || !has_rows(a, 0, T - 1)) return std::nullopt;
+  for (std::int64_t i = 2; i <= T; ++i) {
+    if (!a.has(i - 1, i - 1) || !a.has(0, i - 1)) return std::nullopt;
+  }
   double sum = 0;
   for (std::int64_t i = 2; i <= T; ++i) sum += cell(a, i - 1, i) - cell(a, 0, i);
   return sum / static_cast<double>(T - 1);
@@ -139,8 +185,10 @@ std::optional<std::vector<double>> forgetting_by_experience(const AccuracyMatrix
   if (T < 2 || !has_rows(a, 1, T)) return std::nullopt;
   std::vector<double> forgetting;
   for (std::int64_t j = 1; j < T; ++j) {
-    double best = cell(a, 1, j);
-    for (std::int64_t l = 2; l < T; ++l) best = std::max(best, cell(a, l, j));
+    double best = cell(a, j, j);
+    for (std::int64_t l = 1; l < T; ++l) {
+      if (a.has(l, j - 1)) best = std::max(best, cell(a, l, j));
+    }
     forgetting.push_back(best - cell(a, T, j));
   }
   return forgetting;

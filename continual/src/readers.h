@@ -46,7 +46,8 @@ TrainTest load_cifar100(const std::filesystem::path& folder);
 TrainTest load_table_dataset(const std::filesystem::path& train,
                              const std::optional<std::filesystem::path>& test,
                              const TableOptions& options,
-                             const std::vector<std::string>& known_labels);
+                             const std::vector<std::string>& known_labels,
+                             const std::vector<std::string>& known_columns);
 // A table's rows without a label, as (N, D) float32.
 at::Tensor read_table_rows(const std::filesystem::path& file,
                            const std::vector<std::string>& columns, const TableOptions& options);

@@ -241,6 +241,14 @@ std::size_t ReplayBuffer::largest_class() const {
                                   class_held_.begin());
 }
 
+bool ReplayBuffer::add_classes(std::int64_t classes) {
+  if (kind_ == BufferKind::ring) return false;
+  for (auto* counts : {&class_seen_, &class_held_, &class_full_}) {
+    counts->resize(static_cast<std::size_t>(classes));
+  }
+  return true;
+}
+
 std::int64_t ReplayBuffer::size() const { return size_; }
 
 // The slot of the n-th example held. Only a ring has gaps.

@@ -90,6 +90,9 @@ class ReplayBuffer {
   // All examples held, in slot order.
   Examples all(const Preprocessing& preprocessing) const;
 
+  // Makes room for the counts of more classes. False for a ring, whose slots are shared out.
+  bool add_classes(std::int64_t classes);
+
   std::int64_t capacity() const { return slots_.capacity(); }
   std::int64_t size() const;
   std::int64_t seen() const { return seen_; }

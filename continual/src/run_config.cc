@@ -51,7 +51,8 @@ EnumNames<GateChoice> enum_names(GateChoice) {
   return {{GateChoice::automatic, "automatic"},
           {GateChoice::oracle, "oracle"},
           {GateChoice::none, "none"},
-          {GateChoice::analytic, "analytic"}};
+          {GateChoice::analytic, "analytic"},
+          {GateChoice::autoencoder, "autoencoder"}};
 }
 
 SparseOptimizerOptions TrainOptions::experts() const {
@@ -88,13 +89,23 @@ GateKind RunConfig::gate() const {
       return GateKind::none;
     case GateChoice::analytic:
       return GateKind::analytic;
+    case GateChoice::autoencoder:
+      return GateKind::autoencoder;
     case GateChoice::automatic:
       break;
+  }
+  if (needs_experience()) {
+    return stream.resolved_scenario() == Scenario::task_incremental ? GateKind::oracle
+                                                                    : GateKind::none;
   }
   const bool generations = train.strategy.has(StrategyKind::grow_freeze) &&
                            model.model == ModelKind::peer && model.head == HeadKind::trained &&
                            model.peer.routing == Routing::isolated;
   return generations ? GateKind::analytic : GateKind::none;
+}
+
+bool RunConfig::needs_experience() const {
+  return train.strategy.has(StrategyKind::packnet) || train.strategy.has(StrategyKind::progressive);
 }
 
 // What a strategy would have to read or change and cannot with this model.
@@ -122,6 +133,11 @@ void RunConfig::require_reach() const {
         throw InvalidOptions("strategy " + name +
                              " projects the gradient of dense parameters, and the experts of a "
                              "pool are none: use model mlp, not peer");
+      case StrategyKind::packnet:
+      case StrategyKind::progressive:
+        throw InvalidOptions("strategy " + name +
+                             " divides the layers of a dense network among experiences: use model "
+                             "mlp, not peer");
       case StrategyKind::gdumb:
         throw InvalidOptions(
             "strategy gdumb starts the model anew after each experience, and a pool keeps its "
@@ -154,6 +170,22 @@ void RunConfig::validate() const {
   const bool grows = train.strategy.has(StrategyKind::grow_freeze);
   require_reach();
   require_loss_of_tasks();
+  if (train.strategy == StrategyKind::icarl &&
+      stream.resolved_scenario() == Scenario::domain_incremental) {
+    throw InvalidOptions(
+        "strategy icarl is for classes that come in turn, and in scenario domain no class is new "
+        "after the first experience; use scenario class");
+  }
+  if (train.strategy == StrategyKind::gdumb) {
+    if (train.strategy_options.memory == 0) {
+      throw InvalidOptions("memory is 0; strategy gdumb learns from nothing else");
+    }
+    if (train.lr_schedule != LrSchedule::constant) {
+      throw InvalidOptions("strategy gdumb needs lr_schedule constant, not " +
+                           std::string(enum_name(train.lr_schedule)) +
+                           ": it trains after an experience, not within");
+    }
+  }
   if (grows && !peer) {
     throw InvalidOptions("strategy grow_freeze needs a pool of experts: use model peer, not " +
                          std::string(enum_name(model.model)));
@@ -163,17 +195,30 @@ void RunConfig::validate() const {
                          std::to_string(model.width) +
                          ": dense layers around the pool would go on changing what is frozen");
   }
+  if (train.strategy_options.output_regularisation > 0) validate_output_regularisation();
   if (model.head == HeadKind::analytic) validate_head();
+  if (model.spare_classes > 0) validate_spare_classes();
   const GateKind kind = gate();
-  if (kind != GateKind::none && !(grows && isolated)) {
+  if (needs_experience() && kind != GateKind::oracle) {
+    throw InvalidOptions("strategy " + train.strategy.text() +
+                         " answers with the part of the network that learnt an input's experience, "
+                         "and must be told which: use scenario task, or gate oracle");
+  }
+  if (kind != GateKind::none && !(grows && isolated) && !needs_experience()) {
     throw InvalidOptions("gate " + std::string(enum_name(kind)) +
                          " needs generations to choose from: strategy grow_freeze with isolated "
                          "routing");
+  }
+  if (kind == GateKind::autoencoder && train.gate_options.head_weight > 0) {
+    throw InvalidOptions("head_weight is " + std::to_string(train.gate_options.head_weight) +
+                         "; class heads are solved from the statistics of the analytic gate, which "
+                         "gate autoencoder has none of");
   }
   if (kind != GateKind::analytic && train.return_novelty > 0) {
     throw InvalidOptions("return_novelty is " + std::to_string(train.return_novelty) +
                          "; it needs the statistics of the analytic gate");
   }
+  if (train.strategy_options.growth == GrowthKind::drift) validate_growth();
   if (peer) {
     PeerOptions options = model.peer;
     options.d_in = options.d_out = model.width > 0 ? model.width : 1;
@@ -189,6 +234,74 @@ void RunConfig::validate() const {
     if (options.query_norm == QueryNorm::batch && train.batch < 2) {
       throw InvalidOptions("batch is 1; query_norm batch needs at least 2 examples a step");
     }
+  }
+}
+
+void RunConfig::validate_growth() const {
+  const std::string drift = "growth drift";
+  if (train.strategy != StrategyKind::grow_freeze) {
+    throw InvalidOptions(drift + " is of strategy grow_freeze alone, not of " +
+                         train.strategy.text());
+  }
+  if (gate() != GateKind::analytic) {
+    throw InvalidOptions(drift + " needs the analytic gate, not gate " +
+                         std::string(enum_name(gate())) +
+                         ": generations are no experiences, and nobody says which is asked");
+  }
+  if (model.head != HeadKind::trained) {
+    throw InvalidOptions(drift + " needs a loss: head trained, not analytic");
+  }
+  if (stream.stream == StreamKind::single) {
+    throw InvalidOptions(drift +
+                         " needs a stream that changes: permuted, split or rotated, not "
+                         "single");
+  }
+  if (train.epochs != 1) {
+    throw InvalidOptions(drift + " is for one pass, not for " + std::to_string(train.epochs) +
+                         " epochs: passes over an experience announce its boundaries");
+  }
+  if (train.lr_schedule != LrSchedule::constant) {
+    throw InvalidOptions(drift + " needs lr_schedule constant, not " +
+                         std::string(enum_name(train.lr_schedule)) +
+                         ": nobody knows when an experience will end");
+  }
+}
+
+void RunConfig::validate_spare_classes() const {
+  const std::string spare = "spare_classes is " + std::to_string(model.spare_classes);
+  if (model.model != ModelKind::peer || model.width > 0 || model.head != HeadKind::trained) {
+    throw InvalidOptions(spare +
+                         "; only experts that answer with the classes themselves (model peer, "
+                         "width 0, head trained) need them, other models grow");
+  }
+  if (train.strategy.has(StrategyKind::grow_freeze) && model.peer.routing != Routing::isolated) {
+    throw InvalidOptions(spare +
+                         "; with shared routing frozen experts would have a say in classes that "
+                         "they never saw: use isolated routing or a width");
+  }
+  if (gate() == GateKind::analytic && train.gate_options.head_weight > 0) {
+    throw InvalidOptions(spare + "; the gate's class heads (head_weight) have no room for more");
+  }
+}
+
+void RunConfig::validate_output_regularisation() const {
+  const std::string is =
+      "output_regularisation is " + std::to_string(train.strategy_options.output_regularisation);
+  if (!train.strategy.has(StrategyKind::grow_freeze) || model.model != ModelKind::peer ||
+      model.peer.routing != Routing::shared) {
+    throw InvalidOptions(is +
+                         "; it distils what growth would change: use strategy grow_freeze with "
+                         "shared routing (isolated generations do not change)");
+  }
+  if (model.width > 0 || model.head != HeadKind::trained) {
+    throw InvalidOptions(is +
+                         "; it needs width 0 and head trained, so that the layer's outputs are "
+                         "the model's");
+  }
+  if (stream.resolved_scenario() == Scenario::task_incremental) {
+    throw InvalidOptions(is +
+                         "; it reads outputs of other experiences' classes, which scenario task "
+                         "leaves out of the loss; use scenario class or domain");
   }
 }
 
@@ -224,8 +337,8 @@ void RunConfig::validate_head() const {
 void RunConfig::require_loss_of_tasks() const {
   if (stream.resolved_scenario() != Scenario::task_incremental) return;
   using enum StrategyKind;
-  constexpr std::array kAllowed = {naive, joint, cumulative, grow_freeze, l2,
-                                   si,    er,    agem,       gem,         gdumb};
+  constexpr std::array kAllowed = {naive, joint, cumulative, grow_freeze, l2,      si,
+                                   er,    agem,  gem,        gdumb,       packnet, progressive};
   for (const StrategyKind kind : train.strategy.kinds()) {
     if (std::find(kAllowed.begin(), kAllowed.end(), kind) != kAllowed.end()) continue;
     std::string message = "strategy ";

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <string_view>
 
 #include "perennial/continual/run_config.h"
@@ -39,6 +40,17 @@ std::vector<double> numbers(const json::object& object, std::string_view key) {
     all.push_back(element.to_number<double>());
   }
   return all;
+}
+
+// The same with gaps, NaN, where there is null.
+std::vector<double> numbers_with_gaps(json::object object, std::string_view key) {
+  json::value* value = object.if_contains(key);
+  if (value != nullptr && value->is_array()) {
+    for (json::value& element : value->get_array()) {
+      if (element.is_null()) element = std::numeric_limits<double>::quiet_NaN();
+    }
+  }
+  return numbers(object, key);
 }
 
 json::object object_in(const json::object& object, std::string_view key) {
@@ -83,6 +95,8 @@ struct Reader {
     if (kind == "start") {
       run.config = object_in(event, "config");
       run.machine = object_in(event, "machine");
+    } else if (kind == "continue") {
+      run.config = object_in(event, "config");
     } else if (kind == "evaluate") {
       rows.emplace_back(integer(event, "row"), numbers(event, "accuracy"));
       run.steps = integer(event, "steps");
@@ -93,6 +107,11 @@ struct Reader {
       known.seconds = number(event, "seconds");
       known.examples_per_second = number(event, "examples_per_second");
       known.parameters = number(event, "parameters");
+      known.parameters_added = number(event, "parameters_added");
+      known.usage = number(event, "usage");
+      known.unevenness = number(event, "unevenness");
+      known.dead_rows = number(event, "dead_rows");
+      known.hit_rate = number(event, "hit_rate");
       known.experts = number(event, "experts");
       known.replay_bytes = number(event, "replay_bytes");
     } else if (kind == "commit" && text_in(event, "action") == "experience") {
@@ -103,8 +122,9 @@ struct Reader {
       ExperienceFigures& known = figures(integer(event, "experience"));
       if (!known.store_bytes) known.store_bytes = number(event, "store_bytes");
     } else if (kind == "routing") {
-      run.routing.push_back({integer(event, "row"), numbers(event, "drift"), numbers(event, "leak"),
-                             numbers(event, "weight_forgetting")});
+      run.routing.push_back({integer(event, "row"), numbers_with_gaps(event, "drift"),
+                             numbers_with_gaps(event, "leak"),
+                             numbers_with_gaps(event, "weight_forgetting")});
     } else if (kind == "end" || kind == "stopped") {
       run.seconds = number(event, "seconds").value_or(0);
       run.finished = kind == "end";
@@ -137,8 +157,15 @@ struct Reader {
 
   RunFolder finish() {
     if (!rows.empty()) {
-      run.matrix = AccuracyMatrix(std::max<std::int64_t>(1, std::ssize(rows.front().second)));
-      for (auto& [row, accuracies] : rows) run.matrix.set_row(row, std::move(accuracies));
+      // A run that went on with further data has more test sets in its later rows.
+      for (auto& [row, accuracies] : rows) {
+        if (accuracies.empty()) throw DataError("a row of the accuracy matrix is empty");
+        if (&accuracies == &rows.front().second) {
+          run.matrix = AccuracyMatrix(std::ssize(accuracies));
+        }
+        while (run.matrix.experiences() < std::ssize(accuracies)) run.matrix.extend();
+        run.matrix.set_row(row, std::move(accuracies));
+      }
     }
     run.anytime.test_sets = run.matrix.experiences();
     run.anytime.experiences = run.strategy() == "joint" ? 1 : run.matrix.experiences();

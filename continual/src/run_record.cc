@@ -108,7 +108,8 @@ void RunRecord::write_metrics(const AccuracyMatrix& matrix, const AnytimeCurve& 
   text << "metric,after_experience,experience,value,steps\n";
   const std::int64_t n = matrix.experiences();
   for (std::int64_t row = 0; row <= n; ++row) {
-    for (std::int64_t column = 0; column < n && matrix.has_row(row); ++column) {
+    for (std::int64_t column = 0; column < n; ++column) {
+      if (!matrix.has(row, column)) continue;
       text << "accuracy," << row << ',' << column + 1 << ',' << matrix.at(row, column) << ",\n";
     }
   }

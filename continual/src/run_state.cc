@@ -31,13 +31,36 @@ constexpr const char* kAnytime = "run/anytime";
 constexpr const char* kNumbers = "run/numbers";  // float64: mean, deviation, gate accuracy or NaN
 // (2, D) float64: means and deviations, where every feature has its own
 constexpr const char* kFeatures = "run/features";
+// Rows as read, (N, D) uint8 or float32, and their labels: of a followed table's experience that
+// goes on, and of test set N (from 0).
+constexpr const char* kRows = "run/rows";
+std::string test_entry(std::size_t number) { return "run/test/" + std::to_string(number); }
+
+void add_rows(const std::string& name, const Dataset& data, storage::CommitRequest& request) {
+  request.dense[name + "/x"] = bytes_from(data.x.contiguous());
+  request.dense[name + "/y"] = bytes_from(data.y.contiguous());
+}
+
+Dataset rows_in(const std::string& name, const storage::PageReader& store) {
+  Dataset data;
+  data.x = tensor_from(value_or_throw(store.read_dense(name + "/x")), name + "/x");
+  data.y = tensor_from(value_or_throw(store.read_dense(name + "/y")), name + "/y");
+  if (data.x.dim() != 2 || data.y.dim() != 1 || data.x.size(0) != data.y.size(0) ||
+      (data.x.scalar_type() != at::kByte && data.x.scalar_type() != at::kFloat) ||
+      data.y.scalar_type() != at::kLong) {
+    throw DataError("dense entry '" + name + "' holds no labelled rows");
+  }
+  return data;
+}
 
 at::Tensor to_tensor(const AccuracyMatrix& matrix) {
   const std::int64_t n = matrix.experiences();
   at::Tensor tensor = at::full({n + 1, n}, std::numeric_limits<double>::quiet_NaN(), at::kDouble);
   auto values = tensor.accessor<double, 2>();
   for (std::int64_t i = 0; i <= n; ++i) {
-    for (std::int64_t j = 0; j < n && matrix.has_row(i); ++j) values[i][j] = matrix.at(i, j);
+    for (std::int64_t j = 0; j < n; ++j) {
+      if (matrix.has(i, j)) values[i][j] = matrix.at(i, j);
+    }
   }
   return tensor;
 }
@@ -51,7 +74,12 @@ AccuracyMatrix from_tensor(const at::Tensor& tensor) {
   const auto values = tensor.accessor<double, 2>();
   for (std::int64_t i = 0; i < tensor.size(0); ++i) {
     if (std::isnan(values[i][0])) continue;
-    matrix.set_row(i, std::vector<double>(values[i].data(), values[i].data() + tensor.size(1)));
+    std::vector<double> row(values[i].data(), values[i].data() + tensor.size(1));
+    for (double& accuracy : row) accuracy = std::isnan(accuracy) ? 0 : accuracy;
+    matrix.set_row(i, std::move(row));
+    for (std::int64_t j = 0; j < tensor.size(1); ++j) {
+      if (std::isnan(values[i][j])) matrix.clear(i, j);
+    }
   }
   return matrix;
 }
@@ -97,7 +125,7 @@ std::vector<AnytimePoint> points_from(const at::Tensor& tensor, std::int64_t tes
 
 }  // namespace
 
-void RunState::add_to_commit(storage::CommitRequest& request) const {
+void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored_tests) const {
   json::object record{{"version", 1},
                       {"config", config.to_json()},
                       {"labels", json::value_from(label_names)},
@@ -109,6 +137,24 @@ void RunState::add_to_commit(storage::CommitRequest& request) const {
                       {"steps", steps},
                       {"finished", finished}};
   if (!preprocessing.columns.empty()) record["columns"] = json::value_from(preprocessing.columns);
+  if (!tests.empty()) record["classes_after"] = json::value_from(classes_after);
+  for (std::size_t i = stored_tests; i < tests.size(); ++i) {
+    add_rows(test_entry(i), tests[i], request);
+  }
+  if (follow) {
+    const bool pending = follow->pending.x.defined();
+    record["follow"] = json::object{{"file", follow->file},
+                                    {"current", follow->current},
+                                    {"position", follow->position.to_json()},
+                                    {"rows", follow->rows},
+                                    {"pending", pending}};
+    if (pending) {
+      add_rows(kRows, follow->pending, request);
+    } else {
+      for (const char* part : {"/x", "/y"})
+        request.removed_dense.push_back(kRows + std::string(part));
+    }
+  }
   request.dense[kRun] = bytes_from(json::serialize(record));
   if (!preprocessing.means.empty()) {
     std::vector<double> values = preprocessing.means;
@@ -183,6 +229,23 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
       state.preprocessing.deviations.assign(values + D, values + 2 * D);
     }
     if (!std::isnan(value[2])) state.gate_accuracy = value[2];
+    if (const json::value* after = record.if_contains("classes_after")) {
+      state.classes_after = json::value_to<std::vector<std::int64_t>>(*after);
+      for (std::size_t i = 0; i < state.classes_after.size(); ++i) {
+        state.tests.push_back(rows_in(test_entry(i), store));
+      }
+      if (std::ssize(state.tests) != state.matrix.experiences() ||
+          state.classes_after.back() != std::ssize(state.label_names)) {
+        throw DataError("the store's test sets are not those of its run");
+      }
+    }
+    if (const json::value* entry = record.if_contains("follow")) {
+      const json::object& follow = entry->as_object();
+      state.follow = FollowState{std::string(follow.at("file").as_string()),
+                                 FollowPosition::from_json(follow.at("position").as_object()),
+                                 follow.at("rows").as_int64(), follow.at("current").as_bool()};
+      if (follow.at("pending").as_bool()) state.follow->pending = rows_in(kRows, store);
+    }
     return state;
   } catch (const InvalidOptions& error) {
     throw DataError(std::string("the store's record of its run is malformed: ") + error.what());

@@ -9,6 +9,7 @@
 
 #include "perennial/continual/anytime.h"
 #include "perennial/continual/dataset.h"
+#include "perennial/continual/follow.h"
 #include "perennial/continual/metrics.h"
 #include "perennial/continual/run_config.h"
 #include "perennial/storage/page_store.h"
@@ -23,6 +24,17 @@ struct Position {
   bool at_start() const { return epoch == 0 && step == 0; }
 };
 
+// A run that follows a growing table: after which row, and how many make an experience.
+struct FollowState {
+  std::string file;
+  FollowPosition position;  // after the last rows that were taken from it
+  std::int64_t rows = 0;
+  bool current = true;  // they are the run's last experience
+  // Training rows of that experience, as read (x, y): a pipe does not give them again. None once it
+  // is learnt.
+  Dataset pending = {};
+};
+
 struct RunState {
   RunConfig config;
   Preprocessing preprocessing;
@@ -34,8 +46,14 @@ struct RunState {
   AccuracyMatrix matrix{1};
   AnytimeCurve anytime;
   std::optional<double> gate_accuracy;  // at the last evaluation
+  // Of a run over stream single, which may go on with further data: what further experiences are
+  // measured on, and how many classes were known after each experience.
+  std::vector<Dataset> tests;  // as read: x and y
+  std::vector<std::int64_t> classes_after;
+  std::optional<FollowState> follow;
 
-  void add_to_commit(storage::CommitRequest& request) const;
+  // Test sets that the store holds already are not offered again: there are `stored_tests`.
+  void add_to_commit(storage::CommitRequest& request, std::size_t stored_tests = 0) const;
 };
 
 // not_found when the store holds no run; throws DataError for a malformed one.

@@ -55,14 +55,19 @@ class Composition : public Strategy {
   void after_experience(StrategyContext& context) override {
     for (auto& part : std::views::reverse(parts_)) part->after_experience(context);
   }
-  std::optional<Prediction> predict(Model& model, const torch::Tensor& x) override {
+  std::optional<Prediction> predict(Model& model, const torch::Tensor& x,
+                                    std::optional<std::uint32_t> experience) override {
     for (auto& part : parts_) {
-      if (auto answer = part->predict(model, x)) return answer;
+      if (auto answer = part->predict(model, x, experience)) return answer;
     }
     return {};
   }
   void visit_state(StateVisitor& visitor) override {
     for (auto& part : parts_) part->visit_state(visitor);
+  }
+  bool extend(const StreamShape& before, const StreamShape& now) override {
+    return std::all_of(parts_.begin(), parts_.end(),
+                       [&](const StrategyPointer& part) { return part->extend(before, now); });
   }
 
  private:
@@ -76,11 +81,12 @@ class AnsweringModel : public Model {
       : model_(std::move(model)), strategy_(std::move(strategy)) {}
 
   torch::Tensor train_forward(const torch::Tensor& x) override { return model_->train_forward(x); }
+  torch::Tensor test_forward(const torch::Tensor& x) override { return model_->test_forward(x); }
   torch::Tensor traced_forward(const torch::Tensor& x, std::vector<LayerUse>& uses) override {
     return model_->traced_forward(x, uses);
   }
   Prediction predict(const torch::Tensor& x, std::optional<std::uint32_t> generation) override {
-    if (auto answer = strategy_->predict(*model_, x)) return *std::move(answer);
+    if (auto answer = strategy_->predict(*model_, x, generation)) return *std::move(answer);
     return model_->predict(x, generation);
   }
   std::vector<std::pair<std::string, torch::Tensor>> trainable() override {
@@ -89,6 +95,8 @@ class AnsweringModel : public Model {
   std::int64_t dense_parameters() const override { return model_->dense_parameters(); }
   bool learns_by_gradient() const override { return model_->learns_by_gradient(); }
   void observe(const torch::Tensor& x, const torch::Tensor& y) override { model_->observe(x, y); }
+  std::int64_t newest_generation() override { return model_->newest_generation(); }
+  void add_column() override { model_->add_column(); }
   std::int64_t generation_of(std::int64_t experience) const override {
     return model_->generation_of(experience);
   }
@@ -97,6 +105,7 @@ class AnsweringModel : public Model {
   }
   PeerImpl* peer() override { return model_->peer(); }
   AnalyticGate* gate() override { return model_->gate(); }
+  AutoencoderGate* autoencoder_gate() override { return model_->autoencoder_gate(); }
   void add_to_commit(storage::CommitRequest& request) override { model_->add_to_commit(request); }
   void committed() override { model_->committed(); }
   void commit_failed() override { model_->commit_failed(); }
@@ -116,7 +125,8 @@ StrategyPointer make_one(StrategyKind kind, const RunConfig& config, const Strea
     case StrategyKind::cumulative:
       return make_cumulative();
     case StrategyKind::grow_freeze:
-      return make_grow_freeze();
+      return options.growth == GrowthKind::drift ? make_grow_on_drift(options)
+                                                 : make_grow_freeze(options);
     case StrategyKind::l2:
       return make_l2(options);
     case StrategyKind::ewc:
@@ -147,6 +157,10 @@ StrategyPointer make_one(StrategyKind kind, const RunConfig& config, const Strea
       return make_sparse_slot(options);
     case StrategyKind::icarl:
       return make_icarl(config, shape);
+    case StrategyKind::packnet:
+      return make_packnet(config, shape);
+    case StrategyKind::progressive:
+      return make_progressive();
   }
   throw InvalidOptions("unknown strategy");
 }

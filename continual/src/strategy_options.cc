@@ -41,7 +41,7 @@ const std::vector<Entry>& entries() {
        Sort::growth,
        "grows the pool by a generation for each experience and freezes it afterwards; needs "
        "--model peer",
-       {}},
+       {"output_regularisation", "growth", "drift_threshold", "drift_steps", "drift_window"}},
       {StrategyKind::l2,
        "l2",
        Sort::penalty,
@@ -78,12 +78,12 @@ const std::vector<Entry>& entries() {
        "er",
        Sort::replay,
        "experience replay: adds examples from a memory to each batch",
-       {"memory", "buffer", "replay_batch", "strategy_seed"}},
+       {"memory", "buffer", "memory_fill", "replay_batch", "strategy_seed"}},
       {StrategyKind::er_ace,
        "er_ace",
        Sort::replay,
        "replay with an asymmetric cross entropy: new examples compete among their own classes",
-       {"memory", "buffer", "replay_batch", "strategy_seed"}},
+       {"memory", "buffer", "memory_fill", "replay_batch", "strategy_seed"}},
       {StrategyKind::agem,
        "agem",
        Sort::alone,
@@ -100,12 +100,13 @@ const std::vector<Entry>& entries() {
        "der",
        Sort::replay,
        "dark experience replay: keeps the logits of remembered examples",
-       {"memory", "buffer", "replay_batch", "der_alpha", "strategy_seed"}},
+       {"memory", "buffer", "memory_fill", "replay_batch", "der_alpha", "strategy_seed"}},
       {StrategyKind::derpp,
        "der++",
        Sort::replay,
        "dark experience replay with the labels of a second sample",
-       {"memory", "buffer", "replay_batch", "der_alpha", "der_beta", "strategy_seed"}},
+       {"memory", "buffer", "memory_fill", "replay_batch", "der_alpha", "der_beta",
+        "strategy_seed"}},
       {StrategyKind::gdumb,
        "gdumb",
        Sort::alone,
@@ -124,6 +125,19 @@ const std::vector<Entry>& entries() {
        "after the first experience updates only the experts that matter to what is new; needs "
        "--model peer",
        {"update_slots"}},
+      {StrategyKind::packnet,
+       "packnet",
+       Sort::alone,
+       "gives each experience weights of its own by pruning the rest; must be told at test which "
+       "experience an input is from (scenario task, or gate oracle); needs --model mlp",
+       {"packnet_prune", "packnet_retrain"}},
+      {StrategyKind::progressive,
+       "progressive",
+       Sort::alone,
+       "progressive networks: a new column of layers for each experience that reads the older "
+       "ones; "
+       "must be told at test which experience an input is from; needs --model mlp",
+       {}},
   };
   return all;
 }
@@ -148,11 +162,18 @@ EnumNames<FisherKind> enum_names(FisherKind) {
           {FisherKind::empirical, "empirical"},
           {FisherKind::batched, "batched"}};
 }
+EnumNames<GrowthKind> enum_names(GrowthKind) {
+  return {{GrowthKind::experience, "experience"}, {GrowthKind::drift, "drift"}};
+}
 EnumNames<BufferKind> enum_names(BufferKind) {
   return {{BufferKind::reservoir, "reservoir"},
           {BufferKind::class_balanced, "class_balanced"},
           {BufferKind::ring, "ring"},
           {BufferKind::greedy, "greedy"}};
+}
+
+EnumNames<FillKind> enum_names(FillKind) {
+  return {{FillKind::stream, "stream"}, {FillKind::experience, "experience"}};
 }
 
 std::string_view describe(StrategyKind kind) { return entry_of(kind).description; }

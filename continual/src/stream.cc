@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <limits>
@@ -29,6 +30,20 @@ void Stream::Part::append(Segment segment) {
   segment.begin = size;
   size += std::ssize(*segment.examples);
   segments.push_back(std::move(segment));
+}
+
+const Dataset& Stream::train_rows() const { return data_->train; }
+
+Dataset Stream::test_rows(std::int64_t experience) const {
+  std::vector<std::int64_t> rows;
+  for (const Segment& segment : part(test_, experience).segments) {
+    rows.insert(rows.end(), segment.examples->begin(), segment.examples->end());
+  }
+  const at::Tensor index = at::tensor(rows, at::kLong);
+  Dataset test = data_->test;
+  test.x = test.x.index_select(0, index);
+  test.y = test.y.index_select(0, index);
+  return test;
 }
 
 std::int64_t Stream::features() const { return data_->train.features(); }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Building a stream's experiences, labels and transforms.
+#include <ATen/ops/cat.h>
+
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -85,6 +87,14 @@ void check_before(const TrainTest& data, const LearntBefore& before) {
     throw DataError(data.name + ": feature " + std::to_string(j + 1) + " is '" +
                     data.train.columns[j] + "'; the model learnt '" + known.columns[j] + "' there");
   }
+  for (const Dataset& test : before.tests) {
+    if (test.x.dim() == 2 && test.x.size(1) == known.features && test.x.size(0) > 0 &&
+        test.y.sizes() == at::IntArrayRef({test.x.size(0)})) {
+      continue;
+    }
+    throw DataError("a test set that was kept is not of (N, " + std::to_string(known.features) +
+                    ") features");
+  }
   const std::vector<std::string>& labels = data.train.label_names;
   if (labels.size() < before.label_names.size() ||
       !std::equal(before.label_names.begin(), before.label_names.end(), labels.begin())) {
@@ -100,10 +110,11 @@ Stream::Transforms::Transforms(const StreamOptions& options, const Dataset& data
   const std::int64_t T = options.experiences;
   if (options.stream == StreamKind::permuted) {
     for (std::int64_t e = 0; e < T; ++e) {
-      permutations_.push_back(e == 0 ? identity(data.features())
-                                     : shuffled(options.stream_seed,
-                                                random_lane(LaneUse::permutation, e),
-                                                data.features()));
+      const std::int64_t alike = options.first_alike(e);
+      permutations_.push_back(alike == 0 ? identity(data.features())
+                                         : shuffled(options.stream_seed,
+                                                    random_lane(LaneUse::permutation, alike),
+                                                    data.features()));
     }
   }
   if (options.stream != StreamKind::rotated) return;
@@ -151,9 +162,70 @@ Stream::Stream(const StreamOptions& options, TrainTest data, const LearntBefore*
   transforms_ = std::make_shared<const Transforms>(options_, data_->train, data_->name);
   if (before != nullptr) {
     preprocessing_ = before->preprocessing;
+    if (!before->tests.empty()) prepend(before->tests);
   } else {
     fit_preprocessing();
   }
+}
+
+Stream Stream::of_tests(const StreamOptions& options, LearntBefore before,
+                        const storage::Digest& digest) {
+  if (before.tests.empty()) throw Error("a stream of no test sets");
+  TrainTest data{before.tests.back(), before.tests.back(), "what the store keeps"};
+  data.train.label_names = data.test.label_names = before.label_names;
+  before.tests.pop_back();
+  StreamOptions whole = options;
+  whole.limit = whole.test_limit = 0;
+  Stream stream(whole, std::move(data), before);
+  for (Part& part : stream.train_) part = {};
+  stream.data_digest_ = digest;
+  return stream;
+}
+
+// Earlier test sets take the first places; the training examples are the last experience's.
+void Stream::prepend(const std::vector<Dataset>& tests) {
+  if (options_.stream != StreamKind::single) {
+    throw InvalidOptions("further data are learnt as stream single, not " +
+                         std::string(enum_name(options_.stream)));
+  }
+  TrainTest all = *data_;
+  std::vector<at::Tensor> x, y;
+  std::vector<Part> parts;
+  const auto add = [&](const at::Tensor& rows, const at::Tensor& labels) {
+    x.push_back(rows);
+    y.push_back(labels);
+  };
+  std::int64_t begin = 0;
+  for (const Dataset& test : tests) {
+    auto range = identity(test.x.size(0));
+    for (std::uint32_t& index : range) index += static_cast<std::uint32_t>(begin);
+    parts.emplace_back().append(
+        {std::make_shared<const std::vector<std::uint32_t>>(std::move(range)), std::ssize(parts)});
+    begin += test.x.size(0);
+    add(test.x, test.y);
+  }
+  add(all.test.x, all.test.y);
+  std::vector<std::uint32_t> own = *test_[0].segments[0].examples;
+  for (std::uint32_t& index : own) index += static_cast<std::uint32_t>(begin);
+  earlier_ = std::ssize(tests);
+  parts.emplace_back().append(
+      {std::make_shared<const std::vector<std::uint32_t>>(std::move(own)), earlier_});
+  const bool mixed = std::any_of(x.begin(), x.end(), [&](const at::Tensor& rows) {
+    return rows.scalar_type() != x[0].scalar_type();
+  });
+  if (mixed) {
+    for (at::Tensor& rows : x) rows = rows.to(at::kFloat);
+  }
+  all.test.x = at::cat(x);
+  all.test.y = at::cat(y);
+  data_ = std::make_shared<const TrainTest>(std::move(all));
+  test_ = std::move(parts);
+  Part fresh = train_[0];
+  fresh.segments[0].source = earlier_;
+  train_.assign(static_cast<std::size_t>(earlier_), {});
+  train_.push_back(std::move(fresh));
+  options_.experiences = earlier_ + 1;
+  label_shift_.assign(static_cast<std::size_t>(options_.experiences), 0);
 }
 
 void Stream::build_parts() {

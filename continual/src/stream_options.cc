@@ -59,8 +59,9 @@ Scenario StreamOptions::resolved_scenario() const {
 
 double StreamOptions::angle_of(std::int64_t experience) const {
   if (stream != StreamKind::rotated) return 0;
-  const auto e = static_cast<double>(experience);
-  return angle_step != 0 ? e * angle_step : e * 180 / static_cast<double>(experiences);
+  const auto e = static_cast<double>(first_alike(experience));
+  return angle_step != 0 ? e * angle_step
+                         : e * 180 / static_cast<double>(cycle > 0 ? cycle : experiences);
 }
 
 void StreamOptions::validate() const {
@@ -75,6 +76,13 @@ void StreamOptions::validate() const {
   const bool rotated = stream == StreamKind::rotated;
   needs(angle_step != 0, "angle_step", "rotated", rotated);
   needs(gradual, "gradual", "rotated", rotated);
+  needs(cycle > 0, "cycle", "permuted or rotated", rotated || stream == StreamKind::permuted);
+  if (cycle > 0 && gradual) {
+    throw InvalidOptions("cycle needs boundaries, and gradual has none");
+  }
+  if (cycle > 0 && resolved_scenario() != Scenario::domain_incremental) {
+    throw InvalidOptions("cycle needs scenario domain: what returns keeps its labels");
+  }
   needs(blur > 0, "blur", "permuted, split or rotated", stream != StreamKind::single);
   needs(scenario == Scenario::task_incremental || scenario == Scenario::domain_incremental,
         "scenario", "permuted, split or rotated", stream != StreamKind::single);

@@ -97,9 +97,10 @@ Dataset dataset_of(const Rows& rows, const LabelTable& labels) {
 TrainTest load_table_dataset(const std::filesystem::path& train,
                              const std::optional<std::filesystem::path>& test,
                              const TableOptions& options,
-                             const std::vector<std::string>& known_labels) {
+                             const std::vector<std::string>& known_labels,
+                             const std::vector<std::string>& known_columns) {
   TrainTest data;
-  const Rows rows = read_all(train, options, true, {}, nullptr);
+  const Rows rows = read_all(train, options, true, known_columns, nullptr);
   LabelTable labels(known_labels);
   labels.add_sorted(rows.labels);
   data.train = dataset_of(rows, labels);

@@ -57,8 +57,14 @@ struct Driver {
         model(make_model(config, stream.features(), stream.classes(), nullptr, 0)) {}
 
   StrategyContext context(std::int64_t experience, std::int64_t epoch = 0) {
-    return {*model,     stream, config,
-            experience, epoch,  [](std::string_view, const boost::json::object&) {}};
+    return {*model,
+            stream,
+            config,
+            experience,
+            epoch,
+            0,
+            [](std::string_view, const boost::json::object&) {},
+            [] {}};
   }
   std::vector<torch::Tensor> parameters() { return parameters_of(*model); }
   torch::Tensor values() {

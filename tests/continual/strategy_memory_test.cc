@@ -196,6 +196,34 @@ TEST(Replay, DerDistilsTheLogitsThatWereStored) {
   EXPECT_GT(at::mse_loss(logits, stored).item<double>(), 1e-4);
 }
 
+TEST(Replay, FilledAfterAnExperienceItHoldsLogitsOfTheTrainedModel) {
+  Driver driver(mlp_config(StrategyKind::der, [](RunConfig& c) {
+    c.train.strategy_options.memory_fill = FillKind::experience;
+    c.model.peer.dropout = 0.3;
+  }));
+  StrategyContext first = driver.context(0);
+  for (std::int64_t step = 0; step < 3; ++step) driver.step(0, step);
+  EXPECT_EQ(StateMap(*driver.strategy).tensors.at("der/x").defined(), false);
+  driver.strategy->after_experience(first);
+  const StateMap state(*driver.strategy);
+  const torch::Tensor x = state.tensors.at("der/x"), y = state.tensors.at("der/y");
+  ASSERT_EQ(x.size(0), 24);
+  // Of 50 examples, which the pixels tell apart.
+  std::set<std::string> distinct;
+  for (std::int64_t i = 0; i < 24; ++i) {
+    distinct.emplace(x[i].const_data_ptr<std::uint8_t>(), x[i].const_data_ptr<std::uint8_t>() + 12);
+  }
+  EXPECT_EQ(distinct.size(), 24U);
+  EXPECT_LT(y.max().item<std::int64_t>(), 2);
+  EXPECT_TRUE(torch::allclose(driver.model->test_forward(driver.stream.preprocessing().apply(x)),
+                              state.tensors.at("der/logits"), 1e-5, 1e-6));
+  TrainingBatch rows{driver.stream.train_batch(1, 0, 0, 16, 1).x,
+                     driver.stream.train_batch(1, 0, 0, 16, 1).y, 16};
+  StrategyContext second = driver.context(1);
+  driver.strategy->before_step(second, rows);
+  EXPECT_EQ(rows.rows(), 32);
+}
+
 TEST(Replay, ErAceKeepsNewClassesAmongThemselves) {
   Driver driver(mlp_config(StrategyKind::er_ace,
                            [](RunConfig& c) { c.train.strategy_options.replay_batch = 100; }));
@@ -281,7 +309,7 @@ TEST(Replay, IcarlAnswersByTheNearestMeanOfItsExemplars) {
   Driver driver(mlp_config(StrategyKind::icarl, [](RunConfig& c) { c.model.hidden = 32; }));
   StrategyContext first = driver.context(0), second = driver.context(1);
   const Batch test = driver.stream.test_batch(0, 0, 20);
-  EXPECT_FALSE(driver.strategy->predict(*driver.model, test.x));
+  EXPECT_FALSE(driver.strategy->predict(*driver.model, test.x, {}));
   driver.strategy->before_experience(first);
   for (std::int64_t step = 0; step < 3; ++step) driver.step(0, step);
   driver.strategy->after_experience(first);
@@ -312,7 +340,7 @@ TEST(Replay, IcarlAnswersByTheNearestMeanOfItsExemplars) {
     means.push_back(mean / mean.norm());
   }
   const torch::Tensor distance = torch::cdist(features(test.x), torch::stack(means));
-  const Prediction answer = *driver.strategy->predict(*driver.model, test.x);
+  const Prediction answer = *driver.strategy->predict(*driver.model, test.x, {});
   // Within rounding of the distances, which are at most 2.
   const torch::Tensor chosen =
       distance.gather(1, answer.probabilities.argmax(1).unsqueeze(1)).squeeze(1);

@@ -33,6 +33,7 @@ void on_peer(RunConfig& config) {
   config.model.model = ModelKind::peer;
   config.model.depth = 2;
 }
+void tasks(RunConfig& config) { config.stream.scenario = Scenario::task_incremental; }
 void no_memory(RunConfig& config) { config.train.strategy_options.memory = 0; }
 
 RunConfig config_of(const StrategyCase& test_case) {
@@ -85,6 +86,8 @@ TEST_P(StrategyTest, StrengthZeroIsNaiveBitForBitAndMoreIsNot) {
                              : StrategySet(StrategyKind::naive);
   const auto store = storage::make_memory_store(), naive_store = storage::make_memory_store(),
              zero_store = storage::make_memory_store();
+  naive.train.strategy_options.output_regularisation = 0;
+  naive.train.gate = GateChoice::automatic;
   run(config, store.get());
   run(naive, naive_store.get());
   EXPECT_NE(learnt(*store), learnt(*naive_store));
@@ -99,7 +102,8 @@ TEST_P(StrategyTest, WhatWasLearntEvaluatesAsTheLastRow) {
   const auto store = storage::make_memory_store();
   const RunResult result = run(config, store.get());
   const LearntModel learnt = load_learnt(*store, 0);
-  const Evaluation evaluation = evaluate(*learnt.model, make_stream(config), false);
+  const Evaluation evaluation =
+      evaluate(*learnt.model, make_stream(config), config.gate() == GateKind::oracle);
   const std::int64_t last = result.matrix.experiences();
   for (std::int64_t j = 0; j < last; ++j) {
     EXPECT_EQ(evaluation.accuracy[static_cast<std::size_t>(j)], result.matrix.at(last, j));
@@ -156,6 +160,12 @@ INSTANTIATE_TEST_SUITE_P(
         StrategyCase{"er_greedy", "er",
                      [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::greedy; },
                      no_memory},
+        StrategyCase{
+            "er_filled_after", "er",
+            [](RunConfig& c) { c.train.strategy_options.memory_fill = FillKind::experience; },
+            no_memory},
+        StrategyCase{"er_dropout", "er", [](RunConfig& c) { c.model.peer.dropout = 0.2; },
+                     no_memory},
         StrategyCase{"er_peer", "er", on_peer, no_memory},
         StrategyCase{"er_ace", "er_ace", {}, no_memory},
         StrategyCase{"der", "der", [](RunConfig& c) { c.train.strategy_options.der_alpha = 0.5; },
@@ -167,6 +177,12 @@ INSTANTIATE_TEST_SUITE_P(
                        c.train.strategy_options.der_alpha = 0;
                        c.train.strategy_options.der_beta = 0;
                      }},
+        StrategyCase{"derpp_filled_after", "der++",
+                     [](RunConfig& c) {
+                       c.train.strategy_options.memory_fill = FillKind::experience;
+                       c.model.peer.dropout = 0.2;
+                     },
+                     no_memory},
         StrategyCase{"derpp_peer", "der++", on_peer, no_memory},
         StrategyCase{
             "gem", "gem", {}, [](RunConfig& c) { c.train.strategy_options.task_memory = 0; }},
@@ -182,7 +198,15 @@ INSTANTIATE_TEST_SUITE_P(
                        c.train.lr = 0.05;
                      },
                      [](RunConfig& c) { c.train.strategy_options.update_slots = 0; }},
-        StrategyCase{"icarl", "icarl", {}, {}},
+        StrategyCase{"icarl", "icarl", {}, {}}, StrategyCase{"packnet", "packnet", tasks, {}},
+        StrategyCase{"progressive", "progressive", tasks, {}},
+        StrategyCase{"progressive_dropout",
+                     "progressive",
+                     [](RunConfig& c) {
+                       tasks(c);
+                       c.model.peer.dropout = 0.2;
+                     },
+                     {}},
         StrategyCase{"er_and_ewc",
                      "er+ewc",
                      {},
@@ -190,6 +214,23 @@ INSTANTIATE_TEST_SUITE_P(
                        no_memory(c);
                        c.train.strategy_options.ewc_strength = 0;
                      }},
+        StrategyCase{"grow_freeze_output_regularisation", "grow_freeze",
+                     [](RunConfig& c) {
+                       on_peer(c);
+                       three_permutations(c);
+                       c.model.peer.routing = Routing::shared;
+                       c.train.strategy_options.output_regularisation = 1;
+                     },
+                     [](RunConfig& c) { c.train.strategy_options.output_regularisation = 0; }},
+        StrategyCase{"grow_freeze_autoencoder_gate",
+                     "grow_freeze",
+                     [](RunConfig& c) {
+                       on_peer(c);
+                       three_permutations(c);
+                       c.train.gate = GateChoice::autoencoder;
+                       c.train.autoencoder_options.autoencoder_code = 4;
+                     },
+                     {}},
         StrategyCase{"grow_freeze_and_er", "grow_freeze+er", on_peer, no_memory},
         StrategyCase{"grow_freeze_and_lwf", "grow_freeze+lwf", on_peer,
                      [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }}),
@@ -201,7 +242,7 @@ TEST(Strategy, EveryOneIsTestedAbove) {
   std::set<StrategyKind> tested = elsewhere;
   for (const char* name :
        {"cumulative", "l2", "ewc", "online_ewc", "si", "mas", "lwf", "er", "er_ace", "der", "der++",
-        "gem", "agem", "gdumb", "icarl", "sparse_slot"}) {
+        "gem", "agem", "gdumb", "icarl", "sparse_slot", "packnet", "progressive"}) {
     tested.insert(parse_enum<StrategyKind>("strategy", name));
   }
   for (const auto& [kind, name] : enum_names(StrategyKind{})) {
@@ -251,7 +292,7 @@ TEST(StrategySet, IsStoredAsItsText) {
 
 TEST(Strategy, WhatCannotReachAPoolIsRefused) {
   for (const char* name : {"l2", "ewc", "online_ewc", "si", "mas", "lwf", "gem", "agem", "gdumb",
-                           "icarl", "grow_freeze+ewc"}) {
+                           "icarl", "packnet", "progressive", "grow_freeze+ewc"}) {
     RunConfig config = mlp_config(StrategyKind::naive);
     config.model.model = ModelKind::peer;
     config.train.strategy = StrategySet::parse("strategy", name);
@@ -267,6 +308,60 @@ TEST(Strategy, WhatCannotReachAPoolIsRefused) {
     config.train.strategy = StrategySet::parse("strategy", name);
     EXPECT_THROW(config.validate(), InvalidOptions) << name;  // model mlp
   }
+}
+
+TEST(Strategy, WhatMustBeToldTheExperienceIsRefusedWhereItIsNot) {
+  for (const StrategyKind kind : {StrategyKind::packnet, StrategyKind::progressive}) {
+    RunConfig config = mlp_config(StrategyKind::naive, tasks);
+    config.train.strategy = kind;
+    EXPECT_NO_THROW(config.validate());
+    EXPECT_EQ(config.gate(), GateKind::oracle);
+    config.train.gate = GateChoice::none;
+    EXPECT_THROW(config.validate(), InvalidOptions);
+    config.stream.scenario = Scenario::class_incremental;
+    config.train.gate = GateChoice::automatic;
+    try {
+      config.validate();
+      ADD_FAILURE() << "accepted: " << enum_name(kind);
+    } catch (const InvalidOptions& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr("gate oracle"));
+    }
+    config.train.gate = GateChoice::oracle;
+    EXPECT_NO_THROW(config.validate());
+  }
+}
+
+TEST(Strategy, WhatGrowthCannotDistilOrAskIsRefused) {
+  const auto refused = [](const std::function<void(RunConfig&)>& change, const char* word) {
+    RunConfig config = small_config({"", change});
+    try {
+      config.validate();
+      ADD_FAILURE() << "accepted: " << word;
+    } catch (const InvalidOptions& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr(word));
+    }
+  };
+  const auto regularised = [](RunConfig& c) { c.train.strategy_options.output_regularisation = 1; };
+  refused(regularised, "shared routing");
+  refused(
+      [&](RunConfig& c) {
+        regularised(c);
+        c.model.peer.routing = Routing::shared;
+        c.model.width = 8;
+      },
+      "width 0");
+  refused(
+      [](RunConfig& c) {
+        c.train.gate = GateChoice::autoencoder;
+        c.train.gate_options.head_weight = 1;
+      },
+      "head_weight");
+  refused(
+      [](RunConfig& c) {
+        c.train.gate = GateChoice::autoencoder;
+        c.train.return_novelty = 1;
+      },
+      "return_novelty");
 }
 
 TEST(Strategy, ARingOfLessThanOneAClassIsRefused) {

@@ -93,7 +93,7 @@ TEST(AnalyticHead, ComesBackFromTheStoreAndGoesOn) {
 TEST(AnalyticHead, RefusesWhatItCannotUse) {
   EXPECT_THROW(AnalyticHead(0, 2, 1), InvalidOptions);
   EXPECT_THROW(AnalyticHead(2, 0, 1), InvalidOptions);
-  EXPECT_THROW(AnalyticHead(2, 2, 0), InvalidOptions);
+  EXPECT_THROW(AnalyticHead(2, 2, -1), InvalidOptions);
   AnalyticHead head(3, kClasses, 1);
   const at::Tensor y = at::zeros({2}, at::kLong);
   EXPECT_THAT(message_of<Error>([&] { head.observe(at::ones({2, 4}), y); }), HasSubstr("[2, 4]"));

@@ -260,6 +260,35 @@ TEST(Masking, SharedRowsAreRetrievedOnlyAfterUnmask) {
   EXPECT_GT(std::count_if(rows.begin(), rows.end(), [](std::int64_t row) { return row < 8; }), 0);
 }
 
+TEST(FrozenRouting, ASharedLayerStillAnswersAsItDid) {
+  for (const QueryNorm norm : {QueryNorm::batch, QueryNorm::none, QueryNorm::layer}) {
+    PeerOptions options = small_options();
+    options.routing = Routing::shared;
+    options.query_norm = norm;
+    PeerImpl peer(options);
+    SparseOptimizer experts(peer.pool(), {});
+    const at::Tensor x = inputs(5);
+    std::vector<at::Tensor> routing, answers;
+    for (std::uint64_t g = 0; g < 3; ++g) {
+      train(peer, experts, 3, g);
+      peer.freeze();
+      routing.push_back(peer.frozen_routing());
+      answers.push_back(evaluate(peer, x));
+      peer.grow();
+      EXPECT_TRUE(same_bits(peer.frozen_routing(), routing.back()));
+      peer.unmask();
+    }
+    train(peer, experts, 3, 9);
+    for (const std::size_t g : {2U, 0U, 1U, 1U}) {
+      EXPECT_TRUE(same_bits(peer.forward_as(routing[g], x), answers[g]));
+    }
+    EXPECT_FALSE(same_bits(evaluate(peer, x), answers[2]));
+    EXPECT_THROW(peer.forward_as(routing[0].narrow(0, 1, routing[0].numel() - 1), x), Error);
+  }
+  PeerImpl isolated(small_options());
+  EXPECT_THROW(isolated.frozen_routing(), Error);
+}
+
 TEST(Masking, ColumnsAreRetrievedOnlyAfterUnmask) {
   for (const Routing routing : {Routing::isolated, Routing::shared}) {
     PeerOptions options = small_options();

@@ -118,8 +118,8 @@ TEST_P(StepMemory, IsLittleMoreThanActivationsAndTheCompactGradient) {
   RecordProperty("percent", static_cast<int>(100 * transient / needed));
   EXPECT_LT(transient, 1.2 * needed)
       << "activations " << activations * 4 << ", compact gradient " << compact * 4;
-  // Nothing is left over but the compact gradient's memory, which the next step uses again, and that
-  // goes with the gradients.
+  // Nothing is left over but the compact gradient's memory, which the next step uses again, and
+  // that goes with the gradients.
   peer.pool().clear_gradients();
   EXPECT_LT(static_cast<double>(live_bytes - before), 0.3 * needed);
 }

@@ -140,8 +140,8 @@ TEST(Options, RangesNameTheFieldTheValueAndTheLimits) {
     EXPECT_THAT(message_of<InvalidOptions>([&] { PeerImpl peer(options); }), HasSubstr(c.field));
   }
   AnalyticGateOptions gate;
-  gate.ridge = 0;
-  EXPECT_THAT(message_of<InvalidOptions>([&] { AnalyticGate(4, gate); }), HasSubstr("ridge is 0"));
+  gate.ridge = -1;
+  EXPECT_THAT(message_of<InvalidOptions>([&] { AnalyticGate(4, gate); }), HasSubstr("ridge is -1"));
 }
 
 TEST(Options, EnumNamesAreTheStoredOnes) {

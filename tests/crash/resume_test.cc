@@ -120,6 +120,53 @@ class Folder {
   fs::path path;
 };
 
+// Images of 8 x 8 whose classes differ in which half of which row is bright: small, so that a run
+// takes tenths of a second.
+void write_images(const fs::path& folder, const std::string& part, int count) {
+  const auto big_endian = [](std::string& to, std::uint32_t value) {
+    for (int shift = 24; shift >= 0; shift -= 8) to.push_back(static_cast<char>(value >> shift));
+  };
+  std::mt19937 random(part == "train" ? 3 : 4);
+  std::string images, labels;
+  for (const std::uint32_t number : {0x803, count, 8, 8}) big_endian(images, number);
+  for (const std::uint32_t number : {0x801, count}) big_endian(labels, number);
+  for (int i = 0; i < count; ++i) {
+    const int label = i % 10;
+    labels.push_back(static_cast<char>(label));
+    for (int pixel = 0; pixel < 64; ++pixel) {
+      const bool bright = pixel / 4 == label;
+      images.push_back(static_cast<char>(random() % 120 + (bright ? 120 : 0)));
+    }
+  }
+  std::ofstream(folder / (part + "-images-idx3-ubyte"), std::ios::binary) << images;
+  std::ofstream(folder / (part + "-labels-idx1-ubyte"), std::ios::binary) << labels;
+}
+
+// One after the other, an experience is 300 examples in 3 passes of 30 steps.
+std::vector<std::string> small_command(const std::string& strategy, const fs::path& data,
+                                       const fs::path& store) {
+  std::vector<std::string> args = {PERENNIAL_PROGRAM, "train",   "--store",        store.string(),
+                                   "--json",          "--quiet", "--dataset",      data.string(),
+                                   "--experiences",   "3",       "--limit",        "300",
+                                   "--model",         "mlp",     "--hidden",       "32",
+                                   "--dropout",       "0.2",     "--epochs",       "3",
+                                   "--batch",         "10",      "--commit-every", "7",
+                                   "--threads",       "1",       "--strategy",     strategy};
+  // Memories so small that what they keep is a choice.
+  if (strategy == "er" || strategy == "der++" || strategy == "gdumb" || strategy == "icarl") {
+    args.insert(args.end(), {"--memory", "60"});
+  }
+  if (strategy == "gem" || strategy == "agem") {
+    args.insert(args.end(), {"--task-memory", "20"});
+  }
+  if (strategy == "icarl") args.insert(args.end(), {"--scenario", "class"});
+  if (strategy == "gdumb") args.insert(args.end(), {"--gdumb-epochs", "5"});
+  if (strategy == "packnet" || strategy == "progressive") {
+    args.insert(args.end(), {"--gate", "oracle"});
+  }
+  return args;
+}
+
 class ResumeTest : public testing::TestWithParam<std::string> {};
 
 TEST_P(ResumeTest, KilledRunsEndAsIfNeverInterrupted) {
@@ -175,5 +222,121 @@ TEST_P(ResumeTest, KilledRunsEndAsIfNeverInterrupted) {
 
 INSTANTIATE_TEST_SUITE_P(Strategies, ResumeTest, testing::Values("naive", "grow_freeze"),
                          [](const auto& info) { return info.param; });
+
+// Each strategy with a state of its own, killed at minibatches that nobody chose.
+class StrategyResumeTest : public testing::TestWithParam<std::string> {};
+
+TEST_P(StrategyResumeTest, KilledRunsEndAsIfNeverInterrupted) {
+  const std::string strategy = GetParam();
+  const Folder folder;
+  write_images(folder.path, "train", 600);
+  write_images(folder.path, "t10k", 100);
+  const fs::path output = folder.path / "output";
+  const auto args = [&](const fs::path& store) {
+    return small_command(strategy, folder.path, folder.path / store);
+  };
+  Process undisturbed(args("undisturbed"), output);
+  ASSERT_EQ(undisturbed.wait(), 0) << read(output.string() + ".err");
+  const Outcome expected = outcome(output);
+
+  std::mt19937 random(static_cast<std::uint32_t>(std::hash<std::string>{}(strategy)));
+  int killed = 0;
+  for (int run = 0; run < 2; ++run) {
+    SCOPED_TRACE("run " + std::to_string(run));
+    const std::string store = "killed" + std::to_string(run);
+    const fs::path events = folder.path / store / "runs" / strategy / "events.jsonl";
+    // In the second or the third experience, where what was kept of the earlier ones counts.
+    const int ended = 1 + run;
+    const int more = std::uniform_int_distribution<int>(1, 6)(random);
+    const auto delay =
+        std::chrono::microseconds(std::uniform_int_distribution<int>(0, 5000)(random));
+    Process process(args(store), output);
+    while (process.running() && count_events(events, "experience") < ended) {
+      std::this_thread::sleep_for(1ms);
+    }
+    const int before = count_events(events, "commit");
+    while (process.running() && count_events(events, "commit") < before + more) {
+      std::this_thread::sleep_for(1ms);
+    }
+    std::this_thread::sleep_for(delay);
+    if (process.kill_hard()) ++killed;
+    Process last(args(store), output);
+    ASSERT_EQ(last.wait(), 0) << read(output.string() + ".err");
+    EXPECT_EQ(outcome(output), expected);
+  }
+  std::printf("killed: %d\n", killed);
+  EXPECT_GT(killed, 0) << "no run was killed: this says nothing";
+}
+
+INSTANTIATE_TEST_SUITE_P(Strategies, StrategyResumeTest,
+                         testing::Values("l2", "ewc", "si", "lwf", "er", "der++", "gem", "agem",
+                                         "gdumb", "icarl", "packnet", "progressive"),
+                         [](const auto& info) {
+                           return info.param == "der++" ? std::string("derpp") : info.param;
+                         });
+
+json::object json_of(const fs::path& output) {
+  std::string text = read(output);
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return json::parse(text.substr(text.rfind('\n') + 1)).as_object();
+}
+
+TEST(UnlearnTest, KilledAtAnyInstantLeavesTheStateBeforeOrAfter) {
+  const Folder folder;
+  const fs::path output = folder.path / "output", learnt = folder.path / "learnt";
+  Process training(command("grow_freeze", learnt), output);
+  ASSERT_EQ(training.wait(), 0) << read(output.string() + ".err");
+  const std::string before(json_of(output).at("state_digest").as_string());
+  const auto unlearn = [](const fs::path& store) {
+    return std::vector<std::string>{PERENNIAL_PROGRAM, "unlearn", "--store", store.string(),
+                                    "--generation",    "4",       "--json"};
+  };
+  const auto copy = [&](const std::string& name) {
+    const fs::path store = folder.path / name;
+    fs::copy(learnt, store, fs::copy_options::recursive);
+    return store;
+  };
+  const fs::path whole = copy("whole");
+  const auto start = std::chrono::steady_clock::now();
+  Process undisturbed(unlearn(whole), output);
+  ASSERT_EQ(undisturbed.wait(), 0) << read(output.string() + ".err");
+  const auto takes = std::chrono::steady_clock::now() - start;
+  const std::string after(json_of(output).at("state_digest").as_string());
+  ASSERT_NE(after, before);
+
+  std::mt19937 random(5);
+  std::map<std::string, int> found;
+  int killed = 0;
+  for (int run = 0; run < 16; ++run) {
+    const fs::path store = copy("killed" + std::to_string(run));
+    Process process(unlearn(store), output);
+    // The commit is near the end.
+    std::this_thread::sleep_for(takes * std::uniform_int_distribution<int>(40, 100)(random) / 100);
+    killed += process.kill_hard() ? 1 : 0;
+    const auto newest = [&] {
+      Process log({PERENNIAL_PROGRAM, "log", "--store", store.string(), "--json"}, output);
+      EXPECT_EQ(log.wait(), 0) << read(output.string() + ".err");
+      return std::string(
+          json_of(output).at("commits").as_array().back().at("state_digest").as_string());
+    };
+    const std::string now = newest();
+    EXPECT_TRUE(now == before || now == after) << now;
+    ++found[now == before ? "before" : "after"];
+    if (now == before) {
+      // A commit that was whole but not yet in the store is taken in by the next who writes: then
+      // there is nothing left to unlearn.
+      Process again(unlearn(store), output);
+      const int code = again.wait();
+      EXPECT_TRUE(code == 0 ||
+                  (code == 2 && read(output.string() + ".err").find("the store has 0 to 3") !=
+                                    std::string::npos))
+          << read(output.string() + ".err");
+      EXPECT_EQ(newest(), after);
+    }
+    fs::remove_all(store);
+  }
+  std::printf("killed %d: %d before, %d after\n", killed, found["before"], found["after"]);
+  EXPECT_GE(killed, 4) << "too few were killed to say anything";
+}
 
 }  // namespace

@@ -262,18 +262,16 @@ TEST_F(RocksdbBackendTest, ReopensBesideReadersAndASlowRewrite) {
           100);  // bytes a second: it would take days
     });
     while (!started) std::this_thread::yield();
+    // The disk works again as soon as the store is being opened anew.
     hooks_.set([&](const std::string& what, const std::string& path) {
-      return what == "sync" && path.find("MANIFEST") != std::string::npos
+      return what == "sync" && path.find("MANIFEST") != std::string::npos &&
+                     backend->reopens() < static_cast<std::uint64_t>(round)
                  ? rocksdb::IOStatus::IOError("Input/output error (injected)")
                  : rocksdb::IOStatus::OK();
     });
-    std::thread repair([&] {  // the disk works again as soon as the store is being opened anew
-      while (backend->reopens() < static_cast<std::uint64_t>(round)) std::this_thread::yield();
-      hooks_.set({});
-    });
     const Status status = add_commit(*backend);
-    repair.join();
     rewriter.join();
+    hooks_.set({});
     EXPECT_FALSE(rewritten.ok());
     EXPECT_EQ(rewritten.code(), StatusCode::io_error) << rewritten.to_string();
     if (backend->closed()) {

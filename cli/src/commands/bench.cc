@@ -78,7 +78,11 @@ bool is_done(const Run& run) {
   const fs::path file = run.folder / "config.json";
   if (!fs::exists(file)) return false;
   const auto stored = continual::RunConfig::from_json(json::parse(read_text(file)).as_object());
-  const std::vector<std::string> differing = continual::differences(stored, run.config);
+  std::vector<std::string> differing = continual::differences(stored, run.config);
+  if (stored.stream.dataset != run.config.stream.dataset) {
+    differing.push_back("stream.dataset: " + stored.stream.dataset + " stored, " +
+                        run.config.stream.dataset + " asked for");
+  }
   if (!differing.empty()) {
     throw InvalidOptions(run.folder.string() + " holds a run with other settings: " +
                          differing.front() + "; use another folder for --out");
@@ -99,7 +103,9 @@ void keep_record(const Run& run, bool keep_store) {
     return (a.filename() == "summary.json") < (b.filename() == "summary.json");
   });
   for (const fs::path& file : files) {
-    fs::copy_file(file, run.folder / file.filename(), fs::copy_options::overwrite_existing);
+    const fs::path kept = run.folder / file.filename(), next = kept.string() + ".next";
+    fs::copy_file(file, next, fs::copy_options::overwrite_existing);
+    fs::rename(next, kept);
   }
   if (!keep_store) fs::remove_all(store);
 }
@@ -149,7 +155,7 @@ bool run_all(const std::vector<Run>& runs, std::size_t jobs, bool keep_stores,
         if (code == kExitOk && fs::exists(summary) &&
             json::parse(read_text(summary)).at("finished").as_bool()) {
           keep_record(run, keep_stores);
-        } else if (code != kExitOk && !InterruptGuard::interrupted()) {
+        } else if (!InterruptGuard::interrupted()) {
           std::string message = run.row + ", seed " + std::to_string(run.seed);
           message.append(": ended with code ").append(std::to_string(code));
           message.append("; see ").append((run.folder / "log.txt").string());

@@ -9,9 +9,9 @@ namespace perennial::cli {
 std::span<const Command* const> all_commands() {
   static constexpr std::array kCommands = {
       &kDemoCommand,       &kTrainCommand,     &kEvalCommand,    &kPredictCommand,
-      &kBenchCommand,                                             // learn and use
-      &kGrowCommand,       &kFreezeCommand,    &kInspectCommand,  // the pool
-      &kSnapshotCommand,   &kLogCommand,       &kDiffCommand,     // its history
+      &kBenchCommand,                                                               // learn and use
+      &kGrowCommand,       &kFreezeCommand,    &kUnlearnCommand, &kInspectCommand,  // the pool
+      &kSnapshotCommand,   &kLogCommand,       &kDiffCommand,                       // its history
       &kRestoreCommand,    &kDropCommand,      &kCopyCommand,    &kGcCommand,
       &kVerifyCommand,     &kScrubCommand,     &kRepairCommand,  // its safety
       &kExportCommand,     &kImportCommand,    &kReshardCommand, &kStreamsCommand,

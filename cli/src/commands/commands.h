@@ -32,6 +32,7 @@ extern const Command kSnapshotCommand;
 extern const Command kStrategiesCommand;
 extern const Command kStreamsCommand;
 extern const Command kTrainCommand;
+extern const Command kUnlearnCommand;
 extern const Command kVerifyCommand;
 
 // In the order of help.

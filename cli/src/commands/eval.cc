@@ -15,6 +15,24 @@
 namespace perennial::cli {
 namespace {
 
+// The store's own test sets where it keeps them, else those of the data set.
+continual::Stream test_sets_of(const continual::LearntModel& learnt, const std::string& dataset) {
+  if (!learnt.tests.empty() && dataset.empty()) {
+    return continual::Stream::of_tests(learnt.config.stream,
+                                       {learnt.label_names, learnt.preprocessing, learnt.tests},
+                                       learnt.data_digest);
+  }
+  if (learnt.tests.size() > 1) {
+    throw InvalidOptions("--dataset: the store learnt " + std::to_string(learnt.tests.size()) +
+                         " data sets and keeps their test sets itself");
+  }
+  continual::StreamOptions options = learnt.config.stream;
+  if (!dataset.empty()) options.dataset = dataset;
+  const continual::Stream stream(options);
+  continual::require_same_data(learnt, stream);
+  return stream;
+}
+
 int run_eval(const std::vector<std::string>& args) {
   std::string folder, dataset, snapshot;
   bool oracle = false;
@@ -32,15 +50,12 @@ int run_eval(const std::vector<std::string>& args) {
 
   const auto store = open_view(folder, snapshot);
   const continual::LearntModel learnt = continual::load_learnt(*store, run.budget_bytes);
-  if (oracle && !routes_alone(learnt.config.model)) {
+  if (oracle && !routes_alone(learnt.config.model) && !learnt.config.needs_experience()) {
     throw InvalidOptions("--oracle needs a store whose generations route for themselves");
   }
   // A run with the oracle gate was evaluated with it too.
   oracle = oracle || learnt.config.gate() == GateKind::oracle;
-  continual::StreamOptions options = learnt.config.stream;
-  if (!dataset.empty()) options.dataset = dataset;
-  const continual::Stream stream(options);
-  continual::require_same_data(learnt, stream);
+  const continual::Stream stream = test_sets_of(learnt, dataset);
   std::int64_t total = 0, done = 0;
   for (std::int64_t e = 0; e < stream.experiences(); ++e) total += stream.test_size(e);
   ProgressDisplay display(common.quiet);

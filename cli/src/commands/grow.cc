@@ -41,6 +41,7 @@ int run_grow(const std::vector<std::string>& args) {
     if (freeze && learnt.peer().pool().open_generation()) learnt.peer().freeze();
     learnt.peer().grow(rows, cols);
     if (learnt.model().gate() != nullptr) learnt.model().gate()->add_generation();
+    if (auto* gate = learnt.model().autoencoder_gate()) gate->add_generation();
   }
   const storage::CommitInfo info = learnt.commit("grow", snapshot);
   const Generation& newest = learnt.peer().pool().generations().back();

@@ -24,8 +24,10 @@ int run_import(const std::vector<std::string>& args) {
 
   LearntPool learnt(folder);
   const Generation imported = import_shard(learnt.peer(), file);
-  const bool gated = learnt.model().gate() != nullptr;
-  if (gated) learnt.model().gate()->add_generation();
+  auto* const autoencoders = learnt.model().autoencoder_gate();
+  const bool gated = learnt.model().gate() != nullptr || autoencoders != nullptr;
+  if (learnt.model().gate() != nullptr) learnt.model().gate()->add_generation();
+  if (autoencoders != nullptr) autoencoders->add_generation();
   const std::string digest = shard_content_digest(learnt.peer(), imported.index).hex();
   const storage::CommitInfo info = learnt.commit("import", snapshot);
 

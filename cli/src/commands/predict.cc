@@ -48,10 +48,10 @@ int run_predict(const std::vector<std::string>& args) {
   const continual::LearntModel learnt = continual::load_learnt(*store, run.budget_bytes);
   std::optional<std::uint32_t> told;
   if (generation >= 0) {
-    if (!routes_alone(learnt.config.model)) {
+    if (!routes_alone(learnt.config.model) && !learnt.config.needs_experience()) {
       throw InvalidOptions("--generation needs a store whose generations route for themselves");
     }
-    const std::size_t generations = learnt.model->peer()->pool().generations().size();
+    const std::int64_t generations = learnt.model->newest_generation() + 1;
     if (std::cmp_greater_equal(generation, generations)) {
       throw InvalidOptions("--generation is " + std::to_string(generation) +
                            "; the store has 0 to " + std::to_string(generations - 1));

@@ -13,6 +13,7 @@
 #include "commands/commands.h"
 #include "flags.h"
 #include "output.h"
+#include "perennial/continual/further_data.h"
 #include "perennial/continual/trainer.h"
 #include "retention_flags.h"
 #include "run_support.h"
@@ -24,9 +25,12 @@ namespace {
 struct TrainCommand {
   std::string folder, config_file;
   continual::RunConfig config;
+  continual::FollowOptions following;
+  bool further = false, follow = false;
   RunFlags run;
   RetentionFlags retention;
   CommonOptions common;
+  bool stored = false;  // `config` is that of the store's run
 
   // Sets the fields that are given over what `config` holds; empty when help was asked for.
   std::optional<Flags> parse(const std::vector<std::string>& args) {
@@ -37,12 +41,24 @@ struct TrainCommand {
     flags.add_text("config", config_file, "FILE",
                    "settings as a JSON file, as config.json of a benchmark's run; other flags come "
                    "on top");
+    flags
+        .add_switch("continue", further,
+                    "learn --dataset as further data of a run over --stream single that has "
+                    "finished: one more experience, which may bring new classes")
+        .add_switch("follow", follow,
+                    "learn --dataset, a CSV or JSONL file or a pipe, as it grows; go on where "
+                    "following ended. Ctrl-C ends it")
+        .add(following);
     common.add_to(flags);
     run.add_to(flags);
     run.add_training_to(flags);
     retention.add_to(flags);
     flags.add(config.stream).add(config.train).add(config.model);
     if (!flags.parse(args)) return std::nullopt;
+    // A table that grows is one stream of rows.
+    if (follow && !flags.given("stream") && !stored) {
+      config.stream.stream = continual::StreamKind::single;
+    }
     run.retention = retention.given(flags, storage::Retention());
     return flags;
   }
@@ -54,16 +70,23 @@ struct TrainCommand {
         if (flags.given(name)) throw InvalidOptions("--" + dashed(name) + " needs " + needs);
       }
     };
+    if (!follow) refuse({"follow_rows", "follow_idle"}, "--follow");
+    if (follow) refuse({"continue"}, "no --follow, which goes on by itself");
+    if (further && !flags.given("dataset")) {
+      throw InvalidOptions("--continue needs --dataset: the further data");
+    }
     if (config.model.model == continual::ModelKind::peer) {
       refuse({"hidden", "depth"}, "--model mlp; the model is peer");
     } else {
       std::vector<std::string> names = {
-          "width",           "expert_lr",           "expert_optimizer",
-          "expert_momentum", "expert_weight_decay", "budget"};
+          "spare_classes",       "width", "expert_lr", "expert_optimizer", "expert_momentum",
+          "expert_weight_decay", "budget"};
       PeerOptions options;
       auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
-        // The seed is that of either model's initial values; the widths are no flags.
-        if (name != "seed" && name != "d_in" && name != "d_out") names.emplace_back(name);
+        // Seed and dropout are either model's; the widths are no flags.
+        if (name != "seed" && name != "dropout" && name != "d_in" && name != "d_out") {
+          names.emplace_back(name);
+        }
       };
       PeerOptions::visit(options, collect);
       refuse(names, "--model peer; the model is mlp");
@@ -76,6 +99,12 @@ struct TrainCommand {
              "a strategy that reads it; this run has " + config.train.strategy.text());
     };
     continual::StrategyOptions::visit(options, unused);
+    if (config.train.strategy_options.growth == continual::GrowthKind::drift) {
+      refuse({"return_examples"},
+             "--growth experience; a drift is judged by the batches held back");
+    } else {
+      refuse({"drift_threshold", "drift_steps", "drift_window"}, "--growth drift");
+    }
     if (config.model.head == continual::HeadKind::trained) {
       refuse({"head_ridge", "head_filters", "head_filter_size", "head_grid", "head_pool"},
              "--head analytic");
@@ -84,15 +113,27 @@ struct TrainCommand {
               "expert_weight_decay"},
              "--head trained; an analytic head is solved");
     }
-    if (config.gate() != GateKind::analytic) {
+    const GateKind gate = config.gate();
+    const std::string has = " gate; this run has gate " + std::string(enum_name(gate));
+    if (gate != GateKind::analytic) {
       std::vector<std::string> names = {"return_novelty", "return_examples"};
       AnalyticGateOptions options;
       auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
-        names.emplace_back(name);
+        const bool of_both =
+            name == "gate_seed" || name == "gate_answer" || name == "gate_temperature";
+        if (gate != GateKind::autoencoder || !of_both) names.emplace_back(name);
       };
       AnalyticGateOptions::visit(options, collect);
-      refuse(names,
-             "the analytic gate; this run has gate " + std::string(enum_name(config.gate())));
+      refuse(names, "the analytic" + has);
+    }
+    if (gate != GateKind::autoencoder) {
+      std::vector<std::string> names;
+      AutoencoderGateOptions options;
+      auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
+        names.emplace_back(name);
+      };
+      AutoencoderGateOptions::visit(options, collect);
+      refuse(names, "the autoencoder" + has);
     }
   }
 
@@ -124,6 +165,47 @@ std::optional<continual::RunConfig> config_in(const storage::PageStore& store) {
   throw StorageError(stored.status());
 }
 
+// The stream that the command is about: of a new run, of the store's, or of further data for it.
+continual::Stream stream_of(const TrainCommand& command, const storage::PageStore* store) {
+  if (command.further) {
+    if (store == nullptr) {
+      throw InvalidOptions("--continue needs a store that has learnt before; there is none in " +
+                           command.folder);
+    }
+    return continual::further_stream(command.config, *store);
+  }
+  if (command.stored) return continual::run_stream(command.config, *store);
+  return continual::Stream(command.config.stream);
+}
+
+continual::RunResult learn(const TrainCommand& command, std::unique_ptr<storage::PageStore>& store,
+                           const std::string& run_folder, std::vector<std::string>& notes) {
+  // What is wrong with the data or the options is found before a new store is made.
+  const continual::Stream stream = stream_of(command, store.get());
+  notes = stream.notes();
+  if (!command.common.quiet) {
+    for (const std::string& note : notes) std::cerr << "note: " << note << '\n';
+  }
+  if (store == nullptr) {
+    check_run(command.config, stream, command.run);
+    store = open_store(command.folder, storage::OpenMode::either);
+  }
+  return run_with_progress(command.config, stream, store.get(), run_folder, command.run,
+                           command.config.train.strategy.text(), command.common.quiet);
+}
+
+std::optional<continual::RunResult> follow(const TrainCommand& command,
+                                           std::unique_ptr<storage::PageStore>& store,
+                                           const std::string& run_folder) {
+  const auto make_store = [&] {
+    store = open_store(command.folder, storage::OpenMode::either);
+    return store.get();
+  };
+  return follow_with_progress(command.config, command.following, store.get(), make_store,
+                              run_folder, command.run, command.config.train.strategy.text(),
+                              command.common.quiet);
+}
+
 int run_train(const std::vector<std::string>& args) {
   // Checks what the flags say of themselves, and finds the store's folder.
   TrainCommand given;
@@ -139,37 +221,37 @@ int run_train(const std::vector<std::string>& args) {
     // What is not given again is the stored run's, so that "train --store DIR" resumes.
     if (auto stored = config_in(*store); stored && given.config_file.empty()) {
       command.config = *std::move(stored);
+      command.stored = true;
     }
   }
   command.refuse_idle(*command.parse(args));
   command.config.validate();
   command.run.apply();
-  // What is wrong with the data or the options is found before a new store is made.
-  const continual::Stream stream(command.config.stream);
-  if (!command.common.quiet) {
-    for (const std::string& note : stream.notes()) std::cerr << "note: " << note << '\n';
-  }
-  if (store == nullptr) {
-    check_run(command.config, stream, command.run);
-    store = open_store(command.folder, storage::OpenMode::either);
-  }
-
   const std::string run_folder = (folder / "runs" / command.config.train.strategy.text()).string();
-  const continual::RunResult result =
-      run_with_progress(command.config, stream, store.get(), run_folder, command.run,
-                        command.config.train.strategy.text(), command.common.quiet);
-
+  std::vector<std::string> notes;
+  std::optional<continual::RunResult> learnt;
+  if (command.follow) {
+    learnt = follow(command, store, run_folder);
+  } else {
+    learnt = learn(command, store, run_folder, notes);
+  }
   const Output output(command.common.json, command.common.quiet);
+  if (!learnt) {
+    output.text() << "ended before the first experience's rows were there; nothing was learnt\n";
+    output.finish({{"finished", false}, {"store", command.folder}});
+    return kExitOk;
+  }
+  const continual::RunResult& result = *learnt;
   print_result(output.text(), result);
   output.text() << "state digest " << result.state_digest << ", run folder " << run_folder << '\n';
   if (!result.finished) {
     output.text() << "stopped and committed; go on with: perennial train --store " << command.folder
-                  << '\n';
+                  << (command.follow ? " --follow" : "") << '\n';
   }
   boost::json::object json = result.to_json();
   json["store"] = command.folder;
   json["run_folder"] = run_folder;
-  json["data_notes"] = boost::json::array(stream.notes().begin(), stream.notes().end());
+  json["data_notes"] = boost::json::array(notes.begin(), notes.end());
   output.finish(json);
   return kExitOk;
 }

@@ -3,6 +3,7 @@
 #include "report/figures.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <map>
 
@@ -231,8 +232,8 @@ std::string routing_figures(const std::vector<Group>& groups) {
       map.rows.push_back(std::to_string(row.row));
       map.values.emplace_back();
       for (const double value : row.*values) {
-        map.values.back().emplace_back(value);
-        any = true;
+        map.values.back().push_back(std::isnan(value) ? std::nullopt : std::optional(value));
+        any = any || !std::isnan(value);
       }
     }
     if (any) figures += heat_map(map);
@@ -244,13 +245,37 @@ std::string routing_figures(const std::vector<Group>& groups) {
            &RoutingRow::drift);
     map_of(group, {"leak", "Leak", "percent of retrieved slots that fall in newer generations"},
            &RoutingRow::leak);
+    map_of(group,
+           {"weight-forgetting", "Weight forgetting",
+            "percent of the probe's answers lost, the generation given: what changed weights cost"},
+           &RoutingRow::weight_forgetting);
   }
+  const auto shares = [&](const Caption& caption, std::optional<double> ExperienceFigures::*figure,
+                          double factor, const char* unit) {
+    const auto of_run = [&](const RunFolder& run, const auto& add) {
+      for (const ExperienceFigures& known : run.experiences) {
+        if (known.*figure) add(static_cast<double>(known.experience), factor * *(known.*figure));
+      }
+    };
+    figures +=
+        line_chart({caption, "experience", unit, all_series(groups, of_run), true, true, {}, {}});
+  };
+  shares({"usage", "Experts in use", "percent of a generation's experts that its inputs retrieve"},
+         &ExperienceFigures::usage, 100, "percent");
+  shares({"unevenness", "Unevenness", "divergence of the experts' weights from uniform, nats"},
+         &ExperienceFigures::unevenness, 1, "nats");
+  shares({"dead-rows", "Dead rows", "percent of a generation's rows that no input retrieves from"},
+         &ExperienceFigures::dead_rows, 100, "percent");
+  shares({"hit-rate", "Page hits", "percent of the pages that training used and were in memory"},
+         &ExperienceFigures::hit_rate, 100, "percent");
   return figures;
 }
 
 std::string cost_figures(const std::vector<Group>& groups) {
   return cost_chart(groups, {"parameters", "Parameters", "of the model, experts included"},
                     &ExperienceFigures::parameters, count_unit, "parameters") +
+         cost_chart(groups, {"parameters-added", "Parameters added", "by each experience"},
+                    &ExperienceFigures::parameters_added, count_unit, "parameters") +
          cost_chart(groups, {"replay-bytes", "Strategy memory", "kept beside the model"},
                     &ExperienceFigures::replay_bytes, byte_unit, "bytes") +
          cost_chart(groups, {"store-bytes", "Store", "on disk, after the experience's commit"},

@@ -145,7 +145,7 @@ std::vector<std::vector<std::optional<double>>> mean_matrix(const Group& group) 
       double sum = 0;
       int count = 0;
       for (const RunFolder* run : group.runs) {
-        if (run->matrix.experiences() != n || !run->matrix.has_row(i)) continue;
+        if (run->matrix.experiences() != n || !run->matrix.has(i, j)) continue;
         sum += run->matrix.at(i, j);
         ++count;
       }

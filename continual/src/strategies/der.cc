@@ -12,10 +12,10 @@ namespace {
 // Buzzega et al. 2020, "Dark Experience for General Continual Learning" (arXiv 2004.07211), eq. 5
 // (der) and 6 (der++): L = L_ce(fresh rows) + alpha mean (z - h(x'))^2 [+ beta L_ce(x'', y'')]
 // where x', z and x'', y'' are two samples of the memory and z the logits that x' had when it was
-// stored, of earlier experiences once there are such (the paper: of all). The mean is over rows and
-// classes. Defaults: alpha .1, beta .5 (the paper's for split CIFAR-10, M = 200), M = 500,
-// reservoir. A sample of weight 0 is not drawn: naive, bit for bit, at alpha = beta = 0 and at M =
-// 0.
+// stored (FillKind), of earlier experiences once there are such (the paper: of all). The mean is
+// over rows and classes. Defaults: alpha .1, beta .5 (the paper's for split CIFAR-10, M = 200), M =
+// 500, reservoir. A sample of weight 0 is not drawn: naive, bit for bit, at alpha = beta = 0 and at
+// M = 0.
 class DarkReplay : public Replay {
  public:
   DarkReplay(const std::string& name, const RunConfig& config, const StreamShape& shape,

@@ -1,43 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 // Grow and freeze: a generation of experts for each experience.
 #include <algorithm>
-#include <limits>
 #include <optional>
 
+#include "strategies/generations.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {
 
 namespace {
 
-namespace json = boost::json;
-
 // A generation for each experience, frozen after it; none for one that returns, where asked for.
-// Isolated routing learns the gate's statistics as the data streams by, of the stream's rows only;
+// Isolated routing learns the gate as the data streams by, of the stream's rows only;
 // shared routing unmasks the new rows, an explicit and logged event, when their experience starts.
+//
+// With output_regularisation lambda > 0, shared routing only: Chen et al. 2023, "Lifelong Language
+// Pretraining with Distribution-Specialized Experts" (arXiv 2305.12281), where growth is held to
+// what the layer was by distilling its earlier outputs on the new data: L = L_ce + lambda mean_x
+// KL(p_before(x) || p(x)) over fresh rows x, p_before the layer as it was when the experience began
+// (its experts are frozen; its shared router is kept as a copy). Default 0: growth alone, bit for
+// bit. Nothing before the second experience.
 class GrowFreeze : public Strategy {
  public:
+  explicit GrowFreeze(const StrategyOptions& options) : strength_(options.output_regularisation) {}
+
   void before_experience(StrategyContext& context) override {
     if (!context.model.learns_by_gradient()) return;  // its pool is frozen from the start
     PeerImpl& peer = *context.model.peer();
-    returned_ = returned_to(context);
+    returned_ = returned(context);
     if (returned_) {
       context.model.assign(context.experience, *returned_);
       return;
     }
     if (!peer.pool().open_generation()) {
-      const Generation& generation = peer.grow();
-      if (context.model.gate() != nullptr) context.model.gate()->add_generation();
-      context.log("grow", json::object{{"experience", context.experience},
-                                       {"generation", generation.index},
-                                       {"first_row", generation.first_row},
-                                       {"rows", generation.rows},
-                                       {"cols", generation.cols}});
-      context.model.assign(context.experience, generation.index);
+      if (strength_ > 0) before_ = peer.frozen_routing();
+      context.model.assign(context.experience, open_generation(context));
     }
     if (peer.has_masked()) {
       peer.unmask();
-      context.log("unmask", json::object{{"experience", context.experience}});
+      context.log("unmask", boost::json::object{{"experience", context.experience}});
     }
   }
 
@@ -48,57 +49,50 @@ class GrowFreeze : public Strategy {
       context.model.gate()->observe(batch.fresh_x(), context.model.gate()->generations() - 1,
                                     batch.fresh_y());
     }
+    if (AutoencoderGate* gate = context.model.autoencoder_gate()) {
+      gate->observe(batch.fresh_x(), gate->generations() - 1);
+    }
+  }
+
+  torch::Tensor extra_loss(StrategyContext& context, const TrainingBatch& batch) override {
+    if (!before_.defined()) return {};
+    const torch::Tensor p =
+        context.model.peer()->forward_as(before_, batch.fresh_x()).log_softmax(1);
+    return strength_ * (p.exp() * (p - batch.fresh_logits().log_softmax(1))).sum(1).mean();
+  }
+
+  void visit_state(StateVisitor& visitor) override {
+    visitor.tensor("grow_freeze/routing_before", before_);
   }
 
   void after_experience(StrategyContext& context) override {
+    before_.reset();
     if (returned_ || !context.model.learns_by_gradient()) return;
-    PeerImpl& peer = *context.model.peer();
-    const std::uint32_t generation = *peer.pool().open_generation();
-    const storage::Digest digest = peer.freeze();
-    context.log("freeze", json::object{{"experience", context.experience},
-                                       {"generation", generation},
-                                       {"digest", digest.hex()}});
-    if (context.model.gate() != nullptr) context.model.gate()->solve();
+    freeze_generation(context);
   }
+
+  bool extend(const StreamShape&, const StreamShape&) override { return true; }
 
  private:
-  // The generation to which the first examples of the experience are least foreign, if they are
-  // less so than return_novelty. Decided by their inputs alone, from the gate's statistics.
-  static std::optional<std::int64_t> returned_to(StrategyContext& context) {
+  // By the first examples of the experience.
+  static std::optional<std::int64_t> returned(StrategyContext& context) {
     const TrainOptions& options = context.config.train;
-    const AnalyticGate* gate = context.model.gate();
-    if (options.return_novelty == 0 || gate == nullptr || context.experience == 0) {
-      return std::nullopt;
-    }
+    if (options.return_novelty == 0 || context.experience == 0) return std::nullopt;
     const std::int64_t count =
         std::min(options.return_examples, context.stream.train_size(context.experience));
-    const Batch first =
-        context.stream.train_batch(context.experience, 0, 0, count, options.train_seed);
-    std::int64_t nearest = 0;
-    double least = std::numeric_limits<double>::infinity();
-    json::array all;
-    const bool open = context.model.peer()->pool().open_generation().has_value();
-    for (std::int64_t g = 0; g < gate->generations() - (open ? 1 : 0); ++g) {
-      const double novelty = gate->novelty(first.x, g);
-      all.push_back(novelty);
-      if (novelty < least) {
-        least = novelty;
-        nearest = g;
-      }
-    }
-    const bool returns = least < options.return_novelty;
-    context.log("novelty", json::object{{"experience", context.experience},
-                                        {"novelty", std::move(all)},
-                                        {"returns", returns}});
-    if (!returns) return std::nullopt;
-    return nearest;
+    return returned_to(
+        context, context.stream.train_batch(context.experience, 0, 0, count, options.train_seed).x);
   }
 
+  double strength_;
+  torch::Tensor before_;                  // the router before the experience that goes on
   std::optional<std::int64_t> returned_;  // of the experience that goes on
 };
 
 }  // namespace
 
-StrategyPointer make_grow_freeze() { return std::make_unique<GrowFreeze>(); }
+StrategyPointer make_grow_freeze(const StrategyOptions& options) {
+  return std::make_unique<GrowFreeze>(options);
+}
 
 }  // namespace perennial::continual

@@ -63,7 +63,7 @@ class Icarl : public Strategy {
     if (teacher_.defined()) {
       const at::NoGradGuard no_grad;
       const ParameterSwap swap(parameters_of(context.model), teacher_);
-      const torch::Tensor before = context.model.train_forward(batch.x).sigmoid();
+      const torch::Tensor before = context.model.test_forward(batch.x).sigmoid();
       for (std::size_t c = 0; c < seen_.size(); ++c) {
         const auto column = static_cast<std::int64_t>(c);
         if (seen_[c] != 0) target.select(1, column).copy_(before.select(1, column));
@@ -81,7 +81,8 @@ class Icarl : public Strategy {
     means_ = torch::Tensor();
   }
 
-  std::optional<Prediction> predict(Model& model, const torch::Tensor& x) override {
+  std::optional<Prediction> predict(Model& model, const torch::Tensor& x,
+                                    std::optional<std::uint32_t>) override {
     if (total() == 0) return {};
     const at::NoGradGuard no_grad;
     if (!means_.defined()) find_means(model);

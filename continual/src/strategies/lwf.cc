@@ -76,7 +76,7 @@ class LearningWithoutForgetting : public Strategy {
     }
     if (!teacher_.defined()) return {};
     const ParameterSwap swap(parameters_of(context.model), teacher_);
-    return context.model.train_forward(batch.fresh_x());
+    return context.model.test_forward(batch.fresh_x());
   }
 
   double strength_;

@@ -7,7 +7,10 @@ namespace perennial::continual {
 namespace {
 
 // Fine-tuning: nothing is done against forgetting.
-class Naive : public Strategy {};
+class Naive : public Strategy {
+ public:
+  bool extend(const StreamShape&, const StreamShape&) override { return true; }
+};
 
 }  // namespace
 

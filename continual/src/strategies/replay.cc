@@ -2,6 +2,7 @@
 // Replaying from a memory.
 #include "strategies/replay.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 
 namespace perennial::continual {
@@ -11,6 +12,7 @@ Replay::Replay(std::string name, const RunConfig& config, const StreamShape& sha
     : name_(std::move(name)),
       memory_(config.train.strategy_options.buffer, config.train.strategy_options.memory,
               shape.classes, config.train.strategy_options.strategy_seed),
+      fill_(config.train.strategy_options.memory_fill),
       draw_(config.train.strategy_options.replay_batch > 0
                 ? config.train.strategy_options.replay_batch
                 : config.train.batch),
@@ -35,14 +37,32 @@ void Replay::before_step(StrategyContext& context, TrainingBatch& batch) {
 }
 
 void Replay::after_step(StrategyContext& context, const TrainingBatch& batch) {
-  if (context.epoch > 0) return;
+  if (context.epoch > 0 || fill_ == FillKind::experience) return;
   Examples fresh{batch.fresh_x(), batch.fresh_y(), {}};
   if (with_logits_) fresh.logits = batch.fresh_logits();
   memory_.add(fresh, context.stream.preprocessing(), context.experience);
 }
 
+void Replay::after_experience(StrategyContext& context) {
+  if (fill_ == FillKind::stream || memory_.capacity() == 0) return;
+  const at::NoGradGuard no_grad;
+  const TrainOptions& options = context.config.train;
+  const std::int64_t steps = context.stream.steps_per_epoch(context.experience, options.batch);
+  for (std::int64_t step = 0; step < steps; ++step) {
+    const Batch batch =
+        context.stream.train_batch(context.experience, 0, step, options.batch, options.train_seed);
+    Examples examples{batch.x, batch.y, {}};
+    if (with_logits_) examples.logits = context.model.test_forward(batch.x);
+    memory_.add(examples, context.stream.preprocessing(), context.experience);
+  }
+}
+
 void Replay::visit_state(StateVisitor& visitor) {
   if (memory_.capacity() > 0) memory_.visit(visitor, name_);
+}
+
+bool Replay::extend(const StreamShape& before, const StreamShape& now) {
+  return before.classes == now.classes || (!with_logits_ && memory_.add_classes(now.classes));
 }
 
 }  // namespace perennial::continual

@@ -8,7 +8,8 @@
 namespace perennial::continual {
 
 // Appends rows of the memory to each step, then adds the step's fresh rows to it (in the first pass
-// over an experience, so that every example is seen once). The cost of a step
+// over an experience, so that every example is seen once), or after the experience all of its
+// examples (FillKind). The cost of a step
 // does not depend on the experience, and on the memory's size only by a look at M numbers. With M =
 // 0 nothing is appended or kept.
 class Replay : public Strategy {
@@ -24,7 +25,10 @@ class Replay : public Strategy {
 
   void before_step(StrategyContext& context, TrainingBatch& batch) override;
   void after_step(StrategyContext& context, const TrainingBatch& batch) override;
+  void after_experience(StrategyContext& context) override;
   void visit_state(StateVisitor& visitor) override;
+  // Kept logits have the classes that there were; so has a ring its slots.
+  bool extend(const StreamShape& before, const StreamShape& now) override;
 
  protected:
   // What the step's samples are, in the order of their rows; empty while the memory is.
@@ -38,6 +42,7 @@ class Replay : public Strategy {
  private:
   std::string name_;
   ReplayBuffer memory_;
+  FillKind fill_;
   std::int64_t draw_;
   From from_;
   bool with_logits_;

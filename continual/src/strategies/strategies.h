@@ -13,7 +13,8 @@ using StrategyPointer = std::unique_ptr<Strategy>;
 StrategyPointer make_naive();
 StrategyPointer make_joint();
 StrategyPointer make_cumulative();
-StrategyPointer make_grow_freeze();
+StrategyPointer make_grow_freeze(const StrategyOptions& options);
+StrategyPointer make_grow_on_drift(const StrategyOptions& options);
 StrategyPointer make_l2(const StrategyOptions& options);
 StrategyPointer make_ewc(const StrategyOptions& options);
 StrategyPointer make_online_ewc(const StrategyOptions& options);
@@ -28,6 +29,8 @@ StrategyPointer make_agem(const RunConfig& config, const StreamShape& shape);
 StrategyPointer make_gem(const RunConfig& config, const StreamShape& shape);
 StrategyPointer make_sparse_slot(const StrategyOptions& options);
 StrategyPointer make_icarl(const RunConfig& config, const StreamShape& shape);
+StrategyPointer make_packnet(const RunConfig& config, const StreamShape& shape);
+StrategyPointer make_progressive();
 StrategyPointer make_gdumb(const RunConfig& config, const StreamShape& shape);
 
 }  // namespace perennial::continual

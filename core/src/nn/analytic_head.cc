@@ -4,9 +4,8 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cholesky_solve.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linalg_cholesky.h>
 #include <ATen/ops/one_hot.h>
 #include <ATen/ops/zeros.h>
 
@@ -17,6 +16,7 @@
 #include <cmath>
 #include <string>
 
+#include "nn/ridge.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/core/error.h"
 #include "perennial/core/options.h"
@@ -42,11 +42,11 @@ std::string entry(std::int64_t i, std::int64_t j) {
 }  // namespace
 
 AnalyticHead::AnalyticHead(std::int64_t features, std::int64_t classes, double ridge)
-    : features_(features), classes_(classes), ridge_(ridge) {
-  if (features_ < 1 || classes_ < 1 || !(ridge_ > 0)) {
+    : features_(features), classes_(classes), ridge_(ridge), chosen_(ridge) {
+  if (features_ < 1 || classes_ < 1 || !(ridge_ >= 0)) {
     throw InvalidOptions("the analytic head has " + std::to_string(features_) + " features, " +
                          std::to_string(classes_) + " classes and ridge " + std::to_string(ridge_) +
-                         "; all must be above 0");
+                         "; the first two must be above 0, and ridge not below it");
   }
   for (std::int64_t i = 0; i < block_count(); ++i) {
     const auto [row, row_end] = rows_of(i);
@@ -62,6 +62,17 @@ std::int64_t AnalyticHead::block_count() const { return (features_ + kBlock - 1)
 
 std::pair<std::int64_t, std::int64_t> AnalyticHead::rows_of(std::int64_t i) const {
   return {i * kBlock, std::min((i + 1) * kBlock, features_)};
+}
+
+void AnalyticHead::add_classes(std::int64_t classes) {
+  if (classes < classes_) {
+    throw Error("an analytic head of " + std::to_string(classes_) + " classes cannot have " +
+                std::to_string(classes));
+  }
+  b_ = at::cat({b_, at::zeros({features_, classes - classes_}, at::kDouble)}, 1);
+  classes_ = classes;
+  weights_ = at::Tensor();
+  changed_ = true;
 }
 
 void AnalyticHead::observe(const at::Tensor& f, const at::Tensor& y) {
@@ -81,6 +92,7 @@ void AnalyticHead::observe(const at::Tensor& f, const at::Tensor& y) {
     }
   }
   b_.addmm_(rows.t(), at::one_hot(y, classes_).to(at::kDouble));
+  count_ += y.size(0);
   weights_ = at::Tensor();
   changed_ = true;
 }
@@ -96,9 +108,8 @@ void AnalyticHead::solve() {
       a.slice(0, row, row_end).slice(1, col, col_end).copy_(block(i, j));
     }
   }
-  a.diagonal().add_(ridge_);
-  // Reads the lower triangle only.
-  weights_ = at::cholesky_solve(b_, at::linalg_cholesky(a)).t().to(at::kFloat).contiguous();
+  chosen_ = ridge_ > 0 ? ridge_ : choose_ridge({a, b_, count_});
+  weights_ = ridge_weights(a, chosen_, b_);  // reads the lower triangle only
 }
 
 at::Tensor AnalyticHead::scores(const at::Tensor& f) {
@@ -123,10 +134,11 @@ void AnalyticHead::add_to_commit(storage::CommitRequest& request) {
   if (!changed_ && !offered_) return;
   changed_ = false;
   offered_ = true;
-  request.dense[kRecord] =
-      bytes_from(json::serialize(json::object{{"features", features_},
-                                              {"classes", classes_},
-                                              {"ridge", options_detail::exact_number(ridge_)}}));
+  json::object record{{"features", features_},
+                      {"classes", classes_},
+                      {"ridge", options_detail::exact_number(ridge_)}};
+  if (ridge_ == 0) record["count"] = count_;
+  request.dense[kRecord] = bytes_from(json::serialize(record));
   for (std::int64_t i = 0; i < block_count(); ++i) {
     for (std::int64_t j = 0; j <= i; ++j) request.dense[entry(i, j)] = bytes_from(block(i, j));
   }
@@ -151,6 +163,7 @@ AnalyticHead AnalyticHead::load(const storage::PageReader& store) {
       for (std::int64_t j = 0; j <= i; ++j) read(entry(i, j), head.block(i, j));
     }
     read(kTargets, head.b_);
+    if (head.ridge_ == 0) head.count_ = record.at("count").as_int64();
     head.changed_ = false;
     return head;
   } catch (const InvalidOptions& error) {

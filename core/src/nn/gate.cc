@@ -4,10 +4,8 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cholesky_solve.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/eye.h>
-#include <ATen/ops/linalg_cholesky.h>
 #include <ATen/ops/linalg_solve_triangular.h>
 #include <ATen/ops/one_hot.h>
 #include <ATen/ops/stack.h>
@@ -18,7 +16,9 @@
 #include <boost/json/value_to.hpp>
 #include <cmath>
 #include <limits>
+#include <set>
 
+#include "nn/ridge.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/kernels/matmul.h"
 
@@ -27,7 +27,10 @@ namespace perennial {
 namespace json = boost::json;
 
 EnumNames<GateKind> enum_names(GateKind) {
-  return {{GateKind::oracle, "oracle"}, {GateKind::none, "none"}, {GateKind::analytic, "analytic"}};
+  return {{GateKind::oracle, "oracle"},
+          {GateKind::none, "none"},
+          {GateKind::analytic, "analytic"},
+          {GateKind::autoencoder, "autoencoder"}};
 }
 
 EnumNames<GateAnswer> enum_names(GateAnswer) {
@@ -37,6 +40,7 @@ EnumNames<GateAnswer> enum_names(GateAnswer) {
 namespace {
 
 constexpr const char* kRecord = "gate";
+constexpr const char* kUnlearned = "unlearned";  // generations; absent where there are none
 // Shares of a mixed answer below this part of the largest do not count.
 constexpr float kSmallestShare = 1.0F / 1024;
 
@@ -66,18 +70,6 @@ at::Tensor rows_times(const at::Tensor& x, const at::Tensor& weights) {
   return out;
 }
 
-// The Cholesky factor of a + ridge I.
-at::Tensor factor(const at::Tensor& a, double ridge) {
-  at::Tensor regular = a.clone();
-  regular.diagonal().add_(ridge);
-  return at::linalg_cholesky(regular);
-}
-
-// (a + ridge I)^-1 b, as rows in float32.
-at::Tensor ridge_weights(const at::Tensor& a, double ridge, const at::Tensor& b) {
-  return at::cholesky_solve(b, factor(a, ridge)).t().to(at::kFloat).contiguous();
-}
-
 }  // namespace
 
 AnalyticGate::AnalyticGate(std::int64_t d_in, const AnalyticGateOptions& options,
@@ -94,7 +86,9 @@ AnalyticGate::AnalyticGate(std::int64_t d_in, const AnalyticGateOptions& options
 
 void AnalyticGate::add_generation() {
   const std::int64_t m = features_.size();
-  Statistics statistics{at::zeros({m, m}, at::kDouble), at::zeros({m}, at::kDouble), {}};
+  Statistics statistics;
+  statistics.a = at::zeros({m, m}, at::kDouble);
+  statistics.b = at::zeros({m}, at::kDouble);
   if (has_heads()) statistics.c = at::zeros({m, classes_}, at::kDouble);
   statistics_.push_back(std::move(statistics));
   weights_ = at::Tensor();  // it has a row a generation
@@ -104,6 +98,10 @@ const AnalyticGate::Statistics& AnalyticGate::of(std::int64_t generation) const 
   if (generation < 0 || generation >= generations()) {
     throw Error("generation " + std::to_string(generation) + " is unknown to the gate, which has " +
                 std::to_string(generations()));
+  }
+  if (statistics_[static_cast<std::size_t>(generation)].unlearned) {
+    throw Error("generation " + std::to_string(generation) +
+                " was unlearned; the gate knows nothing of it");
   }
   return statistics_[static_cast<std::size_t>(generation)];
 }
@@ -130,19 +128,64 @@ void AnalyticGate::observe(const at::Tensor& x, std::int64_t generation, const a
   statistics.observed = true;
   statistics.changed = true;
   weights_ = at::Tensor();
+  ridge_.reset();
+  if (static_cast<std::size_t>(generation) < older_) {
+    older_ = 0;
+    older_a_ = at::Tensor();
+  }
+}
+
+std::int64_t AnalyticGate::oldest_kept() const {
+  for (std::size_t g = 0; g < statistics_.size(); ++g) {
+    if (!statistics_[g].unlearned) return static_cast<std::int64_t>(g);
+  }
+  return 0;
+}
+
+at::Tensor AnalyticGate::sum_of_a() const {
+  if (!older_a_.defined()) {
+    older_a_ = at::zeros({features_.size(), features_.size()}, at::kDouble);
+  }
+  for (; older_ + 1 < statistics_.size(); ++older_) {
+    if (statistics_[older_].a.defined()) older_a_.add_(statistics_[older_].a);
+  }
+  const at::Tensor& newest = statistics_.back().a;
+  return newest.defined() && older_ + 1 == statistics_.size() ? older_a_.add(newest) : older_a_;
+}
+
+at::Tensor AnalyticGate::columns_of_b() const {
+  std::vector<at::Tensor> b;
+  for (const Statistics& statistics : statistics_) {
+    b.push_back(statistics.unlearned ? at::zeros({features_.size()}, at::kDouble) : statistics.b);
+  }
+  return at::stack(b, 1);
+}
+
+double AnalyticGate::ridge() const {
+  if (options_.ridge > 0) return options_.ridge;
+  if (!ridge_) {
+    const at::NoGradGuard no_grad;
+    RidgeSums sums;
+    for (const Statistics& statistics : statistics_) sums.n += statistics.count;
+    if (sums.n > 0) {
+      sums.a = sum_of_a();
+      sums.b = columns_of_b();
+    }
+    ridge_ = choose_ridge(sums);
+  }
+  return *ridge_;
+}
+
+double AnalyticGate::ridge_of(const Statistics& statistics) const {
+  if (options_.ridge > 0) return options_.ridge;
+  return choose_ridge({statistics.a, statistics.c, statistics.count});
 }
 
 void AnalyticGate::solve() {
   if (weights_.defined()) return;
   if (statistics_.empty()) throw Error("the gate has seen no generation");
   const at::NoGradGuard no_grad;
-  at::Tensor a = at::zeros({features_.size(), features_.size()}, at::kDouble);
-  std::vector<at::Tensor> b;
-  for (const Statistics& statistics : statistics_) {
-    a.add_(statistics.a);
-    b.push_back(statistics.b);
-  }
-  weights_ = ridge_weights(a, options_.ridge, at::stack(b, 1));
+  weights_ = ridge_weights(sum_of_a(), ridge(), columns_of_b());
 }
 
 at::Tensor AnalyticGate::scores_of(const at::Tensor& f) {
@@ -157,16 +200,21 @@ at::Tensor AnalyticGate::class_scores_of(const at::Tensor& f, std::int64_t gener
   (void)of(generation);
   Statistics& statistics = statistics_[static_cast<std::size_t>(generation)];
   if (!statistics.head.defined()) {
-    statistics.head = ridge_weights(statistics.a, options_.ridge, statistics.c);
+    statistics.head = ridge_weights(statistics.a, ridge_of(statistics), statistics.c);
   }
   return rows_times(f, statistics.head);
 }
 
 double AnalyticGate::novelty(const at::Tensor& x, std::int64_t generation) const {
   const at::NoGradGuard no_grad;
+  if (generation >= 0 && generation < generations() &&
+      statistics_[static_cast<std::size_t>(generation)].unlearned) {
+    return std::numeric_limits<double>::infinity();
+  }
   const Statistics& statistics = of(generation);
   if (statistics.count == 0) return std::numeric_limits<double>::infinity();
-  const at::Tensor lower = factor(statistics.a, options_.ridge);
+  const double strength = ridge();
+  const at::Tensor lower = ridge_factor(statistics.a, strength);
   const at::Tensor f = features_(x).to(at::kDouble);
   const auto mean_leverage = [&](const at::Tensor& columns) {
     return at::linalg_solve_triangular(lower, columns, /*upper=*/false).square().sum();
@@ -174,8 +222,8 @@ double AnalyticGate::novelty(const at::Tensor& x, std::int64_t generation) const
   const double here = mean_leverage(f.t()).item<double>() / static_cast<double>(x.size(0));
   // tr((A + rI)^-1 A) = M - r tr((A + rI)^-1), and tr(L^-T L^-1) is L^-1's sum of squares.
   const std::int64_t m = features_.size();
-  const double trace = static_cast<double>(m) -
-                       options_.ridge * mean_leverage(at::eye(m, at::kDouble)).item<double>();
+  const double trace =
+      static_cast<double>(m) - strength * mean_leverage(at::eye(m, at::kDouble)).item<double>();
   return here / (trace / static_cast<double>(statistics.count));
 }
 
@@ -195,7 +243,7 @@ at::Tensor AnalyticGate::shares_of(const at::Tensor& f) {
       row[g] = share < kSmallestShare ? 0 : share;
       sum += row[g];
     }
-    if (sum == 0) row[0] = static_cast<float>(sum = 1);  // none was observed: the oldest answers
+    if (sum == 0) row[oldest_kept()] = static_cast<float>(sum = 1);  // none was observed
     for (std::int64_t g = 0; g < generations(); ++g) row[g] = static_cast<float>(row[g] / sum);
   }
   return all;
@@ -211,22 +259,27 @@ at::Tensor AnalyticGate::choose_of(const at::Tensor& f) {
       if (!statistics_[static_cast<std::size_t>(g)].observed) continue;
       if (best < 0 || row[g] > row[best]) best = g;
     }
-    chosen.mutable_data_ptr<std::int64_t>()[i] = std::max<std::int64_t>(best, 0);
+    chosen.mutable_data_ptr<std::int64_t>()[i] = best < 0 ? oldest_kept() : best;
   }
   return chosen;
 }
 
 void AnalyticGate::add_to_commit(storage::CommitRequest& request) {
-  json::array counts;
-  for (const Statistics& statistics : statistics_) counts.push_back(statistics.count);
+  json::array counts, unlearned;
+  for (std::size_t g = 0; g < statistics_.size(); ++g) {
+    counts.push_back(statistics_[g].count);
+    if (statistics_[g].unlearned) unlearned.push_back(g);
+  }
   json::object record{{"options", to_json(options_)},
                       {"d_in", d_in_},
                       {"generations", generations()},
                       {"counts", std::move(counts)}};
   if (has_heads()) record["classes"] = classes_;
   if (image_.rows > 0) record["image"] = json::array{image_.rows, image_.cols};
+  if (!unlearned.empty()) record[kUnlearned] = std::move(unlearned);
   request.dense[kRecord] = bytes_from(json::serialize(record));
   for (std::size_t g = 0; g < statistics_.size(); ++g) {
+    if (statistics_[g].unlearned) continue;
     if (!statistics_[g].changed && !statistics_[g].offered) continue;
     statistics_[g].changed = false;
     statistics_[g].offered = true;
@@ -260,8 +313,18 @@ AnalyticGate AnalyticGate::load(const storage::PageReader& store) {
                       classes == nullptr ? 0 : classes->as_int64(), image);
     // Absent from the records of older versions.
     const json::value* counts = record.if_contains("counts");
+    std::set<std::size_t> unlearned;
+    if (const json::value* list = record.if_contains(kUnlearned)) {
+      unlearned = json::value_to<std::set<std::size_t>>(*list);
+    }
     const auto generations = json::value_to<std::size_t>(record.at("generations"));
     for (std::size_t g = 0; g < generations; ++g) {
+      if (unlearned.contains(g)) {
+        gate.statistics_.emplace_back();
+        gate.statistics_.back().unlearned = true;
+        gate.statistics_.back().changed = false;
+        continue;
+      }
       gate.add_generation();
       Statistics& statistics = gate.statistics_.back();
       const auto read = [&](const char* what, at::Tensor& tensor) {

@@ -2,6 +2,7 @@
 // The PEER module: shapes, generations and what it commits.
 #include "perennial/core/peer.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -55,6 +56,7 @@ namespace {
 
 constexpr std::uint32_t kPoolId = 0;
 constexpr const char* kRecord = "peer";
+constexpr const char* kFirstDraw = "first_draw";
 
 PoolOptions pool_options(const PeerOptions& options) {
   PoolOptions pool;
@@ -140,8 +142,13 @@ PeerImpl::PeerImpl(const PeerOptions& options, const storage::PageReader* store,
 
 PeerImpl::~PeerImpl() = default;
 
+void PeerImpl::require_known(std::uint32_t generation) const {
+  if (!pool_->generation(generation).unlearned) return;
+  throw Error("generation " + std::to_string(generation) + " was unlearned; it answers nothing");
+}
+
 const Router& PeerImpl::router_of(std::uint32_t generation) const {
-  (void)pool_->generation(generation);
+  require_known(generation);
   return *routers_[options_.routing == Routing::shared ? 0 : generation];
 }
 
@@ -149,10 +156,11 @@ void PeerImpl::add_router() {
   const auto index = static_cast<std::uint32_t>(routers_.size());
   routers_.push_back(register_module("router_" + std::to_string(index),
                                      std::make_shared<Router>(options_, index)));
+  routers_.back()->first_draw = dropout_draws_;
 }
 
 torch::Tensor PeerImpl::run(std::uint32_t generation, const torch::Tensor& x) {
-  (void)pool_->generation(generation);
+  require_known(generation);
   const std::shared_ptr<Router>& router =
       routers_[options_.routing == Routing::shared ? 0 : generation];
   check_input(options_, *router, x);
@@ -177,6 +185,55 @@ torch::Tensor PeerImpl::forward(const torch::Tensor& x, std::uint32_t generation
     throw Error("shared routing has one router: it cannot answer from a single generation");
   }
   return run(generation, x);
+}
+
+torch::Tensor PeerImpl::frozen_routing() const {
+  if (options_.routing != Routing::shared) throw Error("isolated generations keep their routing");
+  if (routers_.empty()) throw Error("the pool has no generation; call grow()");
+  const torch::NoGradGuard no_grad;
+  const Router& router = *routers_.front();
+  std::vector<torch::Tensor> parts;
+  for (const auto& [name, tensor] : router.tensors()) {
+    const bool of_open = pool_->open_generation() && tensor.is_same(router.row_blocks.back().keys);
+    if (!of_open) parts.push_back(tensor.reshape({-1}));
+  }
+  return at::cat(parts).clone();
+}
+
+torch::Tensor PeerImpl::forward_as(const torch::Tensor& routing, const torch::Tensor& x) {
+  const torch::NoGradGuard no_grad;
+  if (options_.routing != Routing::shared) throw Error("isolated generations keep their routing");
+  if (!remembered_ || !remembered_routing_.is_same(routing)) {
+    // The copy is of as many generations as its length says.
+    auto router = std::make_shared<Router>(options_, 0);
+    const auto floats = [&] {
+      std::int64_t n = 0;
+      for (const auto& [name, tensor] : router->tensors()) n += tensor.numel();
+      return n;
+    };
+    for (const Generation& generation : pool_->generations()) {
+      if (!generation.frozen || floats() >= routing.numel()) break;
+      router->add_rows(generation, true);
+      router->add_columns(generation.cols);
+    }
+    if (routing.scalar_type() != at::kFloat || routing.dim() != 1 || floats() != routing.numel()) {
+      throw Error("the copy of a router is of another layer");
+    }
+    std::int64_t begin = 0;
+    for (auto& [name, tensor] : router->tensors()) {
+      tensor.copy_(routing.narrow(0, begin, tensor.numel()).view(tensor.sizes()));
+      begin += tensor.numel();
+    }
+    router->keys_changed();
+    remembered_ = std::move(router);
+    remembered_routing_ = routing;
+  }
+  check_input(options_, *remembered_, x);
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = options_.d_out;
+  const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
+  if (flat.size(0) == 0) return at::empty(shape);
+  return peer_forward(remembered_, pool_, flat, false, std::nullopt).reshape(shape);
 }
 
 PeerImpl::Retrieval PeerImpl::retrieve(const torch::Tensor& x, std::uint32_t generation) {
@@ -226,7 +283,9 @@ void PeerImpl::grow_columns(std::int64_t cols) {
 }
 
 void PeerImpl::keys_changed() {
-  for (const auto& router : routers_) router->keys_changed();
+  for (const auto& router : routers_) {
+    if (router != nullptr) router->keys_changed();
+  }
 }
 
 void PeerImpl::unmask() {
@@ -234,7 +293,7 @@ void PeerImpl::unmask() {
   for (const auto& router : routers_) {
     if (router == routers_.back()) {
       router->unmask(open ? pool_->generation(*open).cols : 0);
-    } else {
+    } else if (router != nullptr) {
       router->unmask(0);
     }
   }
@@ -279,13 +338,14 @@ storage::Digest PeerImpl::freeze() {
 bool PeerImpl::frozen_intact() {
   const std::vector<Generation>& generations = pool_->generations();
   return std::all_of(generations.begin(), generations.end(), [&](const Generation& generation) {
-    return !generation.frozen || frozen_intact(generation.index);
+    return !generation.frozen || generation.unlearned || frozen_intact(generation.index);
   });
 }
 
 bool PeerImpl::frozen_intact(std::uint32_t index) {
   const Generation& generation = pool_->generation(index);
-  return generation.frozen && router_digest(router_of(index), index) == generation.router_digest &&
+  return generation.frozen && !generation.unlearned &&
+         router_digest(router_of(index), index) == generation.router_digest &&
          pool_->shard_digest(index) == generation.digest;
 }
 
@@ -301,14 +361,20 @@ void PeerImpl::require_budget() const {
 void PeerImpl::add_to_commit(storage::CommitRequest& request) {
   json::array routers;
   for (const auto& router : routers_) {
+    if (router == nullptr) {
+      routers.push_back(nullptr);
+      continue;
+    }
     json::array rows, cols;
     for (const Router::RowBlock& block : router->row_blocks) {
       rows.push_back(json::object{
           {"generation", block.generation}, {"cols", block.cols}, {"visible", block.visible}});
     }
     for (const torch::Tensor& keys : router->col_blocks) cols.push_back(keys.size(1));
-    routers.push_back(json::object{
-        {"rows", std::move(rows)}, {"cols", std::move(cols)}, {"folded", router->folded()}});
+    json::object entry{
+        {"rows", std::move(rows)}, {"cols", std::move(cols)}, {"folded", router->folded()}};
+    if (options_.dropout > 0) entry[kFirstDraw] = router->first_draw;
+    routers.push_back(std::move(entry));
     router->offered_frozen = options_.routing == Routing::isolated &&
                              (router != routers_.back() || !pool_->open_generation());
     if (!router->stored_frozen) {
@@ -325,6 +391,7 @@ void PeerImpl::add_to_commit(storage::CommitRequest& request) {
 
 void PeerImpl::committed() {
   for (const auto& router : routers_) {
+    if (router == nullptr) continue;
     // Frozen for good: its tensors need not be offered again.
     router->stored_frozen = router->stored_frozen || router->offered_frozen;
   }
@@ -367,8 +434,15 @@ std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store,
   }
   try {
     for (std::size_t i = 0; i < records.size(); ++i) {
+      if (!shared && generations[i].unlearned) {
+        peer->routers_.push_back(nullptr);
+        continue;
+      }
       peer->add_router();
       Router& router = *peer->routers_.back();
+      // Absent from the records of older versions.
+      const json::value* first = records[i].as_object().if_contains(kFirstDraw);
+      router.first_draw = first == nullptr ? 0 : json::value_to<std::uint64_t>(*first);
       const auto routed = shared ? std::span(generations) : std::span(generations).subspan(i, 1);
       restore_keys(router, records[i], routed);
       const bool frozen = !shared && routed.back().frozen;

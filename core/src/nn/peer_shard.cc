@@ -65,6 +65,7 @@ const Generation& PeerImpl::add_frozen(const ForeignGeneration& content,
   for (const auto& [full_name, tensor] : own) {
     tensor.copy_(tensors.at(full_name.substr(router->prefix().size())));
   }
+  router->first_draw = dropout_draws_;
   const Generation& added = pool_->add_frozen(content, router_digest(*router, index));
   routers_.push_back(register_module("router_" + std::to_string(index), router));
   return added;

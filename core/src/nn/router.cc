@@ -54,7 +54,7 @@ Router::Router(const PeerOptions& options, std::uint32_t index) : options_(optio
   }
 }
 
-std::string Router::prefix() const { return numbered("router", index_) + "/"; }
+std::string Router::prefix(std::uint32_t index) { return numbered("router", index) + "/"; }
 
 std::string Router::col_keys_name(std::size_t block) { return numbered("col_keys", block); }
 

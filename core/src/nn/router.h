@@ -62,7 +62,8 @@ class Router : public torch::nn::Module {
   std::vector<std::pair<std::string, torch::Tensor>> tensors() const;
   std::vector<std::pair<std::string, torch::Tensor>> trainable() const;
   // "router_00000/": what the names of its tensors begin with.
-  std::string prefix() const;
+  std::string prefix() const { return prefix(index_); }
+  static std::string prefix(std::uint32_t index);
   // What a block of column keys is called after the prefix.
   static std::string col_keys_name(std::size_t block);
 
@@ -74,6 +75,7 @@ class Router : public torch::nn::Module {
   std::vector<torch::Tensor> col_blocks;  // (H or 1, cols, d_key / 2)
   bool stored_frozen = false;             // frozen, and the store has it
   bool offered_frozen = false;            // frozen when the commit in flight began
+  std::uint64_t first_draw = 0;           // of dropout, that the layer had made before it was added
   const PeerOptions& options() const { return options_; }
 
  private:

@@ -34,6 +34,8 @@ namespace {
 
 namespace json = boost::json;
 
+constexpr const char* kUnlearned = "unlearned";  // absent but where it is true
+
 // Adam's state is the largest.
 std::int64_t largest_record_bytes(const PoolOptions& options) {
   const kernels::UpdateRule adam{.algorithm = kernels::UpdateAlgorithm::adam};
@@ -42,13 +44,16 @@ std::int64_t largest_record_bytes(const PoolOptions& options) {
 }
 
 json::object to_json(const Generation& generation) {
-  return {{"first_row", generation.first_row},
-          {"rows", generation.rows},
-          {"cols", generation.cols},
-          {"frozen", generation.frozen},
-          {"digest", generation.frozen ? generation.digest.hex() : ""},
-          {"router_digest", generation.frozen ? generation.router_digest.hex() : ""},
-          {"recipe", perennial::to_json(generation.recipe)}};
+  const bool digests = generation.frozen && !generation.unlearned;
+  json::object object{{"first_row", generation.first_row},
+                      {"rows", generation.rows},
+                      {"cols", generation.cols},
+                      {"frozen", generation.frozen},
+                      {"digest", digests ? generation.digest.hex() : ""},
+                      {"router_digest", digests ? generation.router_digest.hex() : ""},
+                      {"recipe", perennial::to_json(generation.recipe)}};
+  if (generation.unlearned) object[kUnlearned] = true;
+  return object;
 }
 
 Generation generation_from_json(std::uint32_t index, const json::object& object) {
@@ -59,7 +64,8 @@ Generation generation_from_json(std::uint32_t index, const json::object& object)
   generation.cols = json::value_to<std::uint32_t>(object.at("cols"));
   generation.frozen = object.at("frozen").as_bool();
   generation.recipe = from_json<Recipe>(object.at("recipe").as_object());
-  if (generation.frozen) {
+  generation.unlearned = object.contains(kUnlearned);
+  if (generation.frozen && !generation.unlearned) {
     generation.digest = digest_from_hex(object.at("digest").as_string());
     generation.router_digest = digest_from_hex(object.at("router_digest").as_string());
   }
@@ -108,12 +114,19 @@ Pool::~Pool() = default;
 
 std::string Pool::dense_name() const { return "pool/" + std::to_string(id_); }
 
-std::shared_ptr<Pool> Pool::load(std::uint32_t id, const storage::PageReader& store,
-                                 std::int64_t budget_bytes) {
-  const std::string name = "pool/" + std::to_string(id);
-  const std::string text = text_from(value_or_throw(store.read_dense(name)));
+namespace {
+
+struct PoolRecord {
   PoolOptions options;
   std::vector<Generation> generations;
+};
+
+PoolRecord read_record(std::uint32_t id, const storage::PageReader& store) {
+  const std::string name = "pool/" + std::to_string(id);
+  const std::string text = text_from(value_or_throw(store.read_dense(name)));
+  PoolRecord pool;
+  PoolOptions& options = pool.options;
+  std::vector<Generation>& generations = pool.generations;
   try {
     const json::object record = json::parse(text).as_object();
     options = from_json<PoolOptions>(record.at("options").as_object());
@@ -136,8 +149,21 @@ std::shared_ptr<Pool> Pool::load(std::uint32_t id, const storage::PageReader& st
   } catch (const std::exception& error) {
     throw DataError("the store's record '" + name + "' is malformed: " + error.what());
   }
-  auto pool = std::make_shared<Pool>(id, options, &store, budget_bytes);
-  pool->generations_ = std::move(generations);
+  return pool;
+}
+
+}  // namespace
+
+std::vector<Generation> Pool::stored_generations(std::uint32_t id,
+                                                 const storage::PageReader& store) {
+  return read_record(id, store).generations;
+}
+
+std::shared_ptr<Pool> Pool::load(std::uint32_t id, const storage::PageReader& store,
+                                 std::int64_t budget_bytes) {
+  PoolRecord record = read_record(id, store);
+  auto pool = std::make_shared<Pool>(id, record.options, &store, budget_bytes);
+  pool->generations_ = std::move(record.generations);
   for (const Generation& generation : pool->generations_) pool->pager_->add_generation(generation);
   pool->pager_->list_stored();
   return pool;
@@ -159,6 +185,13 @@ std::optional<std::uint32_t> Pool::open_generation() const {
   return generations_.back().index;
 }
 
+std::uint32_t Pool::oldest_kept() const {
+  for (const Generation& g : generations_) {
+    if (!g.unlearned) return g.index;
+  }
+  return 0;
+}
+
 std::optional<std::uint32_t> Pool::newest_trained() const {
   for (std::size_t g = generations_.size(); g-- > 0;) {
     if (pager_->any_written(static_cast<std::uint32_t>(g))) return static_cast<std::uint32_t>(g);
@@ -168,20 +201,24 @@ std::optional<std::uint32_t> Pool::newest_trained() const {
 
 std::uint64_t Pool::experts() const {
   std::uint64_t experts = 0;
-  for (const Generation& g : generations_) experts += std::uint64_t{g.rows} * g.cols;
+  for (const Generation& g : generations_) {
+    if (!g.unlearned) experts += std::uint64_t{g.rows} * g.cols;
+  }
   return experts;
 }
 
 std::uint64_t Pool::pages() const {
   std::uint64_t pages = 0;
-  for (const Generation& g : generations_) pages += options_.pages(g.rows, g.cols);
+  for (const Generation& g : generations_) {
+    if (!g.unlearned) pages += options_.pages(g.rows, g.cols);
+  }
   return pages;
 }
 
 bool Pool::exists(std::int64_t id) const {
   return std::any_of(generations_.begin(), generations_.end(), [&](const Generation& g) {
-    return kernels::row_of(id) >= g.first_row && kernels::row_of(id) - g.first_row < g.rows &&
-           kernels::col_of(id) < g.cols;
+    return !g.unlearned && kernels::row_of(id) >= g.first_row &&
+           kernels::row_of(id) - g.first_row < g.rows && kernels::col_of(id) < g.cols;
   });
 }
 

@@ -67,11 +67,18 @@ TrainTest load_idx_dataset(const std::string& name_or_folder);
 // Single files may be gzip. What has no test part gets one of test_share of each class's examples
 // (one at least where a class has two), drawn from `seed`. A table's labels are text: those of
 // `known_labels` keep their numbers, new ones follow in ascending order, as numbers if all of them
-// are whole ones. Cost: a table's text is held in memory while it is read. Throws DataError naming
-// file, line or byte, what was expected and what was found; InvalidOptions for an option that would
-// do nothing for these data.
+// are whole ones. With `known_columns`, the features that a model learnt by name, a table that
+// names its columns may have them in any order and have others beside them. Cost: a table's text is
+// held in memory while it is read. Throws DataError naming file, line or byte, what was expected
+// and what was found; InvalidOptions for an option that would do nothing for these data.
 TrainTest load_dataset(const std::string& dataset, const TableOptions& options = {},
-                       std::int64_t seed = 1, const std::vector<std::string>& known_labels = {});
+                       std::int64_t seed = 1, const std::vector<std::string>& known_labels = {},
+                       const std::vector<std::string>& known_columns = {});
+
+// Moves a share of each class's examples, one at least where a class has two, from the training to
+// the test part, drawn from `seed`, and says so in the notes. Throws DataError when no class has
+// two examples.
+void split_test(TrainTest& data, double share, std::int64_t seed);
 
 // Rows of features for prediction: IDX images, NPY (2-d or 3-d, |u1, <f4, <f8, C order), or a table
 // (CSV, JSONL) of numbers, each plain or gzip. The format is known by the content; a name that ends

@@ -71,6 +71,8 @@ class RowFollower {
   const FollowPosition& position() const;
   // Every label so far.
   const std::vector<std::string>& label_names() const;
+  // Names of the features, where the table has names.
+  std::vector<std::string> feature_names() const;
   // "FILE: 3 of 120 rows skipped: ..." of this object's own reading; empty when there were none.
   std::string bad_rows() const;
 

@@ -14,8 +14,8 @@ namespace perennial::continual {
 
 // What a run of T experiences scored: rows 0 .. T, columns 0 .. T-1. Row i is taken after learning
 // i experiences (row 0 is before any training), column j is the test set of experience j as Stream
-// numbers them. Accuracies are fractions. A row that was never evaluated is absent. Value type,
-// thread-compatible.
+// numbers them. Accuracies are fractions. A row that was never evaluated is absent, and so are
+// cells of test sets that were not there yet when a row was taken. Value type, thread-compatible.
 class AccuracyMatrix {
  public:
   // T >= 1.
@@ -25,21 +25,30 @@ class AccuracyMatrix {
   // T accuracies in [0, 1]; replaces the row. Throws Error when they are not.
   void set_row(std::int64_t row, std::vector<double> accuracies);
   bool has_row(std::int64_t row) const;
+  bool has(std::int64_t row, std::int64_t column) const;
+  // Adds an experience: a row without cells, and a column whose cells of the rows so far are
+  // absent. set() fills one in, clear() makes one absent.
+  void extend();
+  void set(std::int64_t row, std::int64_t column, double accuracy);
+  void clear(std::int64_t row, std::int64_t column);
   double at(std::int64_t row, std::int64_t column) const;  // throws Error when absent
 
-  // (T+1) x T array of arrays; absent rows are null.
+  // (T+1) x T array of arrays; absent rows and cells are null.
   boost::json::value to_json() const;
   // Throws DataError when `value` is not what to_json makes.
   static AccuracyMatrix from_json(const boost::json::value& value);
 
  private:
+  double& cell(std::int64_t row, std::int64_t column);
+
   std::int64_t experiences_;
-  std::vector<std::vector<double>> rows_;
+  std::vector<std::vector<double>> rows_;  // NaN where a cell is absent
 };
 
 // The metrics, in the papers' numbering: a[i][j] is the accuracy on experience j after learning
 // experience i, i and j from 1 (at(i, j - 1) above), and a[0] is before any training.
-// Each is empty when a row it needs is absent, or T is too small for it. T experiences.
+// Each is empty when a cell it needs is absent, or T is too small for it; a maximum is over the
+// cells that are there. T experiences.
 // acc = (1/T) sum_j a[T][j]                                       (Lopez-Paz & Ranzato 2017)
 std::optional<double> acc(const AccuracyMatrix& a);
 // bwt.gem = 1/(T-1) sum_{i<T} (a[T][i] - a[i][i])                  (same)

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "perennial/continual/run_config.h"
+#include "perennial/core/autoencoder_gate.h"
 #include "perennial/core/gate.h"
 #include "perennial/core/peer.h"
 #include "perennial/storage/page_store.h"
@@ -40,6 +41,10 @@ class Model {
 
   // Logits (B, classes) of a training batch, with gradients.
   virtual torch::Tensor train_forward(const torch::Tensor& x) = 0;
+  // Logits as at test, without dropout and with a norm's running statistics, of the newest
+  // generation where generations route for themselves; with gradients. Throws Error for models that
+  // do not learn by gradient.
+  virtual torch::Tensor test_forward(const torch::Tensor& x);
   // The same of a model whose every parameter belongs to a dense layer, telling what each layer
   // did; the last use is the output layer's. Throws Error for other models.
   virtual torch::Tensor traced_forward(const torch::Tensor& x, std::vector<LayerUse>& uses);
@@ -55,9 +60,19 @@ class Model {
   // Adds a batch to statistics. Only for models that do not learn by gradient.
   virtual void observe(const torch::Tensor& /*x*/, const torch::Tensor& /*y*/) {}
 
-  // The PEER layer and its gate, where there are.
+  // The newest of what may be asked for by number at test: generations of the pool or columns. A
+  // model that has neither answers to every number.
+  virtual std::int64_t newest_generation();
+  // Adds a column for the next experience; those before it train no more. Throws Error for models
+  // that have none.
+  virtual void add_column();
+
+  // (B, d_in): what the PEER layer gets of inputs x; without gradients. Only where there is one.
+  virtual torch::Tensor pool_inputs(const torch::Tensor& x) { return x; }
+  // The PEER layer and its gate, where there are; at most one of the gates.
   virtual PeerImpl* peer() { return nullptr; }
   virtual AnalyticGate* gate() { return nullptr; }
+  virtual AutoencoderGate* autoencoder_gate() { return nullptr; }
   // The generation that learnt an experience: `experience` itself, unless that was found to return
   // and an older one was assigned to it. Committed with the model.
   virtual std::int64_t generation_of(std::int64_t experience) const { return experience; }
@@ -75,9 +90,13 @@ class Model {
 std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader* store,
                                   std::int64_t budget_bytes, ImageShape image = {});
-// The model of the store's current state.
+// The model of the store's current state. With `learnt_classes` below `classes` it takes new
+// classes: its last layer's rows for those that were learnt keep their bits, and the others get the
+// initial values of a new model; an analytic head has seen none of them; frozen generations never
+// give them. Throws InvalidOptions for a model that cannot: experts that answer with the classes
+// themselves have as many outputs as were made, with spare_classes.
 std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader& store,
-                                  std::int64_t budget_bytes);
+                                  std::int64_t budget_bytes, std::int64_t learnt_classes = 0);
 
 }  // namespace perennial::continual

@@ -10,6 +10,7 @@
 #include "perennial/continual/anytime.h"
 #include "perennial/continual/strategy_options.h"
 #include "perennial/continual/stream.h"
+#include "perennial/core/autoencoder_gate.h"
 #include "perennial/core/gate.h"
 #include "perennial/core/options.h"
 #include "perennial/core/peer.h"
@@ -30,6 +31,7 @@ struct ModelOptions {
   std::int64_t hidden = 256;
   std::int64_t depth = 2;
   std::int64_t width = 0;
+  std::int64_t spare_classes = 0;
   HeadKind head = HeadKind::trained;
   double head_ridge = 1;
   std::int64_t head_filters = 384;
@@ -47,11 +49,17 @@ struct ModelOptions {
             "peer: 0 = the layer maps inputs to classes; else dense layers to and from this width "
             "around it",
             Range{0, 65536});
+    visitor("spare_classes", self.spare_classes,
+            "peer of width 0, whose experts answer with the classes themselves: outputs to keep "
+            "free for classes that further data may bring",
+            Range{0, 65536});
     visitor("head", self.head,
             "peer: trained, or analytic: the classes are solved from statistics over random "
             "convolutions of the image and the layer's output, and nothing trains by gradient");
-    visitor("head_ridge", self.head_ridge, "ridge strength of the analytic head",
-            Range{1e-9, 1e12});
+    visitor("head_ridge", self.head_ridge,
+            "ridge strength of the analytic head; 0 = chosen from its statistics by generalised "
+            "cross validation",
+            Range{0, 1e12});
     visitor("head_filters", self.head_filters,
             "random filters whose responses the analytic head reads; 0 = none", Range{0, 4096});
     visitor("head_filter_size", self.head_filter_size, "width of such a filter, pixels",
@@ -64,6 +72,11 @@ struct ModelOptions {
     // The layer's own widths follow from the stream and `width`.
     auto but_widths = [&visitor](std::string_view name, auto& value, std::string_view doc,
                                  auto... range) {
+      if (name == "dropout") {
+        doc =
+            "probability that training leaves out, of a mlp, a hidden unit; of a PEER layer, a "
+            "retrieved expert of a token's sum";
+      }
       if (name != "d_in" && name != "d_out") visitor(name, value, doc, range...);
     };
     PeerOptions::visit(self.peer, but_widths);
@@ -84,7 +97,7 @@ EnumNames<LrSchedule> enum_names(LrSchedule);
 // The factor on lr and expert_lr. 0 <= step < steps.
 double lr_factor(LrSchedule schedule, std::int64_t step, std::int64_t steps);
 
-enum class GateChoice : std::uint8_t { automatic, oracle, none, analytic };
+enum class GateChoice : std::uint8_t { automatic, oracle, none, analytic, autoencoder };
 EnumNames<GateChoice> enum_names(GateChoice);
 
 struct TrainOptions {
@@ -101,6 +114,7 @@ struct TrainOptions {
   double expert_weight_decay = 0;
   GateChoice gate = GateChoice::automatic;
   AnalyticGateOptions gate_options;
+  AutoencoderGateOptions autoencoder_options;
   double return_novelty = 0;
   std::int64_t return_examples = 512;
   std::int64_t train_seed = 1;
@@ -138,6 +152,7 @@ struct TrainOptions {
             "who picks the generation at test; automatic: analytic for grow_freeze with isolated "
             "routing, else none");
     AnalyticGateOptions::visit(self.gate_options, visitor);
+    AutoencoderGateOptions::visit(self.autoencoder_options, visitor);
     visitor("return_novelty", self.return_novelty,
             "grow_freeze: an experience whose first inputs are less foreign than this to what a "
             "frozen generation learnt (1 = as its own, by the gate's statistics) returns to it "
@@ -160,8 +175,10 @@ struct RunConfig {
   // Throws InvalidOptions for a value out of range and for combinations that cannot work
   // (grow_freeze without a pool, a gate without generations to choose from, ...). Touches nothing.
   void validate() const;
-  // The gate that `automatic` means here.
+  // The gate: what `automatic` means here, or what was asked for.
   GateKind gate() const;
+  // True when the strategy answers only when told which experience an input is from.
+  bool needs_experience() const;
 
   // {"stream": {...}, "model": {...}, "train": {...}}
   boost::json::object to_json() const;
@@ -169,7 +186,10 @@ struct RunConfig {
 
  private:
   void require_reach() const;
+  void validate_growth() const;
   void require_loss_of_tasks() const;
+  void validate_spare_classes() const;
+  void validate_output_regularisation() const;
   void validate_head() const;
 };
 

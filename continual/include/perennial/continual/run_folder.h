@@ -18,11 +18,16 @@ namespace perennial::continual {
 struct ExperienceFigures {
   std::int64_t experience = 0;  // from 1
   std::optional<double> seconds = {}, examples_per_second = {}, parameters = {}, experts = {};
+  std::optional<double> parameters_added = {};
+  // Of the generation that learnt it, on its own inputs: share of experts and rows.
+  std::optional<double> usage = {}, unevenness = {}, dead_rows = {};
+  std::optional<double> hit_rate = {};      // of the pages used since the one before
   std::optional<double> replay_bytes = {};  // what the strategy keeps beside the model
   std::optional<double> store_bytes = {};   // of the whole store, after the experience's commit
 };
 
-// A "routing" event: after learning `row` experiences, per experience learnt before.
+// A "routing" event: after learning `row` experiences, per experience learnt before; NaN for one
+// that could not be compared.
 struct RoutingRow {
   std::int64_t row = 0;
   std::vector<double> drift;              // share of inputs whose experts changed

@@ -24,8 +24,14 @@ struct StrategyContext {
   const RunConfig& config;
   std::int64_t experience;
   std::int64_t epoch;
+  std::int64_t step;  // from 0, of the pass
   // Appends an event to the run's record.
   std::function<void(std::string_view name, boost::json::object fields)> log;
+  // Waits for a commit that is in flight: before a generation freezes or grows within an
+  // experience.
+  std::function<void()> settle;
+  // Set by a strategy when other parameters than before train from now on.
+  bool regrown = false;
 };
 
 // The rows of one step: those of the stream, then what strategies appended.
@@ -95,9 +101,16 @@ class Strategy {
   virtual void after_experience(StrategyContext&) {}
 
   // Answers for x (B, D) in the model's place, at test; empty = the model's own answers.
-  virtual std::optional<Prediction> predict(Model&, const torch::Tensor& /*x*/) { return {}; }
+  // `experience`: the one that x is from, where an oracle says so.
+  virtual std::optional<Prediction> predict(Model&, const torch::Tensor& /*x*/,
+                                            std::optional<std::uint32_t> /*experience*/) {
+    return {};
+  }
 
   virtual void visit_state(StateVisitor&) {}
+  // The run goes on with further data: brings the state of a stream of shape `before` to one with
+  // more experiences and perhaps more classes. False where it cannot; the state is then as it was.
+  virtual bool extend(const StreamShape& /*before*/, const StreamShape& /*now*/) { return false; }
 };
 
 // The loss of a step whose logits are known.

@@ -31,6 +31,8 @@ enum class StrategyKind : std::uint8_t {
   gdumb,
   icarl,
   sparse_slot,
+  packnet,
+  progressive,
 };
 EnumNames<StrategyKind> enum_names(StrategyKind);
 // One line a strategy: what it does.
@@ -75,8 +77,27 @@ EnumNames<FisherKind> enum_names(FisherKind);
 enum class BufferKind : std::uint8_t { reservoir, class_balanced, ring, greedy };
 EnumNames<BufferKind> enum_names(BufferKind);
 
+// When a replay memory is filled.
+//   stream: with each step's examples, in the first pass over them; knows no boundaries. While an
+//     experience is trained, its own examples take more and more of the memory's places.
+//   experience: after each experience, with all of its examples and, for der and der++, the logits
+//     that the trained model gives them; earlier experiences have the whole memory while one is
+//     trained (what Avalanche does).
+enum class FillKind : std::uint8_t { stream, experience };
+EnumNames<FillKind> enum_names(FillKind);
+
+// When grow_freeze opens a generation. experience: for each experience. drift: when the loss says
+// that the stream's distribution has changed (drift.h), for streams without announced boundaries.
+enum class GrowthKind : std::uint8_t { experience, drift };
+EnumNames<GrowthKind> enum_names(GrowthKind);
+
 // Strengths do not carry over between libraries: each strategy's header states its formula.
 struct StrategyOptions {
+  double output_regularisation = 0;
+  GrowthKind growth = GrowthKind::experience;
+  double drift_threshold = 3;
+  std::int64_t drift_steps = 3;
+  std::int64_t drift_window = 50;
   double l2_strength = 0.5;
   double ewc_strength = 1200;
   double online_ewc_strength = 200;
@@ -90,6 +111,7 @@ struct StrategyOptions {
   double lwf_temperature = 2;
   std::int64_t memory = 500;
   BufferKind buffer = BufferKind::reservoir;
+  FillKind memory_fill = FillKind::stream;
   std::int64_t replay_batch = 0;
   double der_alpha = 0.1;
   double der_beta = 0.5;
@@ -97,10 +119,28 @@ struct StrategyOptions {
   double gem_margin = 0.5;
   std::int64_t gdumb_epochs = 50;
   std::int64_t update_slots = 64;
+  double packnet_prune = 0.75;
+  std::int64_t packnet_retrain = 0;
   std::int64_t strategy_seed = 1;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
+    visitor("output_regularisation", self.output_regularisation,
+            "grow_freeze with shared routing: weight of distilling the layer as it was before the "
+            "experience",
+            Range{0, 1e6});
+    visitor("growth", self.growth,
+            "grow_freeze: a generation for each experience, or for each drift that the loss shows");
+    visitor(
+        "drift_threshold", self.drift_threshold,
+        "growth drift: a batch is suspicious when its loss is so many deviations above the mean",
+        Range{0.1, 1e6});
+    visitor("drift_steps", self.drift_steps,
+            "growth drift: suspicious batches in a row that decide", Range{1, 1000});
+    visitor("drift_window", self.drift_window,
+            "growth drift: batches that mean and deviation are taken over, and before which no "
+            "drift is seen",
+            Range{2, 1e6});
     visitor("l2_strength", self.l2_strength, "l2: lambda of lambda |theta - theta*|^2",
             Range{0, 1e12});
     visitor("ewc_strength", self.ewc_strength,
@@ -128,6 +168,9 @@ struct StrategyOptions {
             Range{0.01, 1e3});
     visitor("memory", self.memory, "examples kept for replay, M", Range{0, 1e8});
     visitor("buffer", self.buffer, "which examples the replay memory keeps");
+    visitor("memory_fill", self.memory_fill,
+            "when the replay memory is filled: stream (with each step's examples) or experience "
+            "(after each experience)");
     visitor("replay_batch", self.replay_batch,
             "replayed examples a step (der++ replays two such samples); 0 = batch",
             Range{0, 1048576});
@@ -141,6 +184,12 @@ struct StrategyOptions {
     visitor("gdumb_epochs", self.gdumb_epochs, "gdumb: passes over the memory", Range{1, 100000});
     visitor("update_slots", self.update_slots,
             "sparse_slot: experts that a step updates, t; 0 = all, and the router", Range{0, 1e9});
+    visitor("packnet_prune", self.packnet_prune,
+            "packnet: share of an experience's weights that is pruned and left to later ones",
+            Range{0, 0.999});
+    visitor("packnet_retrain", self.packnet_retrain,
+            "packnet: passes that retrain what was kept; 0 = half of epochs, rounded up",
+            Range{0, 100000});
     visitor("strategy_seed", self.strategy_seed, "seed of what a strategy draws", Range{0, 9e15});
   }
 };

@@ -26,6 +26,9 @@ struct Batch {
 struct LearntBefore {
   std::vector<std::string> label_names;  // keep their numbers; new ones come after them
   Preprocessing preprocessing;           // applied as it is
+  // Test sets of the experiences so far, as they were read (x, y): they come first among the
+  // stream's, whose further data are then its last experience. Only for stream single.
+  std::vector<Dataset> tests = {};
 };
 
 // T experiences over one data set, numbered from 0. Examples are shared; permutations and rotations
@@ -41,6 +44,7 @@ struct LearntBefore {
 //    `gradual` the angle of a training example grows with its place in the pass, from half a step
 //    before its experience's to half a step after it, in 64 steps; test sets have the angles
 //    themselves.
+// With a cycle, experience e of a permuted or rotated stream has the distribution of e modulo it.
 // With a limit, an experience has a random subset of its own examples, drawn from stream_seed and
 // kept in ascending order. Asking for more examples than there are is an error.
 //
@@ -58,9 +62,17 @@ class Stream {
   // after them. `data` as loaded by load_dataset with before.label_names. Throws DataError when the
   // features differ.
   Stream(const StreamOptions& options, TrainTest data, const LearntBefore& before);
+  // The test sets of `before` alone, without anything to learn; `digest` stands for the data.
+  static Stream of_tests(const StreamOptions& options, LearntBefore before,
+                         const storage::Digest& digest);
 
-  // As given, except that `experiences` of a single stream is 1.
+  // As given, except that `experiences` of a single stream is 1, or counts what came before.
   const StreamOptions& options() const { return options_; }
+  // Experiences that were learnt before: test sets without training examples.
+  std::int64_t earlier() const { return earlier_; }
+  // As read: the training examples, and test set `experience`.
+  const Dataset& train_rows() const;
+  Dataset test_rows(std::int64_t experience) const;
   // Experiences to learn: T, or 1 of a joint stream.
   std::int64_t experiences() const { return static_cast<std::int64_t>(train_.size()); }
   // Test sets: T, also of a joint stream.
@@ -141,6 +153,7 @@ class Stream {
   class Transforms;
 
   Stream(const StreamOptions& options, TrainTest data, const LearntBefore* before);
+  void prepend(const std::vector<Dataset>& tests);
   void build_parts();
   void build_labels();
   void fit_preprocessing();
@@ -165,6 +178,7 @@ class Stream {
   std::vector<Part> train_;
   std::vector<Part> test_;
   bool joint_ = false;
+  std::int64_t earlier_ = 0;
   std::shared_ptr<OrderCache> orders_;
 };
 

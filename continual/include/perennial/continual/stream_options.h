@@ -47,6 +47,7 @@ struct StreamOptions {
   double angle_step = 0;
   bool gradual = false;
   double blur = 0;
+  std::int64_t cycle = 0;
   std::int64_t limit = 0;
   std::int64_t test_limit = 0;
   std::int64_t stream_seed = 1;
@@ -79,6 +80,10 @@ struct StreamOptions {
             "share of an experience over which it mixes with its neighbours, half of it at each "
             "end; 0 = hard boundaries",
             Range{0, 1});
+    visitor("cycle", self.cycle,
+            "permuted, rotated: after so many experiences their distributions come round again, "
+            "from the first on; 0 = never",
+            Range{0, 10000});
     visitor("limit", self.limit, "training examples an experience, 0 = all", Range{0, 1e9});
     visitor("test_limit", self.test_limit, "test examples an experience, 0 = all", Range{0, 1e9});
     visitor("stream_seed", self.stream_seed,
@@ -94,6 +99,10 @@ struct StreamOptions {
   void validate() const;
   // What `automatic` means here.
   Scenario resolved_scenario() const;
+  // The experience that first has the distribution of this one.
+  std::int64_t first_alike(std::int64_t experience) const {
+    return cycle > 0 ? experience % cycle : experience;
+  }
   // Degrees by which test set `experience` is turned; 0 unless rotated.
   double angle_of(std::int64_t experience) const;
 };

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "perennial/continual/anytime.h"
+#include "perennial/continual/follow.h"
 #include "perennial/continual/metrics.h"
 #include "perennial/continual/model.h"
 #include "perennial/continual/run_config.h"
@@ -29,6 +30,11 @@ struct Progress {
   double loss = 0;  // of the last step
 };
 
+struct FollowRows {
+  FollowPosition position;
+  std::int64_t rows = 0;
+};
+
 // What decides how a run goes on, but none of its numbers.
 struct RunSettings {
   std::filesystem::path run_folder = {};  // events.jsonl, metrics.csv, summary.json; empty = none
@@ -40,7 +46,13 @@ struct RunSettings {
   // A commit that fails for want of space or by an I/O error is tried again; where the run cannot
   // go on without it, for so long.
   double commit_patience_seconds = 60;
+  // Inputs of each test set whose routing is recorded after each experience, as far as learnt:
+  // usage, drift, leak. Needs a run folder; 0 = off.
+  std::int64_t routing_inputs = 200;
   std::optional<storage::Retention> retention = {};  // the store's rule from the next commit on
+  // Where a followed table is after the stream's rows, and how many rows make an experience; set by
+  // follow_table(). The stream's training rows are then kept in the store until they are learnt.
+  std::optional<FollowRows> follow = {};
   bool exact = false;  // refuse to resume where bits may differ (threads, processor)
   std::function<void(const Progress&)> on_progress = {};
   std::function<bool()> stop_requested = {};  // polled after each step
@@ -73,8 +85,10 @@ struct RunResult {
 // from the commit before and repeats the same bits.
 class Trainer {
  public:
-  // Starts a run, or resumes the one in `store` when its configuration equals `config`. Throws
-  // InvalidOptions naming the differing fields otherwise; nothing is written before run().
+  // Starts a run, or resumes the one in `store` when its configuration equals `config`. A stream of
+  // further data (further_stream) opens a new experience in a store whose run has finished; see
+  // further_data.h. Throws InvalidOptions naming the differing fields otherwise, and what cannot
+  // go on; nothing is written before run().
   Trainer(const RunConfig& config, Stream stream, storage::PageStore* store,
           const RunSettings& settings);
   ~Trainer();
@@ -102,6 +116,8 @@ struct LearntModel {
   bool finished = false;  // the run's stream has ended
   // The pager's counters at the last commit of a run, since that process began; empty without one.
   boost::json::object pager;
+  // The test sets that the store keeps, as read (x and y); of a run over stream single.
+  std::vector<Dataset> tests;
 };
 // Throws StorageError, DataError.
 LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_bytes);

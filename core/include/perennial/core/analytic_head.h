@@ -14,24 +14,31 @@ namespace perennial {
 // From features f: (M) to C classes: A = sum f f' (M, M) and B = sum f y' (M, C) in double, y one
 // hot; the weights W = (A + ridge I)^-1 B by Cholesky. What it has learnt does not depend on the
 // order of the classes but for rounding, so nothing is forgotten: Zhuang et al. 2022 (ACIL).
+// ridge 0: the strength is chosen whenever it is solved, by generalised cross validation from A, B
+// and the number of inputs (nn/ridge.h), which costs a dozen times the solving.
 //
 // A is kept as the blocks of its lower triangle, each an entry of the store. An input's scores do
 // not depend on the batch around it; the statistics depend, in rounding, on the batches observed
-// and on the thread count. Single-threaded; memory about 4 M^2 bytes, in solve() 20 M^2.
+// and on the thread count. Single-threaded; memory about 4 M^2 bytes, in solve() 20 M^2, with
+// ridge 0 28 M^2.
 class AnalyticHead {
  public:
-  // Throws InvalidOptions unless features, classes >= 1 and ridge > 0.
+  // Throws InvalidOptions unless features, classes >= 1 and ridge >= 0.
   AnalyticHead(std::int64_t features, std::int64_t classes, double ridge);
   // As the store's current state has it. Throws StorageError, DataError.
   static AnalyticHead load(const storage::PageReader& store);
 
   std::int64_t features() const { return features_; }
   std::int64_t classes() const { return classes_; }
+  // From now on there are so many classes; the new ones have been observed in no input.
+  void add_classes(std::int64_t classes);
   // Adds features f: (B, M) float32 with their classes y: (B) int64. Throws DataError for what is
   // not finite. Cost: O(B M^2).
   void observe(const at::Tensor& f, const at::Tensor& y);
   // Solves for the weights when statistics changed since the last time. Cost: O(M^3).
   void solve();
+  // The ridge strength that the weights were last solved with; 0 before that at ridge 0.
+  double ridge() const { return chosen_; }
   // (B, C), near 1 for the class of an input; solves first if needed. 0 before anything was
   // observed.
   at::Tensor scores(const at::Tensor& f);
@@ -54,6 +61,8 @@ class AnalyticHead {
   std::int64_t features_;
   std::int64_t classes_;
   double ridge_;
+  double chosen_;
+  std::int64_t count_ = 0;          // inputs observed
   std::vector<at::Tensor> blocks_;  // float64
   at::Tensor b_;                    // (M, C) float64
   at::Tensor weights_;              // (C, M) float32, solved; undefined when out of date

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "perennial/core/fixed_features.h"
@@ -14,8 +15,9 @@
 namespace perennial {
 
 // oracle: the caller gives the generation. none: the newest generation answers. analytic: ridge
-// regression from random features to the generation, from streaming statistics.
-enum class GateKind : std::uint8_t { oracle, none, analytic };
+// regression from random features to the generation, from streaming statistics. autoencoder: an
+// autoencoder a generation, and the smallest reconstruction error (autoencoder_gate.h).
+enum class GateKind : std::uint8_t { oracle, none, analytic, autoencoder };
 EnumNames<GateKind> enum_names(GateKind);
 
 // What the scores decide. hard: the generation with the best score answers. mixed: the generations'
@@ -39,7 +41,10 @@ struct AnalyticGateOptions {
   static void visit(Self& self, Visitor& visitor) {
     visitor("features", self.features, "random ReLU features of the analytic gate, M",
             Range{1, 16384});
-    visitor("ridge", self.ridge, "ridge strength of the analytic gate", Range{1e-9, 1e12});
+    visitor("ridge", self.ridge,
+            "ridge strength of the analytic gate and its class heads; 0 = chosen from their "
+            "statistics by generalised cross validation",
+            Range{0, 1e12});
     visitor("gate_seed", self.gate_seed, "seed of the gate's random features", Range{0, 9e15});
     visitor("gate_features", self.gate_features,
             "random: `features` projections of the input; convolution: gate_filters x gate_grid^2 "
@@ -67,13 +72,17 @@ struct AnalyticGateOptions {
 // oldest when none was). No replay, no task labels at test. Analytic continual learning by
 // recursive least squares: Zhuang et al. 2022 (ACIL).
 //
+// ridge 0: the strength is chosen whenever the weights are solved, from the sums over all
+// generations, and for a class head from those of its generation, by generalised cross validation
+// (nn/ridge.h): no inputs are kept back.
+//
 // With head_weight, a generation also has a class head of its own: C_g = sum f y' (M, C) for y one
 // of C classes, one hot, and H_g = (A_g + ridge I)^-1 C_g. Nothing that a newer generation observes
 // changes it.
 //
 // An input's scores do not depend on the batch around it. Statistics depend, in rounding, on the
 // order and the size of the batches observed. Single-threaded; memory 8 M (M + C) bytes a
-// generation.
+// generation, and 8 M^2 for the sum of the older ones, which spares adding them up again.
 class AnalyticGate {
  public:
   // `classes` counts with head_weight only. Throws InvalidOptions, also as FixedFeatures.
@@ -90,8 +99,13 @@ class AnalyticGate {
   // Adds inputs x: (B, d_in) of a generation, with heads also their classes y: (B) int64. Cost:
   // O(B M (M + d_in)).
   void observe(const at::Tensor& x, std::int64_t generation, const at::Tensor& y = {});
-  // Solves for the weights when statistics changed since the last time. Cost: O(M^3).
+  // Solves for the weights when statistics changed since the last time. Cost: O(M^3), with ridge 0
+  // a dozen times that.
   void solve();
+  // The ridge strength in use: the option, or what was chosen. Cost: as solve() at ridge 0.
+  double ridge() const;
+  // The size of the images that features were made for, {} where they need none.
+  ImageShape image() const { return image_; }
 
   // (B, M) features of inputs x: (B, d_in), for what follows; they cost most of an answer.
   at::Tensor features(const at::Tensor& x) const { return features_(x); }
@@ -130,16 +144,23 @@ class AnalyticGate {
 
  private:
   struct Statistics {
-    at::Tensor a;            // (M, M) float64
+    at::Tensor a;            // (M, M) float64; undefined, as b and c, when unlearned
     at::Tensor b;            // (M) float64
     at::Tensor c;            // (M, C) float64; undefined without heads
     std::int64_t count = 0;  // inputs observed
     at::Tensor head = {};    // (C, M) float32, solved; undefined when out of date
     bool observed = false;   // has seen an input: one that has not is never chosen
+    bool unlearned = false;  // its sums are gone for good
     bool changed = true;     // since it was last offered to a commit
     bool offered = false;    // to the commit in flight
   };
+  // Throws Error for a generation that does not exist or was unlearned.
   const Statistics& of(std::int64_t generation) const;
+  // sum_g A_g in generation order, and the number of inputs.
+  at::Tensor sum_of_a() const;
+  at::Tensor columns_of_b() const;  // (M, G)
+  double ridge_of(const Statistics& statistics) const;
+  std::int64_t oldest_kept() const;
 
   std::int64_t d_in_;
   AnalyticGateOptions options_;
@@ -148,6 +169,10 @@ class AnalyticGate {
   FixedFeatures features_;
   std::vector<Statistics> statistics_;
   at::Tensor weights_;  // (G, M) float32, solved; undefined when out of date
+  // What follows from the statistics alone, kept for the next time.
+  mutable at::Tensor older_a_;           // (M, M): sum of A_g for g below older_
+  mutable std::size_t older_ = 0;        // generations in it
+  mutable std::optional<double> ridge_;  // chosen; empty when out of date
 };
 
 }  // namespace perennial

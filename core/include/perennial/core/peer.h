@@ -140,6 +140,14 @@ class PeerImpl : public torch::nn::Module {
     torch::Tensor scores;   // (B, H, K)
     torch::Tensor weights;  // (B, H, K): the scores normalised
   };
+  // Shared routing only, to hold the layer to what it was: a copy of what routes to the frozen
+  // generations (query network, norm, keys), one vector.
+  torch::Tensor frozen_routing() const;
+  // What the layer answered in evaluation mode when that copy was taken, while only frozen
+  // generations were visible: they have the same experts still. No gradient. Throws Error for a
+  // copy of another layer.
+  torch::Tensor forward_as(const torch::Tensor& routing, const torch::Tensor& x);
+
   // What forward would retrieve in evaluation mode; no gradient.
   Retrieval retrieve(const torch::Tensor& x, std::uint32_t generation);
 
@@ -194,6 +202,7 @@ class PeerImpl : public torch::nn::Module {
 
  private:
   const Router& router_of(std::uint32_t generation) const;
+  void require_known(std::uint32_t generation) const;
   torch::Tensor run(std::uint32_t generation, const torch::Tensor& x);
   void add_router();
   void require_isolated() const;
@@ -201,8 +210,11 @@ class PeerImpl : public torch::nn::Module {
 
   PeerOptions options_;
   std::shared_ptr<Pool> pool_;
-  std::vector<std::shared_ptr<Router>> routers_;  // one a generation, or one in all (shared)
-  std::uint64_t dropout_draws_ = 0;               // training forwards that had dropout
+  // One a generation, null for one that was unlearned; or one in all (shared).
+  std::vector<std::shared_ptr<Router>> routers_;
+  std::uint64_t dropout_draws_ = 0;     // training forwards that had dropout
+  torch::Tensor remembered_routing_;    // what the next was made of
+  std::shared_ptr<Router> remembered_;  // the router of the last forward_as()
 };
 
 TORCH_MODULE(Peer);

@@ -60,6 +60,9 @@ struct Generation {
   std::uint32_t rows = 0;
   std::uint32_t cols = 0;
   bool frozen = false;
+  // Its experts, keys and digests are gone for good; only its place is still taken, because ids
+  // never change. It answers nothing.
+  bool unlearned = false;
   Recipe recipe;
   // Frozen only: XXH3-128 over recipe, router and the sorted (row, tile, payload digest) list of
   // the written pages.
@@ -143,6 +146,9 @@ class Pool {
   // The pool as the store's current state has it. Throws StorageError, DataError.
   static std::shared_ptr<Pool> load(std::uint32_t id, const storage::PageReader& store,
                                     std::int64_t budget_bytes);
+  // Its generations, without loading it. Throws StorageError, DataError.
+  static std::vector<Generation> stored_generations(std::uint32_t id,
+                                                    const storage::PageReader& store);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -154,6 +160,8 @@ class Pool {
   const Generation& generation(std::uint32_t index) const;
   // The generation that trains, if any.
   std::optional<std::uint32_t> open_generation() const;
+  // The oldest generation that was not unlearned; 0 in an empty pool.
+  std::uint32_t oldest_kept() const;
   // The newest generation that has ever trained (a page of it was written), if any.
   std::optional<std::uint32_t> newest_trained() const;
   std::uint64_t experts() const;

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Dense layers with names: their initial values, their share of a commit, their dropout.
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "perennial/continual/run_config.h"
+#include "perennial/storage/page_store.h"
+
+namespace perennial::continual {
+
+// y = x W' + b, from U(+-1/sqrt(fan_in)) as torch initialises its linear layers.
+struct Linear {
+  // `number` tells the layers of one seed apart.
+  Linear(std::string layer_name, std::uint32_t number, std::int64_t in, std::int64_t out,
+         std::int64_t seed);
+  torch::Tensor operator()(const torch::Tensor& x) const;
+
+  std::string name;
+  torch::Tensor weight, bias;  // (out, in), (out)
+};
+
+class DenseLayers {
+ public:
+  using Tensors = std::vector<std::pair<std::string, torch::Tensor>>;
+
+  void add(const std::string& name, std::int64_t in, std::int64_t out, std::int64_t seed) {
+    layers_.emplace_back(name, static_cast<std::uint32_t>(layers_.size()), in, out, seed);
+  }
+  const Linear& operator[](std::size_t i) const { return layers_[i]; }
+  std::size_t size() const { return layers_.size(); }
+
+  // "dense/NAME/weight" and "dense/NAME/bias" of the layers from `first` on.
+  Tensors tensors(std::size_t first = 0) const;
+  std::int64_t parameters() const;
+  void add_to_commit(storage::CommitRequest& request, std::size_t first = 0) const;
+  // `outputs`: of the last layer in the store, where it has more here; 0 = as many.
+  void load(const storage::PageReader& store, std::int64_t outputs = 0);
+
+ private:
+  std::vector<Linear> layers_;
+};
+
+// Dropout of hidden units (Srivastava et al. 2014): in training a unit is 0 with probability p,
+// else scaled by 1 / (1 - p). Which ones follows from Philox by (seed, number of the forward,
+// layer, place in the batch); the number of forwards is committed, so a resumed run draws the same.
+class UnitDropout {
+ public:
+  UnitDropout(const ModelOptions& options, std::size_t layers);
+
+  bool on() const { return p_ > 0; }
+  // A forward of training begins.
+  void begin() { ++forwards_; }
+  // h: (B, units) of hidden layer `layer`, dropped out.
+  torch::Tensor operator()(const torch::Tensor& h, std::size_t layer) const;
+
+  void add_to_commit(storage::CommitRequest& request) const;
+  void load(const storage::PageReader& store);
+
+ private:
+  double p_;
+  std::uint64_t seed_;
+  std::size_t layers_;
+  std::int64_t forwards_ = 0;
+};
+
+}  // namespace perennial::continual

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "strategies/generations.h"
+
+#include <limits>
+#include <utility>
+
+namespace perennial::continual {
+
+namespace json = boost::json;
+
+std::uint32_t open_generation(StrategyContext& context) {
+  const Generation& generation = context.model.peer()->grow();
+  if (context.model.gate() != nullptr) context.model.gate()->add_generation();
+  if (AutoencoderGate* gate = context.model.autoencoder_gate()) gate->add_generation();
+  context.log("grow", json::object{{"experience", context.experience},
+                                   {"generation", generation.index},
+                                   {"first_row", generation.first_row},
+                                   {"rows", generation.rows},
+                                   {"cols", generation.cols}});
+  return generation.index;
+}
+
+void freeze_generation(StrategyContext& context) {
+  PeerImpl& peer = *context.model.peer();
+  const std::uint32_t generation = *peer.pool().open_generation();
+  const storage::Digest digest = peer.freeze();
+  context.log("freeze", json::object{{"experience", context.experience},
+                                     {"generation", generation},
+                                     {"digest", digest.hex()}});
+  if (context.model.gate() != nullptr) context.model.gate()->solve();
+  if (AutoencoderGate* gate = context.model.autoencoder_gate()) gate->close();
+}
+
+std::optional<std::int64_t> returned_to(StrategyContext& context, const torch::Tensor& x,
+                                        bool open) {
+  const TrainOptions& options = context.config.train;
+  const AnalyticGate* gate = context.model.gate();
+  if (options.return_novelty == 0 || gate == nullptr) return std::nullopt;
+  const bool leave_last = !open && context.model.peer()->pool().open_generation().has_value();
+  std::int64_t nearest = 0;
+  double least = std::numeric_limits<double>::infinity();
+  json::array all;
+  for (std::int64_t g = 0; g < gate->generations() - (leave_last ? 1 : 0); ++g) {
+    const double novelty = gate->novelty(x, g);
+    all.push_back(novelty);
+    if (novelty < least) {
+      least = novelty;
+      nearest = g;
+    }
+  }
+  const bool returns = least < options.return_novelty;
+  context.log("novelty", json::object{{"experience", context.experience},
+                                      {"novelty", std::move(all)},
+                                      {"returns", returns}});
+  if (!returns) return std::nullopt;
+  return nearest;
+}
+
+}  // namespace perennial::continual

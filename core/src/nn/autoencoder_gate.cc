@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+// The autoencoder gate.
+#include "perennial/core/autoencoder_gate.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/binary_cross_entropy_with_logits.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "perennial/core/dense_state.h"
+#include "perennial/core/error.h"
+#include "perennial/kernels/matmul.h"
+#include "perennial/kernels/philox.h"
+
+namespace perennial {
+
+namespace {
+
+// Word of Philox's counter that initial weights are drawn for.
+constexpr std::uint32_t kWeights = 0x41000000;
+constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEps = 1e-8;
+// Shares of a mixed answer below this part of the largest do not count.
+constexpr float kSmallestShare = 1.0F / 1024;
+constexpr std::array kParts = {"encoder", "encoder_bias", "decoder", "decoder_bias"};
+constexpr const char* kSteps = "gate/autoencoder_steps";  // (G) int64
+
+std::string entry(std::size_t generation, const std::string& what) {
+  return "gate/" + std::to_string(generation) + "/" + what;
+}
+
+// x: (B, K), weights: (N, K), bias: (N) to (B, N); the bits of a row do not depend on the batch.
+at::Tensor affine(const at::Tensor& x, const at::Tensor& weights, const at::Tensor& bias) {
+  const std::int64_t n = weights.size(0), k = weights.size(1);
+  at::Tensor out = at::empty({x.size(0), n});
+  at::parallel_for(0, x.size(0), 64, [&](auto begin, auto end) {
+    kernels::matmul_nt(end - begin, n, k, x.const_data_ptr<float>() + begin * k, k,
+                       weights.const_data_ptr<float>(), k, nullptr,
+                       out.mutable_data_ptr<float>() + begin * n, n);
+  });
+  return out.add_(bias);
+}
+
+at::Tensor read_tensor(const storage::PageReader& store, const std::string& name,
+                       const at::Tensor& like) {
+  at::Tensor stored = tensor_from(value_or_throw(store.read_dense(name)), name);
+  if (stored.sizes() != like.sizes() || stored.scalar_type() != at::kFloat) {
+    throw DataError("dense entry '" + name + "' has another shape than its gate");
+  }
+  return stored;
+}
+
+}  // namespace
+
+AutoencoderGate::AutoencoderGate(std::int64_t d_in, const AutoencoderGateOptions& options,
+                                 const AnalyticGateOptions& answers)
+    : d_in_(d_in), options_(options), answers_(answers) {
+  validate_ranges(options_);
+  if (options_.autoencoder_code >= d_in) {
+    throw InvalidOptions("autoencoder_code is " + std::to_string(options_.autoencoder_code) +
+                         "; a code must be smaller than the inputs, which have " +
+                         std::to_string(d_in) + " features");
+  }
+}
+
+void AutoencoderGate::add_generation() {
+  const std::int64_t code = options_.autoencoder_code;
+  Autoencoder made;
+  made.weights = {at::empty({code, d_in_}), at::zeros({code}), at::empty({d_in_, code}),
+                  at::zeros({d_in_})};
+  // Xavier uniform (Glorot & Bengio 2010).
+  const auto bound = static_cast<float>(std::sqrt(6.0 / static_cast<double>(d_in_ + code)));
+  for (const std::uint32_t part : {0U, 2U}) {
+    at::Tensor& tensor = made.weights[part];
+    kernels::fill_uniform(
+        static_cast<std::uint64_t>(answers_.gate_seed),
+        static_cast<std::uint32_t>(autoencoders_.size()), part, kWeights, bound,
+        {tensor.mutable_data_ptr<float>(), static_cast<std::size_t>(tensor.numel())});
+  }
+  for (const at::Tensor& tensor : made.weights) {
+    made.first.push_back(at::zeros_like(tensor));
+    made.second.push_back(at::zeros_like(tensor));
+  }
+  autoencoders_.push_back(std::move(made));
+}
+
+void AutoencoderGate::observe(const at::Tensor& x, std::int64_t generation) {
+  const at::NoGradGuard no_grad;
+  if (generation < 0 || generation >= generations()) {
+    throw Error("generation " + std::to_string(generation) + " is unknown to the gate, which has " +
+                std::to_string(generations()));
+  }
+  Autoencoder& own = autoencoders_[static_cast<std::size_t>(generation)];
+  if (own.first.empty()) {
+    throw Error("the autoencoder of generation " + std::to_string(generation) + " is closed");
+  }
+  const at::Tensor s = x.sigmoid();
+  if (!std::isfinite(s.sum().item<double>())) {
+    throw DataError("an input of generation " + std::to_string(generation) + " is not finite");
+  }
+  const std::vector<at::Tensor>& w = own.weights;
+  const at::Tensor h = s.mm(w[0].t()).add_(w[1]).relu_();
+  // d (mean over rows and features) / d logits
+  const at::Tensor delta =
+      h.mm(w[2].t()).add_(w[3]).sigmoid_().sub_(s).div_(static_cast<double>(s.numel()));
+  const at::Tensor back = delta.mm(w[2]).mul_(h.gt(0));
+  const std::vector<at::Tensor> gradients = {back.t().mm(s), back.sum(0), delta.t().mm(h),
+                                             delta.sum(0)};
+  ++own.steps;
+  std::vector<at::Tensor> steps;
+  for (std::size_t i = 0; i < w.size(); ++i) {
+    steps.push_back(at::full({}, static_cast<double>(own.steps), at::kFloat));
+  }
+  at::_fused_adam_(own.weights, gradients, own.first, own.second, {}, steps,
+                   options_.autoencoder_lr, kBeta1, kBeta2, /*weight_decay=*/0, kEps,
+                   /*amsgrad=*/false, /*maximize=*/false);
+  own.changed = true;
+}
+
+void AutoencoderGate::close() {
+  for (Autoencoder& own : autoencoders_) {
+    own.changed = own.changed || !own.first.empty();
+    own.first.clear();
+    own.second.clear();
+  }
+}
+
+at::Tensor AutoencoderGate::scores(const at::Tensor& x) const {
+  const at::NoGradGuard no_grad;
+  const at::Tensor s = x.sigmoid().contiguous();
+  std::vector<at::Tensor> all;
+  for (const Autoencoder& own : autoencoders_) {
+    if (own.steps == 0) {
+      all.push_back(at::full({x.size(0)}, -std::numeric_limits<double>::infinity(), at::kFloat));
+      continue;
+    }
+    const at::Tensor h = affine(s, own.weights[0], own.weights[1]).relu_();
+    const at::Tensor logits = affine(h, own.weights[2], own.weights[3]);
+    // In double: the sum of a row is then the same, to float, however it is taken apart.
+    all.push_back(at::binary_cross_entropy_with_logits(logits, s, {}, {}, at::Reduction::None)
+                      .to(at::kDouble)
+                      .mean(1)
+                      .neg_()
+                      .to(at::kFloat));
+  }
+  if (all.empty()) throw Error("the gate has seen no generation");
+  return at::stack(all, 1);
+}
+
+at::Tensor AutoencoderGate::choose(const at::Tensor& x) const {
+  const at::Tensor all = scores(x);
+  at::Tensor chosen = at::zeros({x.size(0)}, at::kLong);
+  const float* row = all.const_data_ptr<float>();
+  std::int64_t* to = chosen.mutable_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < x.size(0); ++i, row += generations()) {
+    for (std::int64_t g = 1; g < generations(); ++g) {
+      if (row[g] > row[to[i]]) to[i] = g;
+    }
+  }
+  return chosen;
+}
+
+at::Tensor AutoencoderGate::shares(const at::Tensor& x) const {
+  at::Tensor all = scores(x);
+  const at::Tensor untrained = all.isinf();
+  all.mul_(answers_.gate_temperature)
+      .masked_fill_(untrained, -std::numeric_limits<double>::infinity());
+  // As choose(): the oldest when none observed anything.
+  all.select(1, 0).masked_fill_(untrained.all(1), 0);
+  at::Tensor shares = all.softmax(1);
+  shares.masked_fill_(shares.lt(shares.amax(1, true).mul_(kSmallestShare)), 0);
+  return shares.div_(shares.sum(1, true));
+}
+
+std::int64_t AutoencoderGate::parameters() const {
+  return generations() *
+         (2 * d_in_ * options_.autoencoder_code + d_in_ + options_.autoencoder_code);
+}
+
+void AutoencoderGate::add_to_commit(storage::CommitRequest& request) {
+  at::Tensor steps = at::zeros({generations()}, at::kLong);
+  for (std::size_t g = 0; g < autoencoders_.size(); ++g) {
+    Autoencoder& own = autoencoders_[g];
+    steps[static_cast<std::int64_t>(g)] = own.steps;
+    own.offered = std::exchange(own.changed, false);
+    if (!own.offered) continue;
+    for (std::size_t i = 0; i < kParts.size(); ++i) {
+      const std::string name = entry(g, kParts[i]);
+      request.dense[name] = bytes_from(own.weights[i]);
+      if (!own.first.empty()) {
+        request.dense[name + "/m"] = bytes_from(own.first[i]);
+        request.dense[name + "/v"] = bytes_from(own.second[i]);
+      } else if (own.had_moments) {
+        request.removed_dense.push_back(name + "/m");
+        request.removed_dense.push_back(name + "/v");
+      }
+    }
+  }
+  request.dense[kSteps] = bytes_from(steps);
+}
+
+void AutoencoderGate::committed() {
+  for (Autoencoder& own : autoencoders_) {
+    if (std::exchange(own.offered, false)) own.had_moments = !own.first.empty();
+  }
+}
+
+void AutoencoderGate::commit_failed() {
+  for (Autoencoder& own : autoencoders_)
+    own.changed = own.changed || std::exchange(own.offered, false);
+}
+
+AutoencoderGate AutoencoderGate::load(const storage::PageReader& store, std::int64_t d_in,
+                                      const AutoencoderGateOptions& options,
+                                      const AnalyticGateOptions& answers) {
+  AutoencoderGate gate(d_in, options, answers);
+  const at::Tensor steps = tensor_from(value_or_throw(store.read_dense(kSteps)), kSteps);
+  if (steps.dim() != 1 || steps.scalar_type() != at::kLong) {
+    throw DataError(std::string("dense entry '") + kSteps + "' is not a list of steps");
+  }
+  for (std::int64_t g = 0; g < steps.numel(); ++g) {
+    gate.add_generation();
+    Autoencoder& own = gate.autoencoders_.back();
+    own.steps = steps[g].item<std::int64_t>();
+    own.changed = false;
+    for (std::size_t i = 0; i < kParts.size(); ++i) {
+      const std::string name = entry(static_cast<std::size_t>(g), kParts[i]);
+      own.weights[i] = read_tensor(store, name, own.weights[i]);
+      if (own.first.empty()) continue;
+      if (store.read_dense(name + "/m").status().code() == storage::StatusCode::not_found) {
+        own.first.clear();
+        own.second.clear();
+        continue;
+      }
+      own.first[i] = read_tensor(store, name + "/m", own.weights[i]);
+      own.second[i] = read_tensor(store, name + "/v", own.weights[i]);
+    }
+    own.had_moments = !own.first.empty();
+  }
+  return gate;
+}
+
+}  // namespace perennial

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// The built program running a protocol.
+#include <signal.h>
+
+#include <chrono>
+#include <thread>
+
+#include "learning_fixture.h"
+
+namespace perennial::cli {
+namespace {
+
+// Two strategies, two seeds each, in processes of their own; killed on the way and started again.
+TEST_F(LearningTest, BenchGoesOnAfterAKill) {
+  const Args bench = {"bench",        "continual",    "--protocol", "rotated",
+                      "--dataset",    path("data"),   "--seeds",    "2",
+                      "--strategies", "naive,er-500", "--limit",    "200",
+                      "--out",        path("bench"),  "--jobs",     "2"};
+  const pid_t child = start(bench);
+  const fs::path first = folder_ / "bench/runs/naive/1";
+  for (int i = 0; i < 2000 && !fs::exists(first / "store"); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  ::kill(child, SIGKILL);
+  EXPECT_EQ(finish(child).code, 1000 + SIGKILL);
+
+  const json::object result = succeed(bench);
+  EXPECT_TRUE(result.at("finished").as_bool());
+  const json::array& rows = result.at("rows").as_array();
+  ASSERT_EQ(rows.size(), 2u);
+  for (const json::value& row : rows) {
+    EXPECT_EQ(row.at("seeds"), 2);
+    EXPECT_GT(row.at("acc").as_double(), 0.3);
+    EXPECT_TRUE(row.at("bwt.gem").is_double());
+    EXPECT_GT(row.at("seconds").as_double(), 0);
+  }
+  for (const char* name : {"results.md", "results.csv", "report.html"}) {
+    EXPECT_TRUE(fs::exists(folder_ / "bench" / name)) << name;
+  }
+  EXPECT_FALSE(fs::exists(first / "store")) << "kept without being asked";
+
+  // Each run is what train makes of its settings.
+  const json::object alone = succeed({"train", "--store", path("alone"), "--config",
+                                      (first / "config.json").string(), "--threads", "1"});
+  const json::value summary = json::parse(read_file(first / "summary.json"));
+  EXPECT_EQ(summary.at("state_digest"), alone.at("state_digest"));
+
+  // Nothing is run twice; other settings need another folder.
+  EXPECT_EQ(succeed(bench).at("rows"), result.at("rows"));
+  expect_refused(bench + Args{"--test-limit", "20"}, 2, {"other settings", "test_limit"});
+}
+
+TEST_F(LearningTest, BenchRefusesWhatItCannotRun) {
+  const Args out = {"--out", path("bench")};
+  expect_refused({"bench"}, 2, {"bench continual"});
+  expect_refused(Args{"bench", "continual", "--protocol", "none"} + out, 2, {"none", "hsu18"});
+  expect_refused(
+      Args{"bench", "continual", "--protocol", "rotated", "--strategies", "naive,moon"} + out, 2,
+      {"moon", "grow_freeze"});
+  expect_refused(Args{"bench", "continual", "--protocol", "hsu18", "--scenario", "x"} + out, 2,
+                 {"'x'", "domain"});
+  expect_refused(
+      Args{"bench", "continual", "--protocol", "rotated", "--dataset", path("gone")} + out, 3,
+      {"gone"});
+  EXPECT_FALSE(fs::exists(folder_ / "bench"));
+}
+
+}  // namespace
+}  // namespace perennial::cli

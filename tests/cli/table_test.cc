@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// The built program on a user's own tables: learnt, continued on the next day with a new class,
+// followed as they grow, predicted with and reported on; killed on the way.
+#include <signal.h>
+
+#include <chrono>
+#include <fstream>
+#include <thread>
+
+#include "learning_fixture.h"
+
+namespace perennial::cli {
+namespace {
+
+class OwnTableTest : public LearningTest {
+ protected:
+  // Rows with a text label, some of them without a value.
+  static std::string rows(int count, const Args& states, unsigned seed) {
+    std::mt19937 random(seed);
+    std::string text;
+    for (int i = 0; i < count; ++i) {
+      const std::size_t state = static_cast<std::size_t>(i) % states.size();
+      const std::string& name = states[state];
+      const int centre = static_cast<int>(name.size()) * 20;
+      for (const int sign : {1, -1, 2}) {
+        const auto noise = static_cast<int>(random() % 16);
+        text += random() % 50 == 0 ? "" : std::to_string(sign * centre + noise);
+        text += ',';
+      }
+      text += '"' + name + "\"\n";
+    }
+    return text;
+  }
+  static std::string header() { return "temperature,vibration,current,state\n"; }
+
+  void SetUp() override {
+    write_file(folder_ / "monday.csv",
+               header() + rows(1500, {"ok", "loose belt"}, 1) + "12,no number,3,ok\n12,3,ok\n");
+    // Columns in another order, one more of them, and a new label.
+    std::istringstream lines(rows(900, {"loose belt", "blocked, hot fan"}, 2));
+    std::string tuesday = "machine,current,temperature,vibration,state\n", line;
+    for (int i = 0; std::getline(lines, line); ++i) {
+      std::istringstream cells(line);
+      std::string a, b, c, name;
+      std::getline(cells, a, ',');
+      std::getline(cells, b, ',');
+      std::getline(cells, c, ',');
+      std::getline(cells, name);
+      tuesday += std::to_string(i) + "," + c + "," + a + "," + b + "," + name + "\n";
+    }
+    write_file(folder_ / "tuesday.csv", tuesday);
+    write_file(folder_ / "new.csv",
+               "vibration,temperature,current\n-40,40,80\n-200,200,\n-320,320,640\n");
+  }
+  Args monday(const std::string& store) const {
+    return {"train",
+            "--store",
+            path(store),
+            "--dataset",
+            path("monday.csv"),
+            "--stream",
+            "single",
+            "--label-column",
+            "state",
+            "--missing-values",
+            "mean",
+            "--bad-rows",
+            "skip",
+            "--model",
+            "mlp",
+            "--strategy",
+            "er",
+            "--hidden",
+            "32",
+            "--lr",
+            "0.01",
+            "--batch",
+            "32",
+            "--threads",
+            "1",
+            "--epochs",
+            "3",
+            "--commit-every",
+            "5"};
+  }
+  Args tuesday(const std::string& store) const {
+    return {"train",     "--store",           path(store), "--continue",
+            "--dataset", path("tuesday.csv"), "--threads", "1"};
+  }
+  fs::path events(const std::string& store) const {
+    return folder_ / store / "runs" / "er" / "events.jsonl";
+  }
+  // Kills the command once the run has recorded something more.
+  void kill_in(const Args& args, const std::string& store) const {
+    const auto before = fs::exists(events(store)) ? fs::file_size(events(store)) : 0;
+    const pid_t child = start(args);
+    for (int wait = 0; wait < 5000; ++wait) {
+      if (fs::exists(events(store)) && fs::file_size(events(store)) > before) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    ::kill(child, SIGKILL);
+    const int code = finish(child).code;
+    EXPECT_TRUE(code == 1000 + SIGKILL || code == 0) << code;
+  }
+};
+
+TEST_F(OwnTableTest, IsLearntContinuedPredictedWithAndReportedOn) {
+  const Finished first = run(monday("store") + Args{"--json"});
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_THAT(first.err, HasSubstr("2 of 1502 rows skipped: line 1502, column 2 ('vibration')"));
+  EXPECT_THAT(first.err, HasSubstr("line 1503"));
+  EXPECT_GT(first.object().at("acc").as_double(), 0.95);
+  fs::remove(folder_ / "monday.csv");  // the store keeps what it needs of it
+
+  const json::object second = succeed(tuesday("store"));
+  EXPECT_EQ(second.at("finished"), true);
+  const json::array& matrix = second.at("matrix").as_array();
+  ASSERT_EQ(matrix.size(), 3U);
+  EXPECT_TRUE(matrix[0].at(1).is_null());
+  EXPECT_TRUE(matrix[1].at(1).is_double());
+  EXPECT_GT(matrix[2].at(0).as_double(), 0.9);
+  EXPECT_GT(matrix[2].at(1).as_double(), 0.9);
+
+  // Given twice it learns once; what is stored can be evaluated without any file.
+  const json::value log = commits("store");
+  EXPECT_EQ(succeed(tuesday("store")).at("state_digest"), second.at("state_digest"));
+  EXPECT_EQ(commits("store"), log);
+  fs::remove(folder_ / "tuesday.csv");
+  const json::object evaluated = succeed({"eval", "--store", path("store")});
+  EXPECT_EQ(evaluated.at("accuracy"), matrix[2]);
+  EXPECT_EQ(
+      succeed({"eval", "--store", path("store"), "--at", "experience-1"}).at("accuracy").at(0),
+      matrix[1].at(0));
+
+  const json::object predicted =
+      succeed({"predict", "--store", path("store"), "--input", path("new.csv")});
+  const json::array& labels = predicted.at("predictions").as_array();
+  ASSERT_EQ(labels.size(), 3U);
+  EXPECT_EQ(labels[0].at("label"), "ok");
+  EXPECT_EQ(labels[1].at("label"), "loose belt");
+  EXPECT_EQ(labels[2].at("label"), "blocked, hot fan");
+
+  succeed({"report", "--runs", path("store"), "--out", path("page.html")});
+  EXPECT_THAT(read_file(folder_ / "page.html"), HasSubstr("</html>"));
+}
+
+TEST_F(OwnTableTest, GoesOnAfterAKillToTheSameState) {
+  succeed(monday("whole"));
+  const json::object whole = succeed(tuesday("whole"));
+  succeed(monday("killed"));
+  for (int i = 0; i < 3; ++i) kill_in(tuesday("killed"), "killed");
+  const json::object resumed = succeed({"train", "--store", path("killed"), "--threads", "1"});
+  EXPECT_EQ(resumed.at("finished"), true);
+  // A kill may have come before the first commit of the new experience.
+  const json::object again = succeed(tuesday("killed"));
+  EXPECT_EQ(again.at("state_digest"), whole.at("state_digest"));
+  EXPECT_EQ(again.at("matrix"), whole.at("matrix"));
+  EXPECT_EQ(run({"verify", "--store", path("killed")}).code, 0);
+}
+
+TEST_F(OwnTableTest, IsFollowedAndGoesOnAfterAKill) {
+  const fs::path file = folder_ / "growing.csv";
+  write_file(file, header() + rows(800, {"ok", "loose belt"}, 3) +
+                       rows(400, {"ok", "blocked, hot fan"}, 4));
+  const auto follow = [&](const std::string& store) {
+    return Args{
+        "train",         "--store", path(store),      "--dataset", file.string(),      "--follow",
+        "--follow-rows", "400",     "--follow-idle",  "0.1",       "--missing-values", "mean",
+        "--model",       "mlp",     "--strategy",     "er",        "--hidden",         "32",
+        "--lr",          "0.01",    "--batch",        "32",        "--threads",        "1",
+        "--epochs",      "3",       "--commit-every", "5"};
+  };
+  const json::object whole = succeed(follow("whole"));
+  EXPECT_EQ(whole.at("matrix").as_array().size(), 4U);
+  EXPECT_GT(whole.at("acc").as_double(), 0.9);
+  for (int i = 0; i < 3; ++i) kill_in(follow("killed"), "killed");
+  const json::object resumed = succeed(follow("killed"));
+  EXPECT_EQ(resumed.at("state_digest"), whole.at("state_digest"));
+  EXPECT_EQ(resumed.at("matrix"), whole.at("matrix"));
+
+  // It waits, and Ctrl-C ends it; the settings are the store's.
+  std::ofstream(file, std::ios::app) << rows(400, {"ok", "loose belt"}, 5);
+  const pid_t child = start({"train", "--store", path("killed"), "--follow", "--json"});
+  const fs::path record = events("killed");
+  for (int wait = 0; wait < 5000; ++wait) {
+    if (read_file(record).find("\"row\":4") != std::string::npos) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  ::kill(child, SIGINT);
+  const Finished ended = finish(child);
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_EQ(ended.object().at("matrix").as_array().size(), 5U);
+  EXPECT_EQ(succeed({"eval", "--store", path("killed")}).at("accuracy").as_array().size(), 4U);
+}
+
+TEST_F(OwnTableTest, RefusesBeforeAnythingStarts) {
+  Args strict = monday("store");
+  *std::find(strict.begin(), strict.end(), "skip") = "refuse";
+  expect_refused(strict, 3, {"monday.csv", "line 1502", "'no number'"});
+  EXPECT_FALSE(fs::exists(folder_ / "store"));
+  expect_refused(tuesday("store"), 2, {"--continue", "no"});
+  EXPECT_FALSE(fs::exists(folder_ / "store"));
+  succeed(monday("store"));
+  const json::value log = commits("store");
+  expect_refused({"train", "--store", path("store"), "--continue"}, 2, {"--continue", "--dataset"});
+  expect_refused({"train", "--quiet", "--store", path("store"), "--dataset", path("tuesday.csv")},
+                 3, {"data set is not the one"});
+  expect_refused(tuesday("store") + Args{"--hidden", "16"}, 2, {"model.hidden: 32 stored, 16"});
+  expect_refused({"train", "--store", path("store"), "--follow-rows", "7"}, 2, {"--follow"});
+  expect_refused({"train", "--store", path("store"), "--follow"}, 2, {"monday.csv", "as a whole"});
+  write_file(folder_ / "narrow.csv", "temperature,state\n1,ok\n2,ok\n3,ok\n");
+  expect_refused({"train", "--store", path("store"), "--continue", "--dataset", path("narrow.csv")},
+                 3, {"narrow.csv", "'vibration'", "learnt"});
+  EXPECT_EQ(commits("store"), log);
+}
+
+}  // namespace
+}  // namespace perennial::cli
