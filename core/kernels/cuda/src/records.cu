@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies of records between frames and rows, and the bits of what was updated.
+// Copies of records from frames to rows, and the bits of what was updated.
 #include "launch.h"
 #include "perennial/kernels/cuda/records.h"
 
@@ -14,19 +14,13 @@ unsigned grid_of(std::int64_t blocks) {
 }
 
 // A block a record.
-template <bool kGather>
 __global__ void __launch_bounds__(kThreads)
-    records_kernel(Frames frames, const std::int64_t* ids, std::int64_t n, float4* rows) {
+    gather_kernel(Frames frames, const std::int64_t* ids, std::int64_t n, float4* rows) {
   const std::int64_t vectors = frames.record_floats / 4;
   for (std::int64_t i = blockIdx.x; i < n; i += gridDim.x) {
-    auto* const record = reinterpret_cast<float4*>(frames.record(ids[i]));
-    float4* const row = rows + i * vectors;
+    const auto* const record = reinterpret_cast<const float4*>(frames.record(ids[i]));
     for (std::int64_t at = threadIdx.x; at < vectors; at += kThreads) {
-      if constexpr (kGather) {
-        row[at] = record[at];
-      } else {
-        record[at] = row[at];
-      }
+      rows[i * vectors + at] = record[at];
     }
   }
 }
@@ -44,26 +38,15 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <bool kGather>
-Error copy_records(const Frames& frames, const std::int64_t* ids, std::int64_t n, float* rows,
-                   Stream stream) {
-  if (n < 0 || frames.record_floats % 4 != 0 || !aligned16(rows)) return kInvalidValue;
-  if (n == 0 || frames.record_floats == 0) return 0;
-  records_kernel<kGather>
-      <<<grid_of(n), kThreads, 0, stream>>>(frames, ids, n, reinterpret_cast<float4*>(rows));
-  return last_error();
-}
-
 }  // namespace
 
 Error gather_records(const Frames& frames, const std::int64_t* ids, std::int64_t n, float* rows,
                      Stream stream) {
-  return copy_records<true>(frames, ids, n, rows, stream);
-}
-
-Error scatter_records(const Frames& frames, const std::int64_t* ids, std::int64_t n,
-                      const float* rows, Stream stream) {
-  return copy_records<false>(frames, ids, n, const_cast<float*>(rows), stream);
+  if (n < 0 || frames.record_floats % 4 != 0 || !aligned16(rows)) return kInvalidValue;
+  if (n == 0 || frames.record_floats == 0) return 0;
+  gather_kernel<<<grid_of(n), kThreads, 0, stream>>>(frames, ids, n,
+                                                     reinterpret_cast<float4*>(rows));
+  return last_error();
 }
 
 Error mark_experts(const std::int64_t* ids, const std::uint32_t* experts, std::int64_t most_experts,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Experts' records on their way between frames and the host, and which experts were updated.
+// Experts' records on their way from frames to the host, and which experts were updated.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +9,10 @@
 
 namespace perennial::kernels::cuda {
 
-// rows (n, frames.record_floats) from the records of ids (n), and back. Rows start at multiples of
-// 16 bytes, and record_floats is a multiple of 4.
+// rows (n, frames.record_floats) from the records of ids (n). Rows start at multiples of 16 bytes,
+// and record_floats is a multiple of 4.
 Error gather_records(const Frames& frames, const std::int64_t* ids, std::int64_t n, float* rows,
                      Stream stream);
-Error scatter_records(const Frames& frames, const std::int64_t* ids, std::int64_t n,
-                      const float* rows, Stream stream);
 
 // Sets bit i % 32 of bits[i / 32] for each of the U experts ids, which are of the generation:
 // i = (row within it) * cols + column. most_experts: at least U, sizes the launch.
