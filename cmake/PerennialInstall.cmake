@@ -10,9 +10,10 @@ install(DIRECTORY storage/include/ core/kernels/include/ core/include/ continual
         DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
         FILES_MATCHING PATTERN "*.h")
 if(PERENNIAL_WITH_CUDA)
-  install(TARGETS perennial_kernels_cuda EXPORT perennialTargets
+  install(TARGETS perennial_kernels_cuda perennial_cuda EXPORT perennialTargets
           ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
-  install(DIRECTORY core/kernels/cuda/include/ DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+  install(FILES cmake/PerennialTorchCuda.cmake DESTINATION "${_perennial_package_folder}")
+  install(DIRECTORY core/kernels/cuda/include/ core/cuda/include/ DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
           FILES_MATCHING PATTERN "*.h")
 endif()
 

@@ -81,13 +81,13 @@ storage::Digest digest_from_hex(std::string_view hex) {
 }
 
 storage::Bytes bytes_from(const at::Tensor& tensor) {
-  const at::Tensor source = tensor.detach().contiguous();
+  const at::Tensor source = tensor.detach().cpu().contiguous();
   std::uint32_t code = kDtypes.size();
   for (const auto& [type, number] : kDtypes) {
     if (type == source.scalar_type()) code = number;
   }
-  if (code == kDtypes.size() || !source.device().is_cpu()) {
-    throw Error("only CPU tensors of float32, float64, int64 and uint8 can be stored");
+  if (code == kDtypes.size()) {
+    throw Error("only tensors of float32, float64, int64 and uint8 can be stored");
   }
   storage::Bytes bytes;
   bytes.reserve(64 + source.nbytes());

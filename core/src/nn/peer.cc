@@ -19,6 +19,7 @@
 #include "nn/router.h"
 #include "perennial/core/dense_state.h"
 #include "pool/pager.h"
+#include "pool/pool_device.h"
 
 namespace perennial {
 
@@ -76,10 +77,13 @@ DataError malformed(const std::string& why) {
 
 void check_input(const PeerOptions& options, const Router& router, const torch::Tensor& x) {
   if (x.dim() < 1 || x.size(-1) != options.d_in || x.scalar_type() != at::kFloat ||
-      !x.device().is_cpu()) {
-    throw Error("the PEER layer expects CPU float32 (..., " + std::to_string(options.d_in) +
-                "), not " + std::string(c10::toString(x.scalar_type())) + " " +
-                c10::str(x.sizes()) + " on " + x.device().str());
+      x.device() != router.query.device()) {
+    std::string device = router.query.device().str();
+    if (router.query.is_cpu()) device = "CPU";
+    throw Error("the PEER layer expects " + device + " float32 (..., " +
+                std::to_string(options.d_in) + "), not " +
+                std::string(c10::toString(x.scalar_type())) + " " + c10::str(x.sizes()) + " on " +
+                x.device().str());
   }
   if (router.visible_experts() < options.top_k) {
     throw Error("fewer than top_k = " + std::to_string(options.top_k) +
@@ -159,6 +163,29 @@ void PeerImpl::add_router() {
   routers_.back()->first_draw = dropout_draws_;
 }
 
+void PeerImpl::place(std::shared_ptr<PoolDevice> device) {
+  pool_->place(std::move(device));
+  remembered_.reset();
+  place_routers();
+}
+
+void PeerImpl::place_routers() {
+  const at::Device device = pool_->device() == nullptr ? at::kCPU : pool_->device()->device();
+  std::vector<torch::Tensor> tensors = parameters();
+  for (torch::Tensor& buffer : buffers()) tensors.push_back(buffer);
+  for (torch::Tensor& tensor : tensors) {
+    if (tensor.device() == device) continue;
+    tensor.set_data(tensor.detach().to(device));
+    tensor.mutable_grad().reset();
+  }
+}
+
+torch::Tensor PeerImpl::through(const std::shared_ptr<Router>& router, const torch::Tensor& x,
+                                bool training, std::optional<std::uint64_t> draw) {
+  if (pool_->device() != nullptr) return pool_->device()->forward(router, x, training, draw);
+  return peer_forward(router, pool_, x, training, draw);
+}
+
 torch::Tensor PeerImpl::run(std::uint32_t generation, const torch::Tensor& x) {
   require_known(generation);
   const std::shared_ptr<Router>& router =
@@ -167,12 +194,12 @@ torch::Tensor PeerImpl::run(std::uint32_t generation, const torch::Tensor& x) {
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = options_.d_out;
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
-  if (flat.size(0) == 0) return at::empty(shape);
+  if (flat.size(0) == 0) return at::empty(shape, x.options());
   std::optional<std::uint64_t> draw;
   const std::optional<std::uint32_t> open = pool_->open_generation();
   const bool trains = open && (options_.routing == Routing::shared || *open == generation);
   if (is_training() && trains && options_.dropout > 0) draw = dropout_draws_++;
-  return peer_forward(router, pool_, flat, is_training(), draw).reshape(shape);
+  return through(router, flat, is_training(), draw).reshape(shape);
 }
 
 torch::Tensor PeerImpl::forward(const torch::Tensor& x) {
@@ -225,6 +252,7 @@ torch::Tensor PeerImpl::forward_as(const torch::Tensor& routing, const torch::Te
       begin += tensor.numel();
     }
     router->keys_changed();
+    if (pool_->device() != nullptr) router->to(pool_->device()->device());
     remembered_ = std::move(router);
     remembered_routing_ = routing;
   }
@@ -232,8 +260,8 @@ torch::Tensor PeerImpl::forward_as(const torch::Tensor& routing, const torch::Te
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = options_.d_out;
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
-  if (flat.size(0) == 0) return at::empty(shape);
-  return peer_forward(remembered_, pool_, flat, false, std::nullopt).reshape(shape);
+  if (flat.size(0) == 0) return at::empty(shape, x.options());
+  return through(remembered_, flat, false, std::nullopt).reshape(shape);
 }
 
 PeerImpl::Retrieval PeerImpl::retrieve(const torch::Tensor& x, std::uint32_t generation) {
@@ -241,6 +269,7 @@ PeerImpl::Retrieval PeerImpl::retrieve(const torch::Tensor& x, std::uint32_t gen
   const Router& router = router_of(generation);
   check_input(options_, router, x);
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
+  if (pool_->device() != nullptr) return pool_->device()->retrieve(router, flat);
   const QueryResult query =
       compute_query(router, flat, router.query, router.gamma, router.beta, false);
   RetrieveResult found = retrieve_experts(router, query.normed);
@@ -271,6 +300,7 @@ const Generation& PeerImpl::grow(std::int64_t rows, std::int64_t cols) {
   if (first || options_.routing == Routing::isolated) add_router();
   routers_.back()->add_rows(generation, first || options_.routing == Routing::isolated);
   routers_.back()->add_columns(generation.cols);
+  place_routers();
   return generation;
 }
 
@@ -280,6 +310,7 @@ void PeerImpl::grow_columns(std::int64_t cols) {
   }
   pool_->grow_columns(static_cast<std::uint32_t>(cols));
   routers_.back()->add_columns(pool_->generations().back().cols);
+  place_routers();
 }
 
 void PeerImpl::keys_changed() {

@@ -68,6 +68,7 @@ const Generation& PeerImpl::add_frozen(const ForeignGeneration& content,
   router->first_draw = dropout_draws_;
   const Generation& added = pool_->add_frozen(content, router_digest(*router, index));
   routers_.push_back(register_module("router_" + std::to_string(index), router));
+  place_routers();
   return added;
 }
 

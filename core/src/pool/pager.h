@@ -90,7 +90,9 @@ class Pager {
   PagerCounters counters() const { return cache_->counters(); }
 
   // What generations that come and go as a whole need; see the members of Pool that call them.
-  void copy_page(std::uint32_t generation, std::uint32_t page, std::span<std::byte> payload) const;
+  // copy_page: thread-safe, as payloads are.
+  void copy_page(std::uint32_t generation, std::uint32_t page, std::span<std::byte> payload,
+                 storage::PageKind kind = storage::PageKind::weights) const;
   void initial_page(const Generation& generation, std::uint32_t page,
                     std::span<std::byte> payload) const;
   // Gives a page of weights new content; it becomes dirty.

@@ -139,9 +139,9 @@ std::vector<Pager::WrittenPage> Pager::written_pages(std::uint32_t generation) {
   return written;
 }
 
-void Pager::copy_page(std::uint32_t generation, std::uint32_t page,
-                      std::span<std::byte> payload) const {
-  throw_if_failed(cache_->copy({PageKind::weights, generation, page}, payload));
+void Pager::copy_page(std::uint32_t generation, std::uint32_t page, std::span<std::byte> payload,
+                      PageKind kind) const {
+  throw_if_failed(cache_->copy({kind, generation, page}, payload));
 }
 
 void Pager::initial_page(const Generation& generation, std::uint32_t page,

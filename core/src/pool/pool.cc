@@ -17,6 +17,7 @@
 #include "perennial/kernels/bfloat16.h"
 #include "perennial/kernels/optimizer.h"
 #include "pool/pager.h"
+#include "pool/pool_device.h"
 #include "pool/tape.h"
 
 namespace perennial {
@@ -192,7 +193,18 @@ std::uint32_t Pool::oldest_kept() const {
   return 0;
 }
 
+void Pool::fetch() const {
+  if (device_) device_->fetch();
+}
+
+void Pool::place(std::shared_ptr<PoolDevice> device) {
+  fetch();
+  clear_gradients();
+  device_ = std::move(device);
+}
+
 std::optional<std::uint32_t> Pool::newest_trained() const {
+  fetch();
   for (std::size_t g = generations_.size(); g-- > 0;) {
     if (pager_->any_written(static_cast<std::uint32_t>(g))) return static_cast<std::uint32_t>(g);
   }
@@ -271,6 +283,7 @@ void Pool::grow_columns(std::uint32_t cols) {
                          std::to_string(generation.cols));
   }
   (void)options_.pages(generation.rows, generation.cols + cols);
+  fetch();
   generation.cols += cols;
   pager_->widen_generation(generation);
 }
@@ -279,7 +292,7 @@ storage::Digest Pool::freeze(const storage::Digest& router_digest) {
   const std::optional<std::uint32_t> open = open_generation();
   if (!open) throw Error("no generation is open: there is nothing to freeze");
   Generation& generation = generations_[*open];
-  tape_->clear();
+  clear_gradients();
   generation.router_digest = router_digest;
   generation.digest = shard_digest(*open);
   generation.frozen = true;
@@ -316,6 +329,7 @@ ExpertValues Pool::experts_at(const std::vector<std::int64_t>& ids) {
   for (const std::int64_t id : ids) {
     if (!exists(id)) throw Error("expert " + std::to_string(id) + " does not exist");
   }
+  fetch();
   PagePin pin;
   const auto copy = [&](const float* record, std::int64_t at, at::Tensor& to, std::int64_t row) {
     const std::int64_t width = to.size(1);
@@ -341,6 +355,7 @@ ExpertValues Pool::experts_at(const std::vector<std::int64_t>& ids) {
 }
 
 CompactGradient Pool::compact_gradient() {
+  if (device_) return device_->compact_gradient();
   const std::optional<std::uint32_t> open = open_generation();
   const kernels::ExpertLayout layout = options_.layout();
   const ExpertUses uses = open ? tape_->uses(generations_[*open]) : ExpertUses();
@@ -362,6 +377,7 @@ CompactGradient Pool::compact_gradient() {
 }
 
 void Pool::clear_gradients() {
+  if (device_) device_->clear_gradients();
   tape_->clear();
   tape_->release_gradient_memory();
 }
@@ -372,6 +388,7 @@ void Pool::add_to_commit(storage::CommitRequest& request) {
   const json::object record{{"options", perennial::to_json(options_)},
                             {"generations", std::move(generations)}};
   request.dense[dense_name()] = bytes_from(json::serialize(record));
+  fetch();
   pager_->add_to_commit(request);
 }
 

@@ -8,6 +8,7 @@ namespace perennial {
 std::vector<WrittenPage> Pool::written_pages(std::uint32_t index) {
   const Generation& g = generation(index);
   const std::uint32_t tiles = options_.tiles(g.cols);
+  fetch();
   std::vector<WrittenPage> written;
   for (const Pager::WrittenPage& page : pager_->written_pages(index)) {
     written.push_back({(page.row - g.first_row) * tiles + page.tile, page.digest});
@@ -21,6 +22,7 @@ std::size_t Pool::payload_bytes() const {
 
 void Pool::read_page(std::uint32_t index, std::uint32_t page, std::span<std::byte> payload) const {
   (void)generation(index);
+  fetch();
   pager_->copy_page(index, page, payload);
 }
 

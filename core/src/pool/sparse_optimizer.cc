@@ -3,10 +3,12 @@
 #include "perennial/core/sparse_optimizer.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/add.h>
 
 #include <vector>
 
 #include "pool/pager.h"
+#include "pool/pool_device.h"
 #include "pool/tape.h"
 
 namespace perennial {
@@ -54,6 +56,7 @@ void SparseOptimizerOptions::validate() const {
 SparseOptimizer::SparseOptimizer(Pool& pool, const SparseOptimizerOptions& options)
     : pool_(pool), options_(options), pin_(std::make_unique<PagePin>()) {
   options_.validate();
+  if (pool_.device() != nullptr) pool_.device()->fetch();  // the pager knows then what state there is
   pool_.pager().attach_state(
       kernels::update_state_floats(rule_of(options_), pool_.options().layout()));
 }
@@ -91,10 +94,23 @@ void SparseOptimizer::update(kernels::UpdateArgs& args) {
   pool_.tape().clear();
 }
 
+std::uint64_t SparseOptimizer::experts_updated() const {
+  const std::int64_t on_device = on_device_.defined() ? on_device_.item<std::int64_t>() : 0;
+  return experts_updated_ + static_cast<std::uint64_t>(on_device);
+}
+
+void SparseOptimizer::count(const at::Tensor& experts) {
+  on_device_ = on_device_.defined() ? on_device_ + experts : experts;
+}
+
 void SparseOptimizer::step() {
   const std::optional<std::uint32_t> open = pool_.open_generation();
   if (!open) {
-    pool_.tape().clear();
+    pool_.clear_gradients();
+    return;
+  }
+  if (pool_.device() != nullptr) {
+    count(pool_.device()->step(rule_of(options_)));
     return;
   }
   const ExpertUses uses = pool_.tape().uses(pool_.generation(*open));
@@ -108,7 +124,7 @@ void SparseOptimizer::step() {
 
 void SparseOptimizer::step(const CompactGradient& gradient) {
   const std::int64_t used = pool_.options().layout().used();
-  const at::Tensor ids = gradient.ids.contiguous();
+  const at::Tensor ids = gradient.ids.cpu().contiguous();
   const at::Tensor values = gradient.values.contiguous();
   if (ids.dim() != 1 || values.dim() != 2 || values.size(0) != ids.size(0) ||
       values.size(1) != used) {
@@ -124,6 +140,10 @@ void SparseOptimizer::step(const CompactGradient& gradient) {
       throw Error("expert " + std::to_string(list[i]) +
                   " is not in the open generation, or ids do not ascend");
     }
+  }
+  if (pool_.device() != nullptr) {
+    count(pool_.device()->step(rule_of(options_), {gradient.ids, values}));
+    return;
   }
   kernels::UpdateArgs args = update_args();
   args.ids = list;

@@ -20,7 +20,7 @@ storage::Digest digest_from_hex(std::string_view hex);
 
 // Format: magic "PTEN", version (u32 = 1), dtype code (u32: 0 float32, 1 float64, 2 int64, 3
 // uint8), dimensions (u32), each size (u64), then the elements in row-major order; all
-// little-endian. CPU tensors of these dtypes only; an Error otherwise.
+// little-endian. Tensors of these dtypes only, of any device; an Error otherwise.
 storage::Bytes bytes_from(const at::Tensor& tensor);
 // Throws DataError naming `name` when the bytes are not such a tensor.
 at::Tensor tensor_from(const storage::Bytes& bytes, std::string_view name);

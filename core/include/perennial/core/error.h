@@ -32,6 +32,12 @@ class StorageError : public Error {
   storage::StatusCode code_;
 };
 
+// A device that is not there, too small, or failed. Nothing was lost that the store has.
+class DeviceError : public Error {
+ public:
+  using Error::Error;
+};
+
 // Input data that is missing, truncated, mislabelled or of the wrong shape.
 class DataError : public Error {
  public:

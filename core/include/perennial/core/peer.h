@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -102,11 +103,12 @@ struct PeerOptions {
   }
 };
 
+class PoolDevice;
 class Router;
 
 // A torch module whose parameters() are the routers' tensors; the experts live in pool() and are
-// updated by a SparseOptimizer. Single-threaded from outside. CPU, float32 (the experts' weights
-// may be bf16).
+// updated by a SparseOptimizer. Single-threaded from outside. float32 (the experts' weights may be
+// bf16), on the CPU, or where place_on() of perennial/core/cuda.h has put it.
 //
 // Symbols: B tokens, H heads, K top-k, r neurons an expert. A token costs
 // O(H (rows + cols) d_key + H K r (d_in + d_out)).
@@ -176,6 +178,10 @@ class PeerImpl : public torch::nn::Module {
   RouterTensors router_tensors(std::uint32_t generation) const;
   const Generation& add_frozen(const ForeignGeneration& content, const RouterTensors& tensors);
 
+  // For place_on(): moves routers and experts; null: to the CPU. Optimizers of router parameters
+  // keep their state where it is.
+  void place(std::shared_ptr<PoolDevice> device);
+
   Pool& pool() { return *pool_; }
   const Pool& pool() const { return *pool_; }
   const PeerOptions& options() const { return options_; }
@@ -204,7 +210,10 @@ class PeerImpl : public torch::nn::Module {
   const Router& router_of(std::uint32_t generation) const;
   void require_known(std::uint32_t generation) const;
   torch::Tensor run(std::uint32_t generation, const torch::Tensor& x);
+  torch::Tensor through(const std::shared_ptr<Router>& router, const torch::Tensor& x,
+                        bool training, std::optional<std::uint64_t> draw);
   void add_router();
+  void place_routers();
   void require_isolated() const;
   storage::Digest router_digest(const Router& router, std::uint32_t generation) const;
 

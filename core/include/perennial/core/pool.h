@@ -133,6 +133,7 @@ struct ForeignGeneration {
 
 class Pager;
 class ExpertTape;
+class PoolDevice;
 
 // Owns the generations, the pager and the gradients that wait for the optimizer. Single-threaded
 // from outside; uses ATen's threads inside. Members that read or write experts may do I/O.
@@ -224,18 +225,26 @@ class Pool {
   void commit_failed();
   PagerCounters counters() const;
 
+  // Null: the experts live in the pager's frames. What reads or changes pages of a pool whose
+  // experts live on a device brings the pages up to date first.
+  PoolDevice* device() const { return device_.get(); }
+  // Takes the experts from where they live to there. Gathered gradients are dropped.
+  void place(std::shared_ptr<PoolDevice> device);
+
   // For the module and the optimizer of this library.
   Pager& pager() { return *pager_; }
   ExpertTape& tape() { return *tape_; }
 
  private:
   std::string dense_name() const;
+  void fetch() const;
 
   std::uint32_t id_;
   PoolOptions options_;
   std::vector<Generation> generations_;
   std::unique_ptr<Pager> pager_;
   std::unique_ptr<ExpertTape> tape_;
+  std::shared_ptr<PoolDevice> device_;
 };
 
 }  // namespace perennial

@@ -83,16 +83,18 @@ class SparseOptimizer {
 
   const SparseOptimizerOptions& options() const { return options_; }
   void set_lr(double lr) { options_.lr = lr; }
-  // Experts updated so far, over all steps.
-  std::uint64_t experts_updated() const { return experts_updated_; }
+  // Experts updated so far, over all steps. Waits for the device of the pool, if it has one.
+  std::uint64_t experts_updated() const;
 
  private:
   kernels::UpdateArgs update_args() const;
   void update(kernels::UpdateArgs& args);
+  void count(const at::Tensor& experts);
 
   Pool& pool_;
   SparseOptimizerOptions options_;
   std::uint64_t experts_updated_ = 0;
+  at::Tensor on_device_;          // those of steps on a device, (1) int64
   std::unique_ptr<PagePin> pin_;  // kept: reused, it allocates nothing
 };
 

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// The PEER layer over the device's kernels.
+// Symbols: B tokens, H heads, K top-k, S = H K slots, r neurons an expert, D = d_key / 2.
+#include "device_layer.h"
+
+#include <ATen/core/ivalue.h>
+#include <ATen/ops/batch_norm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/DeviceGuard.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "nn/token_threads.h"
+#include "perennial/core/error.h"
+#include "perennial/kernels/cuda/experts.h"
+#include "perennial/kernels/cuda/retrieve.h"
+#include "runtime.h"
+
+namespace perennial::cuda {
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// The query (B, H 2 D), normed. Updates the running statistics with `batch_statistics`.
+at::Tensor query_of(const Router& router, const at::Tensor& x, bool batch_statistics) {
+  const PeerOptions& options = router.options();
+  const at::Tensor raw = at::linear(
+      x, router.query, router.folded() ? std::optional(router.query_bias) : std::nullopt);
+  if (options.query_norm == QueryNorm::none || router.folded()) return raw;
+  if (options.query_norm == QueryNorm::batch) {
+    return at::batch_norm(raw, router.gamma, router.beta, router.running_mean, router.running_var,
+                          batch_statistics, options.norm_momentum, options.norm_eps,
+                          /*cudnn_enabled=*/false);
+  }
+  const std::int64_t heads = options.heads, dim = options.d_key;
+  const at::Tensor each = raw.view({-1, heads, dim}), gamma = router.gamma.view({heads, dim});
+  if (options.query_norm == QueryNorm::rms) {
+    const at::Tensor mean = each.square().mean(-1, /*keepdim=*/true);
+    return (each * at::rsqrt(mean + options.norm_eps) * gamma).view_as(raw);
+  }
+  const at::Tensor normed =
+      at::layer_norm(each, {dim}, std::nullopt, std::nullopt, options.norm_eps);
+  return (normed * gamma + router.beta.view({heads, dim})).view_as(raw);
+}
+
+kernels::cuda::RetrieveArgs retrieve_args(const PeerOptions& options, const at::Tensor& query,
+                                          const at::Tensor& row_keys, const at::Tensor& col_keys) {
+  const auto side = [](const at::Tensor& keys) {
+    return kernels::cuda::SubKeys{keys.size(1), keys.size(0) > 1, data(keys)};
+  };
+  kernels::cuda::RetrieveArgs args;
+  args.heads = options.heads;
+  args.k = options.top_k;
+  args.sub_dim = options.d_key / 2;
+  args.query = data(query);
+  args.rows = side(row_keys);
+  args.cols = side(col_keys);
+  return args;
+}
+
+kernels::cuda::ExpertArgs expert_args(const PeerOptions& options,
+                                      const kernels::ExpertLayout& layout,
+                                      const kernels::cuda::Frames& frames, const at::Tensor& ids,
+                                      const at::Tensor& weights, const at::Tensor& x) {
+  kernels::cuda::ExpertArgs args;
+  args.layout = layout;
+  args.activation = options.activation;
+  args.frames = frames;
+  args.slots = ids.size(1);
+  args.ids = ids.const_data_ptr<std::int64_t>();
+  args.weights = data(weights);
+  args.x = data(x);
+  return args;
+}
+
+}  // namespace
+
+DeviceLayer::DeviceLayer(const PeerOptions& options, Pool& pool, const at::Device& device,
+                         std::int64_t staging_bytes)
+    : DevicePool((options.top_k <= kernels::cuda::kMaxTopK
+                      ? pool
+                      : throw InvalidOptions("top_k is " + std::to_string(options.top_k) +
+                                             "; on a CUDA device it may be at most " +
+                                             std::to_string(kernels::cuda::kMaxTopK))),
+                 device, staging_bytes) {}
+
+struct DeviceLayer::Call : torch::CustomClassHolder {
+  std::shared_ptr<DeviceLayer> layer;
+  PeerOptions options;
+  std::vector<kernels::KeySegment> segments;
+  std::optional<std::uint64_t> dropout_draw;
+};
+
+at::Tensor DeviceLayer::drop_out(const PeerOptions& options, std::uint64_t draw,
+                                 const at::Tensor& values) {
+  at::Tensor kept = at::empty_like(values);
+  check(kernels::cuda::dropout(static_cast<std::uint64_t>(options.seed), draw, options.dropout,
+                               data(values), out(kept), values.numel(), current_stream(device())),
+        "dropout");
+  return kept;
+}
+
+DeviceLayer::Found DeviceLayer::retrieve(const PeerOptions& options, const at::Tensor& query,
+                                         const at::Tensor& row_keys, const at::Tensor& col_keys,
+                                         const std::vector<kernels::KeySegment>& segments,
+                                         std::optional<std::uint64_t> dropout_draw) {
+  const kernels::cuda::Stream stream = current_stream(device());
+  const std::int64_t tokens = query.size(0), slots = options.heads * options.top_k;
+  const at::TensorOptions like = query.options();
+  Found found{at::empty({tokens, slots}, like.dtype(at::kLong)),
+              at::empty({tokens, slots}, like),
+              at::empty({tokens, slots}, like.dtype(at::kInt)),
+              at::empty({tokens, slots}, like),
+              {}};
+  const auto bytes = static_cast<std::int64_t>(segments.size() * sizeof(kernels::KeySegment));
+  at::Tensor listed = host_buffer(device(), bytes);
+  std::memcpy(listed.data_ptr(), segments.data(), static_cast<std::size_t>(bytes));
+  const at::Tensor on_device = listed.to(device(), /*non_blocking=*/true);
+  kernels::cuda::RetrieveArgs args = retrieve_args(options, query, row_keys, col_keys);
+  args.segments = segments.data();
+  args.device_segments = static_cast<const kernels::KeySegment*>(on_device.const_data_ptr());
+  args.segment_count = static_cast<std::int64_t>(segments.size());
+  args.ids = found.ids.mutable_data_ptr<std::int64_t>();
+  args.scores = out(found.scores);
+  args.row_index = found.row_index.mutable_data_ptr<std::int32_t>();
+  const std::size_t needed = kernels::cuda::retrieve_workspace(args, tokens);
+  check(kernels::cuda::retrieve(args, tokens,
+                                workspace().bytes(static_cast<std::int64_t>(needed)).data_ptr(),
+                                needed, stream),
+        "retrieval");
+  check(kernels::cuda::score_forward(options.score, options.heads, options.top_k,
+                                     data(found.scores), out(found.weights), tokens, stream),
+        "the score function");
+  if (dropout_draw) {
+    found.normalised = found.weights;
+    found.weights = drop_out(options, *dropout_draw, found.normalised);
+  }
+  return found;
+}
+
+DeviceLayer::Answer DeviceLayer::answer(const PeerOptions& options, const at::Tensor& x,
+                                        Found found) {
+  const std::int64_t tokens = x.size(0), neurons = found.ids.size(1) * options.expert_width;
+  Answer a;
+  a.found = std::move(found);
+  a.y = at::empty({tokens, options.d_out}, x.options());
+  a.pre = at::empty({tokens, neurons}, x.options());
+  if (options.glu) a.gate = at::empty({tokens, neurons}, x.options());
+  at::Tensor coefficients = at::empty({tokens, neurons}, x.options());
+  check(kernels::cuda::experts_forward(expert_args(options, pool().options().layout(), weights(),
+                                                   a.found.ids, a.found.weights, x),
+                                       tokens, out(coefficients), out(a.y), out(a.pre), out(a.gate),
+                                       current_stream(device())),
+        "the experts' forward");
+  return a;
+}
+
+class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Function> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& query,
+                            const at::Tensor& row_keys, const at::Tensor& col_keys,
+                            const c10::intrusive_ptr<Call>& call) {
+    DeviceLayer& layer = *call->layer;
+    const Answer a = layer.answer(call->options, x,
+                                  layer.retrieve(call->options, query, row_keys, col_keys,
+                                                 call->segments, call->dropout_draw));
+    ctx->save_for_backward({x, query, row_keys, col_keys, a.found.ids, a.found.row_index,
+                            a.found.weights, a.pre, a.gate, a.found.normalised});
+    ctx->saved_data["call"] = c10::IValue::make_capsule(call);
+    return a.y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    TORCH_CHECK(!at::GradMode::is_enabled(),
+                "the PEER layer has no second derivative: call backward without create_graph");
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &query = saved[1], &row_keys = saved[2], &col_keys = saved[3],
+                     &ids = saved[4], &row_index = saved[5], &weights = saved[6], &pre = saved[7],
+                     &gate = saved[8], &normalised = saved[9];
+    const auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data["call"].toCapsule());
+    DeviceLayer& layer = *call->layer;
+    const c10::DeviceGuard guard(layer.device());
+    const PeerOptions& options = call->options;
+    const kernels::cuda::Stream stream = current_stream(layer.device());
+    const std::int64_t tokens = x.size(0), slots = ids.size(1);
+    const std::int64_t neurons = slots * options.expert_width;
+    const at::Tensor dy = grads[0].contiguous();
+
+    // Experts, the token side.
+    at::Tensor dx = ctx->needs_input_grad(0) ? at::empty_like(x) : at::Tensor();
+    at::Tensor dweights = at::empty({tokens, slots}, x.options());
+    at::Tensor cu = at::empty({tokens, neurons}, x.options()), cv = at::empty_like(cu);
+    at::Tensor cw = options.glu ? at::empty_like(cu) : at::Tensor();
+    layer.follow();
+    check(
+        kernels::cuda::experts_backward_tokens(
+            expert_args(options, layer.pool().options().layout(), layer.weights(), ids, weights, x),
+            tokens, data(pre), data(gate), data(dy), out(dx), out(dweights), out(cu), out(cv),
+            out(cw), stream),
+        "the experts' backward");
+    // Copies of what the caller may fill again before the step.
+    if (layer.pool().open_generation()) {
+      const at::Tensor own_dy = dy.is_same(grads[0]) ? dy.clone() : dy;
+      layer.add({slots, ids, x.detach().clone(), own_dy, cu, cv, cw});
+    }
+
+    // Scores, query and sub-keys.
+    if (call->dropout_draw) dweights = layer.drop_out(options, *call->dropout_draw, dweights);
+    at::Tensor dscores = at::empty_like(dweights), dquery = at::empty_like(query);
+    check(kernels::cuda::score_backward(options.score, options.heads, options.top_k,
+                                        data(call->dropout_draw ? normalised : weights),
+                                        data(dweights), out(dscores), tokens, stream),
+          "the score function's backward");
+    kernels::cuda::RetrieveArgs args = retrieve_args(options, query, row_keys, col_keys);
+    args.ids = const_cast<std::int64_t*>(ids.const_data_ptr<std::int64_t>());
+    args.row_index = const_cast<std::int32_t*>(row_index.const_data_ptr<std::int32_t>());
+    check(kernels::cuda::retrieve_backward_query(args, data(dscores), tokens, out(dquery), stream),
+          "the query's gradient");
+    at::Tensor drow_keys, dcol_keys;
+    if (ctx->needs_input_grad(2) || ctx->needs_input_grad(3)) {
+      drow_keys = at::zeros_like(row_keys);
+      dcol_keys = at::zeros_like(col_keys);
+      const std::size_t bytes = kernels::cuda::retrieve_backward_keys_workspace(args, tokens);
+      check(kernels::cuda::retrieve_backward_keys(
+                args, data(dscores), tokens,
+                layer.workspace().bytes(static_cast<std::int64_t>(bytes)).data_ptr(), bytes,
+                out(drow_keys), out(dcol_keys), stream),
+            "the sub-keys' gradient");
+    }
+    return {dx, dquery, drow_keys, dcol_keys, at::Tensor()};
+  }
+};
+
+at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router, const at::Tensor& x,
+                                bool training, std::optional<std::uint64_t> dropout_draw) {
+  const c10::DeviceGuard guard(device());
+  follow();
+  const PeerOptions& options = router->options();
+  const bool batch_statistics =
+      training && options.query_norm == QueryNorm::batch && !router->folded();
+  if (batch_statistics && x.size(0) < 2) {
+    throw Error("batch norm needs at least 2 tokens in training, not " + std::to_string(x.size(0)));
+  }
+  const at::Tensor query = query_of(*router, x, batch_statistics).contiguous();
+  const at::Tensor row_keys = router->row_keys().contiguous();
+  const at::Tensor col_keys = router->col_keys().contiguous();
+  auto call = c10::make_intrusive<Call>();
+  call->layer = shared_from_this();
+  call->options = options;
+  call->segments = router->segments();
+  call->dropout_draw = dropout_draw;
+  return Function::apply(x, query, row_keys, col_keys, call);
+}
+
+PeerImpl::Retrieval DeviceLayer::retrieve(const Router& router, const at::Tensor& x) {
+  const at::NoGradGuard no_grad;
+  const c10::DeviceGuard guard(device());
+  follow();
+  const PeerOptions& options = router.options();
+  const Found found =
+      retrieve(options, query_of(router, x, false).contiguous(), router.row_keys().contiguous(),
+               router.col_keys().contiguous(), router.segments(), std::nullopt);
+  const std::vector<std::int64_t> shape = {x.size(0), options.heads, options.top_k};
+  return {found.ids.view(shape), found.scores.view(shape), found.weights.view(shape)};
+}
+
+void place_layer(PeerImpl& peer, const at::Device& device) {
+  peer.place(nullptr);  // what another device changed is in the pages
+  peer.place(std::make_shared<DeviceLayer>(peer.options(), peer.pool(), device));
+}
+
+}  // namespace perennial::cuda

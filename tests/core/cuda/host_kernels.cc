@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+// The interfaces of perennial/kernels/cuda/ and core/cuda/src/runtime.h, answered by the CPU's
+// kernels with the host's memory as the device's: so that the code above them runs on any machine,
+// and its results can be compared bit for bit.
+#include "host_kernels.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "perennial/core/error.h"
+#include "perennial/kernels/cuda/experts.h"
+#include "perennial/kernels/cuda/optimizer.h"
+#include "perennial/kernels/cuda/records.h"
+#include "perennial/kernels/cuda/retrieve.h"
+#include "perennial/kernels/experts.h"
+#include "perennial/kernels/optimizer.h"
+#include "perennial/kernels/retrieve.h"
+#include "runtime.h"
+
+namespace perennial::cuda {
+
+HostDevice& host_device() {
+  static HostDevice device;
+  return device;
+}
+
+kernels::cuda::Stream current_stream(const at::Device& /*device*/) { return nullptr; }
+Memory memory_of(const at::Device& /*device*/) {
+  return {host_device().available, host_device().available};
+}
+at::Tensor host_buffer(const at::Device& /*device*/, std::int64_t bytes) {
+  return at::empty({bytes}, at::kByte);
+}
+void check(kernels::cuda::Error error, const char* what) {
+  if (error != 0) throw DeviceError(std::string(what) + " failed");
+}
+
+}  // namespace perennial::cuda
+
+namespace perennial::kernels::cuda {
+namespace {
+
+// No span of frames says how many there are: enough that every row is found.
+FrameTable host_table(const Frames& frames) {
+  return {{frames.spans, std::size_t{1} << 20}, frames.tile, frames.record_floats};
+}
+
+kernels::ExpertArgs host_args(const ExpertArgs& args) {
+  return {.layout = args.layout,
+          .activation = args.activation,
+          .frames = host_table(args.frames),
+          .slots = args.slots,
+          .ids = args.ids,
+          .weights = args.weights,
+          .x = args.x};
+}
+
+kernels::RetrieveArgs host_args(const RetrieveArgs& args) {
+  return {
+      .heads = args.heads,
+      .k = args.k,
+      .sub_dim = args.sub_dim,
+      .query = args.query,
+      .rows = {.count = args.rows.count, .per_head = args.rows.per_head, .keys = args.rows.keys},
+      .cols = {.count = args.cols.count, .per_head = args.cols.per_head, .keys = args.cols.keys},
+      .segments = {args.device_segments, static_cast<std::size_t>(args.segment_count)},
+      .ids = args.ids,
+      .scores = args.scores,
+      .row_index = args.row_index};
+}
+
+std::vector<float> panels(std::int64_t heads, std::int64_t dim, kernels::SubKeys& side) {
+  const std::int64_t sets = side.per_head ? heads : 1, floats = panel_floats(side.count, dim);
+  std::vector<float> out(static_cast<std::size_t>(sets * floats));
+  for (std::int64_t set = 0; set < sets; ++set) {
+    pack_panels(side.count, dim, side.keys + set * side.count * dim, out.data() + set * floats);
+  }
+  side.panels = out.data();
+  return out;
+}
+
+kernels::UpdateArgs host_args(const UpdateArgs& args, std::vector<std::size_t>& offsets) {
+  const std::size_t n = *args.experts;
+  if (args.rows == nullptr) offsets.assign(args.offsets, args.offsets + n + 1);
+  return {.rule = args.rule,
+          .layout = args.layout,
+          .weights = host_table(args.weights),
+          .state = host_table(args.state),
+          .ids = {args.ids, n},
+          .rows = args.rows,
+          .offsets = offsets,
+          .uses = {args.uses, offsets.empty() ? 0 : offsets.back()},
+          .contributions = {args.contributions, std::size_t{1} << 20}};
+}
+
+}  // namespace
+
+const char* error_text(Error /*error*/) { return "host"; }
+
+std::size_t retrieve_workspace(const RetrieveArgs& /*args*/, std::int64_t /*tokens*/) { return 64; }
+
+Error retrieve(const RetrieveArgs& args, std::int64_t tokens, void* /*workspace*/,
+               std::size_t /*workspace_bytes*/, Stream /*stream*/) {
+  kernels::RetrieveArgs host = host_args(args);
+  const std::vector<float> rows = panels(args.heads, args.sub_dim, host.rows);
+  const std::vector<float> cols = panels(args.heads, args.sub_dim, host.cols);
+  kernels::retrieve(host, 0, tokens, 0, args.heads);
+  return 0;
+}
+
+Error retrieve_backward_query(const RetrieveArgs& args, const float* dscores, std::int64_t tokens,
+                              float* dquery, Stream /*stream*/) {
+  kernels::retrieve_backward_query(host_args(args), dscores, 0, tokens, dquery);
+  return 0;
+}
+
+std::size_t retrieve_backward_keys_workspace(const RetrieveArgs& /*args*/,
+                                             std::int64_t /*tokens*/) {
+  return 64;
+}
+
+Error retrieve_backward_keys(const RetrieveArgs& args, const float* dscores, std::int64_t tokens,
+                             void* /*workspace*/, std::size_t /*workspace_bytes*/, float* drow_keys,
+                             float* dcol_keys, Stream /*stream*/) {
+  kernels::retrieve_backward_keys(host_args(args), dscores, tokens, 0, args.heads, drow_keys,
+                                  dcol_keys);
+  return 0;
+}
+
+Error experts_forward(const ExpertArgs& args, std::int64_t tokens, float* /*coefficients*/,
+                      float* y, float* pre, float* gate, Stream /*stream*/) {
+  kernels::experts_forward(host_args(args), y, pre, gate, 0, tokens);
+  return 0;
+}
+
+Error experts_backward_tokens(const ExpertArgs& args, std::int64_t tokens, const float* pre,
+                              const float* gate, const float* dy, float* dx, float* dweights,
+                              float* cu, float* cv, float* cw, Stream /*stream*/) {
+  kernels::experts_backward_tokens(host_args(args), pre, gate, dy, dx, dweights, cu, cv, cw, 0,
+                                   tokens);
+  return 0;
+}
+
+Error score_forward(ScoreFunction function, std::int64_t heads, std::int64_t k, const float* scores,
+                    float* weights, std::int64_t tokens, Stream /*stream*/) {
+  kernels::score_forward(function, heads, k, scores, weights, 0, tokens);
+  return 0;
+}
+
+Error score_backward(ScoreFunction function, std::int64_t heads, std::int64_t k,
+                     const float* weights, const float* dweights, float* dscores,
+                     std::int64_t tokens, Stream /*stream*/) {
+  kernels::score_backward(function, heads, k, weights, dweights, dscores, 0, tokens);
+  return 0;
+}
+
+Error dropout(std::uint64_t seed, std::uint64_t draw, double p, const float* in, float* out,
+              std::int64_t n, Stream /*stream*/) {
+  kernels::dropout(seed, draw, p, in, out, 0, n);
+  return 0;
+}
+
+std::size_t group_uses_workspace(std::int64_t /*uses*/, const OpenGeneration& /*generation*/) {
+  return 64;
+}
+
+Error group_uses(const RetrievedIds* contributions, std::int64_t count,
+                 const OpenGeneration& generation, void* /*workspace*/,
+                 std::size_t /*workspace_bytes*/, const ExpertUses& out, Stream /*stream*/) {
+  std::vector<std::pair<std::uint64_t, Use>> found;
+  for (std::int64_t c = 0; c < count; ++c) {
+    for (std::int64_t i = 0; i < contributions[c].n; ++i) {
+      const std::int64_t id = contributions[c].ids[i];
+      if (row_of(id) - generation.first_row >= generation.rows) continue;
+      found.push_back({static_cast<std::uint64_t>(id),
+                       {static_cast<std::uint32_t>(c), static_cast<std::uint32_t>(i)}});
+    }
+  }
+  std::stable_sort(found.begin(), found.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::uint32_t experts = 0;
+  for (std::uint32_t i = 0; i < found.size(); ++i) {
+    out.uses[i] = found[i].second;
+    if (i > 0 && found[i].first == found[i - 1].first) continue;
+    out.ids[experts] = static_cast<std::int64_t>(found[i].first);
+    out.offsets[experts++] = i;
+  }
+  out.offsets[experts] = static_cast<std::uint32_t>(found.size());
+  *out.experts = experts;
+  return 0;
+}
+
+Error compact_gradient(const UpdateArgs& args, float* rows, Stream /*stream*/) {
+  std::vector<std::size_t> offsets;
+  const kernels::UpdateArgs host = host_args(args, offsets);
+  std::vector<float> one(static_cast<std::size_t>(args.layout.stride()));
+  for (std::size_t i = 0; i < host.ids.size(); ++i) {
+    kernels::expert_gradient(args.layout, host.contributions,
+                             host.uses.subspan(offsets[i], offsets[i + 1] - offsets[i]),
+                             one.data());
+    std::copy_n(one.data(), args.layout.used(),
+                rows + static_cast<std::int64_t>(i) * args.layout.used());
+  }
+  return 0;
+}
+
+Error update_experts(const UpdateArgs& args, Stream /*stream*/) {
+  if (args.rows == nullptr && args.rule.algorithm == UpdateAlgorithm::rowwise_adagrad &&
+      args.layout.used() > kMostAdagradFloats) {
+    return kInvalidValue;
+  }
+  std::vector<std::size_t> offsets;
+  std::vector<float> scratch(static_cast<std::size_t>(args.layout.stride()));
+  kernels::update_experts(host_args(args, offsets), 0, *args.experts, scratch.data());
+  return 0;
+}
+
+Error gather_records(const Frames& frames, const std::int64_t* ids, std::int64_t n, float* rows,
+                     Stream /*stream*/) {
+  perennial::cuda::host_device().gathered += n;
+  for (std::int64_t i = 0; i < n; ++i) {
+    std::memcpy(rows + i * frames.record_floats, frames.record(ids[i]),
+                static_cast<std::size_t>(frames.record_floats) * sizeof(float));
+  }
+  return 0;
+}
+
+Error mark_experts(const std::int64_t* ids, const std::uint32_t* experts,
+                   std::int64_t /*most_experts*/, const OpenGeneration& generation,
+                   std::uint32_t* bits, Stream /*stream*/) {
+  for (std::uint32_t i = 0; i < *experts; ++i) {
+    const std::uint64_t bit =
+        std::uint64_t{row_of(ids[i]) - generation.first_row} * generation.cols + col_of(ids[i]);
+    bits[bit / 32] |= 1u << bit % 32;
+  }
+  return 0;
+}
+
+}  // namespace perennial::kernels::cuda
