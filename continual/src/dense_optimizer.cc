@@ -23,8 +23,8 @@ std::string entry(const std::string& parameter, const char* what) {
   return "optimizer/" + parameter + "/" + what;
 }
 
-// While it lives, LibTorch's threads take numbers below the smallest normal one as 0. The moments of
-// parameters that no example moves any more decay to such numbers, on which a step of Adam took
+// While it lives, LibTorch's threads take numbers below the smallest normal one as 0. The moments
+// of parameters that no example moves any more decay to such numbers, on which a step of Adam took
 // several times as long; added to a weight they are nothing. Restores what the calling thread had.
 class FlushDenormals {
  public:
