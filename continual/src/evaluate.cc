@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "right_answers.h"
+
 namespace perennial::continual {
 
 namespace {
@@ -33,9 +35,7 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
     for (std::int64_t begin = 0; begin < size; begin += kTestBatch) {
       const Batch batch = stream.test_batch(e, begin, std::min(begin + kTestBatch, size));
       const Prediction prediction = model.predict(batch.x, generation);
-      const torch::Tensor answers =
-          stream.restrict_answers(prediction.probabilities, batch.experience);
-      right += answers.argmax(1).eq(batch.y).sum().item<std::int64_t>();
+      right += right_answers(stream, prediction, batch).sum().item<std::int64_t>();
       own += prediction.generations.eq(owner).sum().item<std::int64_t>();
       if (progress) progress(batch.y.size(0));
     }

@@ -380,4 +380,12 @@ std::vector<std::string> differences(const RunConfig& stored, const RunConfig& a
   return fields;
 }
 
+void refuse_differing(const std::string& what, const std::vector<std::string>& fields,
+                      const std::string& remedy) {
+  if (fields.empty()) return;
+  std::string message = what + "; ";
+  for (const std::string& field : fields) message += field + "; ";
+  throw InvalidOptions(message + remedy);
+}
+
 }  // namespace perennial::continual

@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <ostream>
 #include <thread>
 
@@ -23,6 +22,7 @@
 #include "perennial/continual/statistics.h"
 #include "perennial/continual/tables.h"
 #include "progress.h"
+#include "run_support.h"
 
 namespace perennial::cli {
 namespace {
@@ -39,11 +39,6 @@ struct Run {
   continual::RunConfig config;
   fs::path folder;  // OUT/runs/ROW/SEED
 };
-
-std::string read_text(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 
 // Rows asked for by name, "a,b,c", in the protocol's order.
 std::vector<continual::ProtocolRow> chosen_rows(const continual::Protocol& protocol,
@@ -77,7 +72,7 @@ std::vector<continual::ProtocolRow> chosen_rows(const continual::Protocol& proto
 bool is_done(const Run& run) {
   const fs::path file = run.folder / "config.json";
   if (!fs::exists(file)) return false;
-  const auto stored = continual::RunConfig::from_json(json::parse(read_text(file)).as_object());
+  const auto stored = read_config(file);
   std::vector<std::string> differing = continual::differences(stored, run.config);
   if (stored.stream.dataset != run.config.stream.dataset) {
     differing.push_back("stream.dataset: " + stored.stream.dataset + " stored, " +
