@@ -38,10 +38,10 @@ StrategyContext Trainer::Impl::context() {
           }};
 }
 
-Evaluation Trainer::Impl::evaluate_now() {
+Evaluation Trainer::Impl::evaluate_now(std::int64_t learnt) {
   report("evaluating");
   const std::unique_ptr<Model> answering = answering_model(model, strategy);
-  return evaluate(*answering, stream, state.config.gate() == GateKind::oracle);
+  return evaluate(*answering, stream, state.config.gate() == GateKind::oracle, {}, learnt);
 }
 
 void Trainer::Impl::record_row(std::int64_t row) {
@@ -54,7 +54,7 @@ void Trainer::Impl::record_row(std::int64_t row) {
 }
 
 void Trainer::Impl::evaluate_row(std::int64_t row) {
-  Evaluation evaluation = evaluate_now();
+  Evaluation evaluation = evaluate_now(row);
   state.gate_accuracy = evaluation.gate_accuracy;
   state.matrix.set_row(row, std::move(evaluation.accuracy));
   record_row(row);
@@ -62,7 +62,7 @@ void Trainer::Impl::evaluate_row(std::int64_t row) {
 
 void Trainer::Impl::evaluate_further() {
   const std::int64_t row = state.position.experience;
-  state.matrix.set(row, row, evaluate_now().accuracy.back());
+  state.matrix.set(row, row, evaluate_now(row).accuracy.back());
   record_row(row);
 }
 

@@ -68,7 +68,8 @@ struct Trainer::Impl {
   void evaluate_further();
   // What was learnt is safe by now: a report that cannot be written is no failure of the run.
   void write_report() const;
-  Evaluation evaluate_now();
+  // After the first `learnt` experiences.
+  Evaluation evaluate_now(std::int64_t learnt);
   // Tells the record of a row of the matrix.
   void record_row(std::int64_t row);
   void report(const char* phase);

@@ -207,6 +207,25 @@ TEST(Trainer, ExpertsGrownByHandDoNotAnswerBeforeTheyTrained) {
   }
 }
 
+// Experiences that were not learnt have no generation that the gate could find.
+TEST(Trainer, GateAccuracyIsOfWhatWasLearnt) {
+  const RunConfig config = small_config(kPlain);
+  const auto store = storage::make_memory_store();
+  int polls = 0;
+  const RunResult untrained = run(config, store.get(), [&] { return ++polls >= 2; });
+  EXPECT_FALSE(untrained.gate_accuracy);
+  polls = 0;
+  const RunResult one = run(config, store.get(), [&] { return ++polls >= 9; });
+  ASSERT_TRUE(one.matrix.has_row(1));
+  ASSERT_FALSE(one.matrix.has_row(2));
+  EXPECT_EQ(one.gate_accuracy, 1) << "of one generation";
+  const LearntModel learnt = load_learnt(*store, 0);
+  EXPECT_EQ(learnt.experiences, 1);
+  EXPECT_EQ(evaluate(*learnt.model, make_stream(config), false, {}, 1).gate_accuracy, 1);
+  run(config, store.get());
+  EXPECT_EQ(load_learnt(*store, 0).experiences, 3);
+}
+
 TEST(RunConfig, RefusesCombinationsThatCannotWork) {
   const auto refused = [](const std::function<void(RunConfig&)>& change, const char* word) {
     RunConfig config = small_config(kPlain);
