@@ -324,6 +324,11 @@ void RunConfig::validate_head() const {
     throw InvalidOptions(head + " answers for all classes; it has no gate " +
                          std::string(enum_name(train.gate)));
   }
+  if (train.epochs > 1) {
+    throw InvalidOptions(head + " needs epochs 1, not " + std::to_string(train.epochs) +
+                         ": it is solved, and to count the same examples again is a smaller "
+                         "head_ridge");
+  }
   if (model.head_filters == 0 && model.head_pool == 0) {
     throw InvalidOptions(head + " needs features: head_filters and head_pool are both 0");
   }

@@ -241,6 +241,12 @@ TEST(RunConfig, RefusesHeadsAndReturnsThatCannotWork) {
   refused(
       [](RunConfig& c) {
         analytic_head(c);
+        c.train.epochs = 2;
+      },
+      "epochs 1");
+  refused(
+      [](RunConfig& c) {
+        analytic_head(c);
         c.model.head_pool = 0;
       },
       "needs a pool");
