@@ -342,8 +342,9 @@ void RunConfig::validate_head() const {
 void RunConfig::require_loss_of_tasks() const {
   if (stream.resolved_scenario() != Scenario::task_incremental) return;
   using enum StrategyKind;
-  constexpr std::array kAllowed = {naive, joint, cumulative, grow_freeze, l2,      si,
-                                   er,    agem,  gem,        gdumb,       packnet, progressive};
+  constexpr std::array kAllowed = {naive,      joint, cumulative, grow_freeze, l2, ewc,
+                                   online_ewc, si,    mas,        lwf,         er, agem,
+                                   gem,        gdumb, packnet,    progressive};
   for (const StrategyKind kind : train.strategy.kinds()) {
     if (std::find(kAllowed.begin(), kAllowed.end(), kind) != kAllowed.end()) continue;
     std::string message = "strategy ";

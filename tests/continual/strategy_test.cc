@@ -132,6 +132,23 @@ INSTANTIATE_TEST_SUITE_P(
                      [](RunConfig& c) { c.train.strategy_options.mas_strength = 0; }},
         StrategyCase{"lwf", "lwf", three_permutations,
                      [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }},
+        StrategyCase{"ewc_tasks", "ewc", tasks,
+                     [](RunConfig& c) { c.train.strategy_options.ewc_strength = 0; }},
+        StrategyCase{"online_ewc_tasks_batched", "online_ewc",
+                     [](RunConfig& c) {
+                       tasks(c);
+                       three_permutations(c);
+                       c.train.strategy_options.fisher = FisherKind::batched;
+                     },
+                     [](RunConfig& c) { c.train.strategy_options.online_ewc_strength = 0; }},
+        StrategyCase{"mas_tasks", "mas", tasks,
+                     [](RunConfig& c) { c.train.strategy_options.mas_strength = 0; }},
+        StrategyCase{"lwf_tasks", "lwf",
+                     [](RunConfig& c) {
+                       tasks(c);
+                       three_permutations(c);
+                     },
+                     [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }},
         StrategyCase{"er", "er", {}, no_memory},
         StrategyCase{
             "er_class_balanced", "er",
