@@ -178,7 +178,7 @@ std::vector<std::string> small_command(const std::string& strategy, const fs::pa
     for (const char* flag : {"--hidden", "--epochs", "--dropout"}) drop(flag);
     *(std::find(pool.begin(), pool.end(), "mlp")) = "peer";
     *(std::find(pool.begin(), pool.end(), "--commit-every") + 1) = "1";
-    pool.insert(pool.end(), {"--growth", "drift", "--drift-threshold", "0.5", "--drift-steps", "4",
+    pool.insert(pool.end(), {"--growth", "drift", "--drift-threshold", "0.1", "--drift-steps", "6",
                              "--drift-window", "4", "--features", "64", "--rows", "8", "--cols",
                              "8", "--top-k", "4"});
     return pool;
