@@ -38,8 +38,9 @@ class PeerModel : public Model {
         gate_(std::move(gate)),
         autoencoders_(std::move(autoencoders)) {
     if (width_ > 0) {
-      layers_.add("input", features, width_, config.model.peer.seed);
-      layers_.add("output", width_, classes, config.model.peer.seed);
+      const std::uint32_t lane = config.model.peer.dropout > 0 ? kBesideDropout : 0;
+      layers_.add("input", features, width_, config.model.peer.seed, lane);
+      layers_.add("output", width_, classes, config.model.peer.seed, lane);
     }
   }
   void load(const storage::PageReader& store, std::int64_t outputs) {

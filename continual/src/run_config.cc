@@ -324,6 +324,11 @@ void RunConfig::validate_head() const {
     throw InvalidOptions(head + " answers for all classes; it has no gate " +
                          std::string(enum_name(train.gate)));
   }
+  if (train.epochs > 1) {
+    throw InvalidOptions(head + " needs epochs 1, not " + std::to_string(train.epochs) +
+                         ": it is solved, and to count the same examples again is a smaller "
+                         "head_ridge");
+  }
   if (model.head_filters == 0 && model.head_pool == 0) {
     throw InvalidOptions(head + " needs features: head_filters and head_pool are both 0");
   }
@@ -337,8 +342,9 @@ void RunConfig::validate_head() const {
 void RunConfig::require_loss_of_tasks() const {
   if (stream.resolved_scenario() != Scenario::task_incremental) return;
   using enum StrategyKind;
-  constexpr std::array kAllowed = {naive, joint, cumulative, grow_freeze, l2,      si,
-                                   er,    agem,  gem,        gdumb,       packnet, progressive};
+  constexpr std::array kAllowed = {naive,      joint, cumulative, grow_freeze, l2, ewc,
+                                   online_ewc, si,    mas,        lwf,         er, agem,
+                                   gem,        gdumb, packnet,    progressive};
   for (const StrategyKind kind : train.strategy.kinds()) {
     if (std::find(kAllowed.begin(), kAllowed.end(), kind) != kAllowed.end()) continue;
     std::string message = "strategy ";
@@ -378,6 +384,14 @@ std::vector<std::string> differences(const RunConfig& stored, const RunConfig& a
     }
   }
   return fields;
+}
+
+void refuse_differing(const std::string& what, const std::vector<std::string>& fields,
+                      const std::string& remedy) {
+  if (fields.empty()) return;
+  std::string message = what + "; ";
+  for (const std::string& field : fields) message += field + "; ";
+  throw InvalidOptions(message + remedy);
 }
 
 }  // namespace perennial::continual

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <chrono>
 #include <filesystem>
@@ -17,6 +18,8 @@
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "perennial/storage/rocksdb_store.h"
 
 namespace {
 
@@ -142,6 +145,9 @@ void write_images(const fs::path& folder, const std::string& part, int count) {
   std::ofstream(folder / (part + "-labels-idx1-ubyte"), std::ios::binary) << labels;
 }
 
+// Growth where nobody announces boundaries, in the list of strategies.
+constexpr const char* kDrift = "grow_freeze, growth drift";
+
 // One after the other, an experience is 300 examples in 3 passes of 30 steps.
 std::vector<std::string> small_command(const std::string& strategy, const fs::path& data,
                                        const fs::path& store) {
@@ -161,10 +167,42 @@ std::vector<std::string> small_command(const std::string& strategy, const fs::pa
   }
   if (strategy == "icarl") args.insert(args.end(), {"--scenario", "class"});
   if (strategy == "gdumb") args.insert(args.end(), {"--gdumb-epochs", "5"});
+  if (strategy == kDrift) {
+    // Half of the batches are suspicious and held back, and some of them turn out to be a drift.
+    std::vector<std::string> pool = args;
+    pool.back() = "grow_freeze";
+    const auto drop = [&](const std::string& flag) {
+      const auto at = std::find(pool.begin(), pool.end(), flag);
+      pool.erase(at, at + 2);
+    };
+    for (const char* flag : {"--hidden", "--epochs", "--dropout"}) drop(flag);
+    *(std::find(pool.begin(), pool.end(), "mlp")) = "peer";
+    *(std::find(pool.begin(), pool.end(), "--commit-every") + 1) = "1";
+    pool.insert(pool.end(), {"--growth", "drift", "--drift-threshold", "0.1", "--drift-steps", "6",
+                             "--drift-window", "4", "--features", "64", "--rows", "8", "--cols",
+                             "8", "--top-k", "4"});
+    return pool;
+  }
   if (strategy == "packnet" || strategy == "progressive") {
     args.insert(args.end(), {"--gate", "oracle"});
   }
   return args;
+}
+
+// Whether what was committed last has batches held back on suspicion of a drift. Looks at a copy:
+// who opens a store may repair it.
+bool holds_batches(const fs::path& store) {
+  const fs::path copy = store.string() + ".copy";
+  fs::copy(store, copy, fs::copy_options::recursive);
+  bool holds = false;
+  {
+    const auto opened = perennial::storage::open_rocksdb_store(copy.string(), {});
+    EXPECT_TRUE(opened.ok()) << opened.status().message();
+    const std::vector<std::string> names = opened.value()->dense_names();
+    holds = std::find(names.begin(), names.end(), "strategy/drift_held") != names.end();
+  }
+  fs::remove_all(copy);
+  return holds;
 }
 
 class ResumeTest : public testing::TestWithParam<std::string> {};
@@ -228,6 +266,7 @@ class StrategyResumeTest : public testing::TestWithParam<std::string> {};
 
 TEST_P(StrategyResumeTest, KilledRunsEndAsIfNeverInterrupted) {
   const std::string strategy = GetParam();
+  const bool drift = strategy == kDrift;
   const Folder folder;
   write_images(folder.path, "train", 600);
   write_images(folder.path, "t10k", 100);
@@ -240,13 +279,14 @@ TEST_P(StrategyResumeTest, KilledRunsEndAsIfNeverInterrupted) {
   const Outcome expected = outcome(output);
 
   std::mt19937 random(static_cast<std::uint32_t>(std::hash<std::string>{}(strategy)));
-  int killed = 0;
-  for (int run = 0; run < 2; ++run) {
+  int killed = 0, killed_holding = 0;
+  for (int run = 0; run < (drift ? 8 : 2); ++run) {
     SCOPED_TRACE("run " + std::to_string(run));
     const std::string store = "killed" + std::to_string(run);
-    const fs::path events = folder.path / store / "runs" / strategy / "events.jsonl";
+    const fs::path events =
+        folder.path / store / "runs" / (drift ? "grow_freeze" : strategy) / "events.jsonl";
     // In the second or the third experience, where what was kept of the earlier ones counts.
-    const int ended = 1 + run;
+    const int ended = 1 + run % 2;
     const int more = std::uniform_int_distribution<int>(1, 6)(random);
     const auto delay =
         std::chrono::microseconds(std::uniform_int_distribution<int>(0, 5000)(random));
@@ -259,20 +299,28 @@ TEST_P(StrategyResumeTest, KilledRunsEndAsIfNeverInterrupted) {
       std::this_thread::sleep_for(1ms);
     }
     std::this_thread::sleep_for(delay);
-    if (process.kill_hard()) ++killed;
+    if (process.kill_hard()) {
+      ++killed;
+      killed_holding += drift && holds_batches(folder.path / store) ? 1 : 0;
+    }
     Process last(args(store), output);
     ASSERT_EQ(last.wait(), 0) << read(output.string() + ".err");
     EXPECT_EQ(outcome(output), expected);
   }
   std::printf("killed: %d\n", killed);
   EXPECT_GT(killed, 0) << "no run was killed: this says nothing";
+  if (!drift) return;
+  std::printf("killed while batches were held: %d\n", killed_holding);
+  EXPECT_GT(killed_holding, 0) << "none of them was held: this says nothing";
+  EXPECT_GT(count_events(folder.path / "undisturbed/runs/grow_freeze/events.jsonl", "drift"), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Strategies, StrategyResumeTest,
                          testing::Values("l2", "ewc", "si", "lwf", "er", "der++", "gem", "agem",
-                                         "gdumb", "icarl", "packnet", "progressive"),
-                         [](const auto& info) {
-                           return info.param == "der++" ? std::string("derpp") : info.param;
+                                         "gdumb", "icarl", "packnet", "progressive", kDrift),
+                         [](const auto& info) -> std::string {
+                           if (info.param == kDrift) return "growth_drift";
+                           return info.param == "der++" ? "derpp" : info.param;
                          });
 
 json::object json_of(const fs::path& output) {

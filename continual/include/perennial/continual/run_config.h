@@ -196,5 +196,8 @@ struct RunConfig {
 // Names of the fields in which two configurations differ, as "train.lr: 0.001 stored, 0.01 asked
 // for".
 std::vector<std::string> differences(const RunConfig& stored, const RunConfig& asked);
+// Throws InvalidOptions "`what`; FIELD; FIELD; `remedy`" unless `fields` is empty.
+void refuse_differing(const std::string& what, const std::vector<std::string>& fields,
+                      const std::string& remedy);
 
 }  // namespace perennial::continual
