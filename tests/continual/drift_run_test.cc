@@ -155,6 +155,7 @@ TEST_F(DriftRun, StoppedAndContinuedEndsInTheSameState) {
 TEST_F(DriftRun, BatchesThatWereClearedAreLearntLate) {
   RunConfig config = drift_config(1);
   config.train.strategy_options.drift_threshold = 0.1;
+  config.train.strategy_options.drift_window = 4;  // a longer one lags behind losses that fall
   config.train.strategy_options.drift_steps = 1000;
   const auto store = storage::make_memory_store();
   learn(config, store.get());

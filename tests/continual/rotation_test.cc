@@ -177,7 +177,8 @@ TEST(Rotated, JointOfAGradualStreamHasAllOfItsAngles) {
   EXPECT_FALSE(at::equal(next.x, pass.x));
   std::vector<std::vector<double>> angles(4);
   for (std::int64_t i = 0; i < 1024; ++i) {
-    angles[pass.experience[i].item<std::size_t>()].push_back(angle_of(pass.x[i]));
+    angles[static_cast<std::size_t>(pass.experience[i].item<std::int64_t>())].push_back(
+        angle_of(pass.x[i]));
   }
   for (int e = 0; e < 4; ++e) {
     SCOPED_TRACE(e);
