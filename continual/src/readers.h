@@ -50,9 +50,9 @@ TrainTest load_table_dataset(const std::filesystem::path& train,
                              const std::vector<std::string>& known_columns);
 // Whether a sub-folder, of the folder or of its `train`, holds an image.
 bool is_image_folder(const std::filesystem::path& folder);
-// A sub-folder of images for each class, in the folder or in `train` and `test`. All images have the
-// size of the first one; grey ones become red, green, blue where one has colours. What is none is a
-// bad row.
+// A sub-folder of images for each class, in the folder or in `train` and `test`. All images have
+// the size of the first one; grey ones become red, green, blue where one has colours. What is none
+// is a bad row.
 TrainTest load_image_folder(const std::filesystem::path& folder, const TableOptions& options,
                             const std::vector<std::string>& known_labels);
 // An image, or all images of a folder by name, as (N, D) uint8.

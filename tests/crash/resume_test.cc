@@ -280,7 +280,8 @@ TEST_P(StrategyResumeTest, KilledRunsEndAsIfNeverInterrupted) {
 
   std::mt19937 random(static_cast<std::uint32_t>(std::hash<std::string>{}(strategy)));
   int killed = 0, killed_holding = 0;
-  for (int run = 0; run < (drift ? 8 : 2); ++run) {
+  // Of growth on drift until batches were held twice.
+  for (int run = 0; run < (drift ? 24 : 2) && (run < 2 || killed_holding < 2); ++run) {
     SCOPED_TRACE("run " + std::to_string(run));
     const std::string store = "killed" + std::to_string(run);
     const fs::path events =
