@@ -228,9 +228,10 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
       throw InvalidOptions("budget_bytes is " + std::to_string(budget_bytes) +
                            "; model mlp has no pool to page");
     }
+    DenseInputs inputs = DenseInputs::make(config, features, image);
     return config.train.strategy.has(StrategyKind::progressive)
-               ? make_columns(config, features, classes)
-               : make_mlp(config, features, classes);
+               ? make_columns(config, std::move(inputs), classes)
+               : make_mlp(config, std::move(inputs), classes);
   }
   if (config.model.head == HeadKind::analytic) {
     return make_head_model(config, features, classes, store, budget_bytes, image);
@@ -265,9 +266,10 @@ std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features
       throw InvalidOptions("budget_bytes is " + std::to_string(budget_bytes) +
                            "; model mlp has no pool to page");
     }
+    DenseInputs inputs = DenseInputs::load(config, features, store);
     return config.train.strategy.has(StrategyKind::progressive)
-               ? load_columns(config, features, classes, store)
-               : load_mlp(config, features, classes, store, learnt);
+               ? load_columns(config, std::move(inputs), classes, store)
+               : load_mlp(config, std::move(inputs), classes, store, learnt);
   }
   if (config.model.head == HeadKind::analytic) {
     return load_head_model(config, features, classes, store, budget_bytes, learnt);

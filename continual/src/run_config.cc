@@ -15,6 +15,9 @@ namespace json = boost::json;
 EnumNames<ModelKind> enum_names(ModelKind) {
   return {{ModelKind::mlp, "mlp"}, {ModelKind::peer, "peer"}};
 }
+EnumNames<InputKind> enum_names(InputKind) {
+  return {{InputKind::raw, "raw"}, {InputKind::filters, "filters"}};
+}
 EnumNames<HeadKind> enum_names(HeadKind) {
   return {{HeadKind::trained, "trained"}, {HeadKind::analytic, "analytic"}};
 }
@@ -197,6 +200,7 @@ void RunConfig::validate() const {
   }
   if (train.strategy_options.output_regularisation > 0) validate_output_regularisation();
   if (model.head == HeadKind::analytic) validate_head();
+  validate_dense();
   if (model.spare_classes > 0) validate_spare_classes();
   const GateKind kind = gate();
   if (needs_experience() && kind != GateKind::oracle) {
@@ -329,6 +333,23 @@ void RunConfig::validate_head() const {
   }
   if (model.head_pool == 0 && train.strategy.has(grow_freeze)) {
     throw InvalidOptions("head_pool is 0; strategy grow_freeze needs a pool");
+  }
+}
+
+void RunConfig::validate_dense() const {
+  if (model.inputs == InputKind::filters) {
+    if (model.model != ModelKind::mlp) {
+      throw InvalidOptions("inputs filters is for model mlp, not for " +
+                           std::string(enum_name(model.model)) +
+                           ", which reads filters with head analytic");
+    }
+    if (model.head_filters == 0) {
+      throw InvalidOptions("head_filters is 0; inputs filters reads nothing else");
+    }
+  }
+  if (model.model == ModelKind::mlp && model.depth == 0 && model.peer.dropout > 0) {
+    throw InvalidOptions("dropout is " + std::to_string(model.peer.dropout) +
+                         "; it leaves out hidden units, and a mlp of depth 0 has none");
   }
 }
 
