@@ -241,7 +241,7 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
   options.d_out =
       config.model.width > 0 ? config.model.width : classes + config.model.spare_classes;
   auto peer = std::make_shared<PeerImpl>(options, store, budget_bytes);
-  peer->grow();
+  peer->grow(0, first_columns(config.train.strategy_options));
   std::unique_ptr<AnalyticGate> gate;
   if (config.gate() == GateKind::analytic) {
     gate = std::make_unique<AnalyticGate>(features, config.train.gate_options, classes, image);

@@ -105,6 +105,9 @@ struct TrainCommand {
     } else {
       refuse({"drift_threshold", "drift_steps", "drift_window"}, "--growth drift");
     }
+    if (config.train.strategy_options.growth_size == continual::GrowthSize::full) {
+      refuse({"growth_start", "growth_loss", "growth_window"}, "--growth-size need");
+    }
     if (config.model.head == continual::HeadKind::trained) {
       refuse({"head_ridge", "head_pool"}, "--head analytic");
       if (config.model.inputs == continual::InputKind::raw) {

@@ -199,6 +199,7 @@ struct RunConfig {
  private:
   void require_reach() const;
   void validate_growth() const;
+  void validate_growth_size() const;
   void require_loss_of_tasks() const;
   void validate_spare_classes() const;
   void validate_output_regularisation() const;
