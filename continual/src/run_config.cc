@@ -15,6 +15,9 @@ namespace json = boost::json;
 EnumNames<ModelKind> enum_names(ModelKind) {
   return {{ModelKind::mlp, "mlp"}, {ModelKind::peer, "peer"}};
 }
+EnumNames<InputKind> enum_names(InputKind) {
+  return {{InputKind::raw, "raw"}, {InputKind::filters, "filters"}};
+}
 EnumNames<HeadKind> enum_names(HeadKind) {
   return {{HeadKind::trained, "trained"}, {HeadKind::analytic, "analytic"}};
 }
@@ -197,6 +200,7 @@ void RunConfig::validate() const {
   }
   if (train.strategy_options.output_regularisation > 0) validate_output_regularisation();
   if (model.head == HeadKind::analytic) validate_head();
+  validate_dense();
   if (model.spare_classes > 0) validate_spare_classes();
   const GateKind kind = gate();
   if (needs_experience() && kind != GateKind::oracle) {
@@ -219,6 +223,7 @@ void RunConfig::validate() const {
                          "; it needs the statistics of the analytic gate");
   }
   if (train.strategy_options.growth == GrowthKind::drift) validate_growth();
+  if (train.strategy_options.growth_size == GrowthSize::need) validate_growth_size();
   if (peer) {
     PeerOptions options = model.peer;
     options.d_in = options.d_out = model.width > 0 ? model.width : 1;
@@ -264,6 +269,38 @@ void RunConfig::validate_growth() const {
     throw InvalidOptions(drift + " needs lr_schedule constant, not " +
                          std::string(enum_name(train.lr_schedule)) +
                          ": nobody knows when an experience will end");
+  }
+}
+
+void RunConfig::validate_growth_size() const {
+  const std::string need = "growth_size need";
+  const StrategyOptions& options = train.strategy_options;
+  if (!train.strategy.has(StrategyKind::grow_freeze)) {
+    throw InvalidOptions(need + " is of strategy grow_freeze, not of " + train.strategy.text());
+  }
+  if (model.peer.routing != Routing::isolated) {
+    throw InvalidOptions(need +
+                         " needs isolated routing: with shared routing columns are those of all "
+                         "generations");
+  }
+  if (model.head != HeadKind::trained) {
+    throw InvalidOptions(need + " needs a loss: head trained, not analytic");
+  }
+  if (options.growth == GrowthKind::drift) {
+    throw InvalidOptions(need +
+                         " is for announced experiences: growth drift already acts on the loss");
+  }
+  if (options.growth_start > model.peer.cols) {
+    throw InvalidOptions("growth_start is " + std::to_string(options.growth_start) +
+                         "; a generation has " + std::to_string(model.peer.cols) +
+                         " columns at most (cols)");
+  }
+  if (static_cast<double>(model.peer.rows) * static_cast<double>(options.growth_start) <
+      static_cast<double>(model.peer.top_k)) {
+    throw InvalidOptions("growth_start is " + std::to_string(options.growth_start) +
+                         "; the first experts of a generation, rows x growth_start = " +
+                         std::to_string(model.peer.rows * options.growth_start) +
+                         ", are fewer than top_k = " + std::to_string(model.peer.top_k));
   }
 }
 
@@ -334,6 +371,23 @@ void RunConfig::validate_head() const {
   }
   if (model.head_pool == 0 && train.strategy.has(grow_freeze)) {
     throw InvalidOptions("head_pool is 0; strategy grow_freeze needs a pool");
+  }
+}
+
+void RunConfig::validate_dense() const {
+  if (model.inputs == InputKind::filters) {
+    if (model.model != ModelKind::mlp) {
+      throw InvalidOptions("inputs filters is for model mlp, not for " +
+                           std::string(enum_name(model.model)) +
+                           ", which reads filters with head analytic");
+    }
+    if (model.head_filters == 0) {
+      throw InvalidOptions("head_filters is 0; inputs filters reads nothing else");
+    }
+  }
+  if (model.model == ModelKind::mlp && model.depth == 0 && model.peer.dropout > 0) {
+    throw InvalidOptions("dropout is " + std::to_string(model.peer.dropout) +
+                         "; it leaves out hidden units, and a mlp of depth 0 has none");
   }
 }
 

@@ -3,22 +3,10 @@
 // distributions that return. Each resumes with the same bits.
 #include <gtest/gtest.h>
 
-#include "perennial/continual/trainer.h"
-#include "perennial/storage/memory_store.h"
-#include "trainer_testing.h"
+#include "learner_testing.h"
 
 namespace perennial::continual {
 namespace {
-
-// Images of 3 x 4 pixels.
-TrainTest image_data() {
-  TrainTest data{make_data(100, 7), make_data(40, 8), "bright pixels"};
-  for (Dataset* part : {&data.train, &data.test}) {
-    part->image_rows = 3;
-    part->image_cols = 4;
-  }
-  return data;
-}
 
 // Split over eight classes whose images return: of experiences A B A B, two classes each, the third
 // has the first's images under new names.
@@ -52,20 +40,16 @@ Stream stream_of(const RunConfig& config) {
 
 RunResult learn(const RunConfig& config, storage::PageStore* store,
                 std::function<bool()> stop = {}) {
-  RunSettings settings;
-  settings.stop_requested = std::move(stop);
-  return Trainer(config, stream_of(config), store, settings).run();
+  return learn(config, stream_of(config), store, std::move(stop));
 }
 
 class LearnerTest : public testing::TestWithParam<Case> {};
 
 TEST_P(LearnerTest, StoppedAndContinuedAtEveryStepEndsInTheSameState) {
   RunConfig config = small_config(GetParam());
-  const auto whole_store = storage::make_memory_store(), store = storage::make_memory_store();
-  const RunResult whole = learn(config, whole_store.get());
-  const RunResult last = learn_in_parts(
-      [&](const auto& stop) { return learn(config, store.get(), stop); }, one_to_three, 3);
-  expect_same_end(last, whole);
+  const auto store = storage::make_memory_store();
+  const RunResult whole = expect_resumes(
+      config, [&] { return stream_of(config); }, store.get());
   expect_answers_of(whole, *store, stream_of(config));
 }
 
@@ -198,12 +182,9 @@ TEST(Returning, ADistributionThatReturnsOpensNoGeneration) {
 
 TEST(Returning, ResumesAtEveryStep) {
   const RunConfig config = returning_config();
-  const auto whole_store = storage::make_memory_store(), store = storage::make_memory_store();
-  const RunResult whole = learn(config, whole_store.get());
-  const RunResult last =
-      learn_in_parts([&](const auto& stop) { return learn(config, store.get(), stop); },
-                     [](int trainer) { return 1 + trainer % 2; }, 3);
-  expect_same_end(last, whole);
+  const auto store = storage::make_memory_store();
+  expect_resumes(
+      config, [&] { return stream_of(config); }, store.get());
 }
 
 TEST(Returning, PermutationsDoNotReturn) {

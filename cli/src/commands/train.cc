@@ -72,7 +72,7 @@ struct TrainCommand {
       throw InvalidOptions("--continue needs --dataset: the further data");
     }
     if (config.model.model == continual::ModelKind::peer) {
-      refuse({"hidden", "depth"}, "--model mlp; the model is peer");
+      refuse({"inputs", "hidden", "depth"}, "--model mlp; the model is peer");
     } else {
       const std::string peer = "--model peer; the model is mlp";
       refuse({"spare_classes", "width", "expert_lr", "expert_optimizer", "expert_momentum",
@@ -90,9 +90,15 @@ struct TrainCommand {
     } else {
       refuse({"drift_threshold", "drift_steps", "drift_window"}, "--growth drift");
     }
+    if (config.train.strategy_options.growth_size == continual::GrowthSize::full) {
+      refuse({"growth_start", "growth_loss", "growth_window"}, "--growth-size need");
+    }
     if (config.model.head == continual::HeadKind::trained) {
-      refuse({"head_ridge", "head_filters", "head_filter_size", "head_grid", "head_pool"},
-             "--head analytic");
+      refuse({"head_ridge", "head_pool"}, "--head analytic");
+      if (config.model.inputs == continual::InputKind::raw) {
+        refuse({"head_filters", "head_filter_size", "head_grid"},
+               "--head analytic, or --inputs filters");
+      }
     } else {
       refuse({"lr", "lr_schedule", "optimizer", "expert_lr", "expert_optimizer", "expert_momentum",
               "expert_weight_decay"},
