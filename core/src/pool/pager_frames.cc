@@ -49,8 +49,8 @@ void Pager::fill_initial(const Table& table, std::uint32_t page, std::byte* fram
 std::uint64_t Pager::page_of(std::int64_t id) const {
   const std::uint32_t row = kernels::row_of(id);
   const std::vector<kernels::PageSpan>& spans = spans_[kind_index(PageKind::weights)];
-  const auto generation = static_cast<std::uint32_t>(
-      kernels::span_of(spans.data(), spans.size(), row) - spans.data());
+  const auto generation =
+      static_cast<std::uint32_t>(kernels::span_of(spans.data(), spans.size(), row) - spans.data());
   const Table& table = tables_[generation];
   const auto page = (row - table.first_row) * table.tiles +
                     kernels::col_of(id) / static_cast<std::uint32_t>(tile_);
