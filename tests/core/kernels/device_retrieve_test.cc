@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "inputs.h"
+#include "key_terms.h"
 #include "merge_block.h"
 #include "retrieval.h"
 
@@ -148,6 +149,51 @@ TEST(DeviceRetrieve, AgreesOnNonFiniteScores) {
         }
       }
       expect_block_agrees(problem);
+    }
+  }
+}
+
+// Slots sorted by key, and every column of a key's gradient by a thread of its own.
+TEST(DeviceRetrieve, KeyGradientsHaveTheBitsOfTheCpu) {
+  for (const RetrievalCase& shape : retrieval_cases()) {
+    SCOPED_TRACE(shape.name);
+    Retrieval problem(shape, uniform);
+    problem.run();
+    const auto dscores = uniform(std::ssize(problem.scores), 21);
+    std::vector<float> expected[2], found[2];
+    for (auto* side : {expected, found}) {
+      side[0].assign(problem.row_keys.size(), 0.5f);
+      side[1].assign(problem.col_keys.size(), 0.5f);
+    }
+    retrieve_backward_keys(problem.args(), dscores.data(), shape.tokens, 0, shape.heads,
+                           expected[0].data(), expected[1].data());
+    for (int side = 0; side < 2; ++side) {
+      const cuda::KeySlots slots{shape.heads,
+                                 shape.k,
+                                 shape.dim,
+                                 side == 0,
+                                 !shape.common_keys,
+                                 problem.ids.data(),
+                                 problem.row_index.data(),
+                                 problem.query.data(),
+                                 dscores.data()};
+      std::vector<Use> uses;
+      for (std::uint32_t i = 0; i < problem.ids.size(); ++i) uses.push_back({0, i});
+      const auto id = [&](const Use& use) { return slots.id(use.position); };
+      std::stable_sort(uses.begin(), uses.end(),
+                       [&](const Use& a, const Use& b) { return id(a) < id(b); });
+      for (std::size_t first = 0; first < uses.size();) {
+        std::size_t end = first;
+        while (end < uses.size() && id(uses[end]) == id(uses[first])) ++end;
+        const std::int64_t count = side == 0 ? shape.n_row : shape.n_col;
+        const std::int64_t key = row_of(id(uses[first])) * count + col_of(id(uses[first]));
+        for (std::int64_t i = 0; i < shape.dim; ++i) {
+          float& sum = found[side][static_cast<std::size_t>(key * shape.dim + i)];
+          sum = slots.add(sum, i, &uses[first], static_cast<std::uint32_t>(end - first));
+        }
+        first = end;
+      }
+      expect_same_bits(found[side], expected[side]);
     }
   }
 }

@@ -12,4 +12,19 @@ Error device_count(int* count) {
   return static_cast<Error>(cudaGetDeviceCount(count));
 }
 
+namespace {
+__global__ void probe_kernel() {}
+}  // namespace
+
+Error device_served(int device) {
+  int before = 0;
+  if (const cudaError_t error = cudaGetDevice(&before)) return static_cast<Error>(error);
+  if (const cudaError_t error = cudaSetDevice(device)) return static_cast<Error>(error);
+  cudaFuncAttributes attributes;
+  const cudaError_t found = cudaFuncGetAttributes(&attributes, probe_kernel);
+  (void)cudaGetLastError();  // not sticky
+  const cudaError_t back = cudaSetDevice(before);
+  return static_cast<Error>(found != cudaSuccess ? found : back);
+}
+
 }  // namespace perennial::kernels::cuda

@@ -120,7 +120,7 @@ struct SumArgs {
 
 // kPerToken threads a token, each kVector columns; grid: (tokens, chunks of columns).
 template <class W, bool kWide, int kPerToken>
-__global__ void __launch_bounds__(kThreads) sums_kernel(SumArgs args) {
+__global__ void __launch_bounds__(kThreads PERENNIAL_SM80_BLOCKS(5)) sums_kernel(SumArgs args) {
   constexpr int kTokens = kThreads / kPerToken;
   __shared__ Term<W> terms[kTokens][kTermTile];
   const Rows& rows = args.rows;

@@ -8,6 +8,14 @@
 
 #include "perennial/kernels/cuda/device.h"
 
+// Blocks of a multiprocessor that a kernel's registers must allow, for sm_80 only: without the
+// number ptxas spills a few bytes of some kernels there.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 800
+#define PERENNIAL_SM80_BLOCKS(blocks) , blocks
+#else
+#define PERENNIAL_SM80_BLOCKS(blocks)
+#endif
+
 namespace perennial::kernels::cuda {
 
 constexpr int kWarp = 32;

@@ -173,7 +173,8 @@ __device__ void adagrad_rates(const UpdateArgs& args, const math::RuleNumbers& r
 }
 
 template <UpdateKind kKind, int N, bool kFromUses>
-__global__ void __launch_bounds__(kThreads) update_kernel(UpdateArgs args, math::RuleNumbers rule) {
+__global__ void __launch_bounds__(kThreads PERENNIAL_SM80_BLOCKS(8))
+    update_kernel(UpdateArgs args, math::RuleNumbers rule) {
   __shared__ Shared shared;
   extern __shared__ __align__(16) float kept[];  // the gradient, of Adagrad over uses
   constexpr std::int64_t kMoments = math::moments_of(kKind);

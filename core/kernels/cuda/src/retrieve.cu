@@ -159,24 +159,6 @@ void launch_scores(const Chunk& c, Stream stream) {
   scores_kernel<kRows><<<grid, kScoreThreads, 0, stream>>>(c);
 }
 
-// A block a (token, head); a thread a column of the query.
-__global__ void __launch_bounds__(128)
-    dquery_kernel(RetrieveArgs args, const float* dscores, float* dquery) {
-  const std::int64_t index = blockIdx.x, head = index % args.heads, dim = args.sub_dim;
-  const std::int64_t first = index * args.k;
-  const float* row_keys = args.rows.keys + (args.rows.per_head ? head * args.rows.count * dim : 0);
-  const float* col_keys = args.cols.keys + (args.cols.per_head ? head * args.cols.count * dim : 0);
-  for (std::int64_t i = threadIdx.x; i < 2 * dim; i += blockDim.x) {
-    float sum = 0;
-    for (std::int64_t slot = first; slot < first + args.k; ++slot) {
-      const float key = i < dim ? row_keys[args.row_index[slot] * dim + i]
-                                : col_keys[col_of(args.ids[slot]) * dim + (i - dim)];
-      sum = fmaf(dscores[slot], key, sum);
-    }
-    dquery[index * 2 * dim + i] = sum;
-  }
-}
-
 bool servable(const RetrieveArgs& args) {
   return args.k >= 1 && args.k <= kMaxTopK && args.heads >= 1 && args.heads <= 0xFFFF &&
          args.sub_dim >= 1;
@@ -220,15 +202,6 @@ Error retrieve(const RetrieveArgs& args, std::int64_t tokens, void* workspace,
     if (const Error error = last_error(); error != 0) return error;
   }
   return 0;
-}
-
-Error retrieve_backward_query(const RetrieveArgs& args, const float* dscores, std::int64_t tokens,
-                              float* dquery, Stream stream) {
-  if (!servable(args) || tokens * args.heads > kMostBlocks) return kInvalidValue;
-  if (tokens <= 0) return 0;
-  dquery_kernel<<<static_cast<unsigned>(tokens * args.heads), 128, 0, stream>>>(args, dscores,
-                                                                                dquery);
-  return last_error();
 }
 
 }  // namespace perennial::kernels::cuda

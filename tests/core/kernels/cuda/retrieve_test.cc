@@ -154,6 +154,36 @@ TEST_F(CudaRetrieve, QueryGradientHasTheBitsOfTheCpu) {
   }
 }
 
+TEST_F(CudaRetrieve, KeyGradientsHaveTheBitsOfTheCpu) {
+  for (const RetrievalCase& shape : cases()) {
+    SCOPED_TRACE(shape.name);
+    Retrieval problem(shape, uniform);
+    problem.run();
+    const auto dscores = uniform(std::ssize(problem.scores), 21);
+    std::vector<float> drow(problem.row_keys.size(), 0.5f), dcol(problem.col_keys.size(), 0.5f);
+    OnDevice<float> device_dscores(dscores), device_drow(drow), device_dcol(dcol);
+    retrieve_backward_keys(problem.args(), dscores.data(), shape.tokens, 0, shape.heads,
+                           drow.data(), dcol.data());
+    DeviceRetrieval device(problem);
+    ASSERT_CUDA(device.run(shape.tokens));
+    const std::size_t bytes = retrieve_backward_keys_workspace(device.args, shape.tokens);
+    ASSERT_GT(bytes, 0u);
+    OnDevice<std::uint64_t> workspace(bytes / sizeof(std::uint64_t));
+    ASSERT_CUDA(retrieve_backward_keys(device.args, device_dscores.data(), shape.tokens,
+                                       workspace.data(), bytes, device_drow.data(),
+                                       device_dcol.data(), nullptr));
+    expect_same_bits(device_drow.read(), drow);
+    expect_same_bits(device_dcol.read(), dcol);
+    if (shape.tokens > 0) {
+      EXPECT_EQ(
+          retrieve_backward_keys(device.args, device_dscores.data(), shape.tokens, workspace.data(),
+                                 bytes - 256, device_drow.data(), device_dcol.data(), nullptr),
+          kInvalidValue)
+          << "workspace too small";
+    }
+  }
+}
+
 TEST_F(CudaRetrieve, RefusesWhatItCannotServe) {
   RetrieveArgs args;
   const KeySegment segment{0, 1000, 1000, 0};

@@ -23,6 +23,8 @@ const char* error_text(Error error);
 
 // How many devices there are. An error without a driver, or with one that is too old.
 Error device_count(int* count);
+// Success if the kernels were built for that device's architecture.
+Error device_served(int device);
 
 // page -> frame in device memory: spans ascend by first_row, and each span's `frames` is an array
 // in device memory, too. Every frame starts at a multiple of 16 bytes.

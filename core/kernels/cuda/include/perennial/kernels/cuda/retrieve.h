@@ -51,4 +51,12 @@ Error retrieve(const RetrieveArgs& args, std::int64_t tokens, void* workspace,
 Error retrieve_backward_query(const RetrieveArgs& args, const float* dscores, std::int64_t tokens,
                               float* dquery, Stream stream);
 
+// drow_keys, dcol_keys: shaped as the keys, accumulated into (the caller zeroes): each slot's
+// dscore times its half of the query, slots ascending, by a stable sort of the slots by key.
+// Fewer than 2^31 slots and keys a set. Bytes of workspace: 0 where it cannot be told.
+std::size_t retrieve_backward_keys_workspace(const RetrieveArgs& args, std::int64_t tokens);
+Error retrieve_backward_keys(const RetrieveArgs& args, const float* dscores, std::int64_t tokens,
+                             void* workspace, std::size_t workspace_bytes, float* drow_keys,
+                             float* dcol_keys, Stream stream);
+
 }  // namespace perennial::kernels::cuda
