@@ -29,9 +29,19 @@ pid_t start(const ChildTask& task) {
   const int log = open(task.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (log < 0) throw Error(task.log.string() + ": " + std::strerror(errno));
   const pid_t parent = getpid();
+  // A signal that comes before exec would go to this process's handler in the child and be lost: it
+  // waits until the child has none.
+  sigset_t stops, before;
+  sigemptyset(&stops);
+  sigaddset(&stops, SIGINT);
+  sigaddset(&stops, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &stops, &before);
   const pid_t child = fork();
   if (child == 0) {  // only what may be called here, until exec
-    setpgid(0, 0);   // a terminal's Ctrl-C is for the parent, which passes it on
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    setpgid(0, 0);  // a terminal's Ctrl-C is for the parent, which passes it on
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(kNotStarted);
     dup2(log, STDOUT_FILENO);
@@ -40,6 +50,7 @@ pid_t start(const ChildTask& task) {
     _exit(kNotStarted);
   }
   const int failed = errno;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   close(log);
   if (child < 0) throw Error(std::string("a process cannot be started: ") + std::strerror(failed));
   return child;

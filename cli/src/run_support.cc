@@ -4,9 +4,13 @@
 
 #include <ATen/Parallel.h>
 
+#include <boost/json/parse.hpp>
 #include <cstdio>
+#include <fstream>
 #include <iostream>
+#include <iterator>
 #include <ostream>
+#include <stdexcept>
 #include <thread>
 
 #include "interrupt.h"
@@ -117,6 +121,23 @@ void check_run(const continual::RunConfig& config, const continual::Stream& stre
   continual::RunSettings settings;
   settings.budget_bytes = flags.budget_bytes;
   const continual::Trainer trainer(config, stream, store.get(), settings);
+}
+
+std::string read_text(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) throw DataError(file.string() + ": cannot be read");
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+continual::RunConfig read_config(const std::filesystem::path& file) {
+  const std::string text = read_text(file);
+  try {
+    return continual::RunConfig::from_json(boost::json::parse(text).as_object());
+  } catch (const boost::system::system_error& error) {
+    throw DataError(file.string() + " holds no settings of a run: " + error.code().message());
+  } catch (const std::out_of_range& error) {
+    throw DataError(file.string() + " holds no settings of a run: " + error.what());
+  }
 }
 
 bool routes_alone(const continual::ModelOptions& model) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <iosfwd>
 #include <optional>
@@ -51,6 +52,11 @@ std::optional<continual::RunResult> follow_with_progress(
 // Refuses, as a run on a new store would, what cannot be done; touches no store.
 void check_run(const continual::RunConfig& config, const continual::Stream& stream,
                const RunFlags& flags);
+
+// The content of a file. Throws DataError when it cannot be read.
+std::string read_text(const std::filesystem::path& file);
+// A run's settings, as config.json of a benchmark's run. Throws DataError, InvalidOptions.
+continual::RunConfig read_config(const std::filesystem::path& file);
 
 // The accuracy matrix as a table in percent, and the metrics below it.
 void print_result(std::ostream& out, const continual::RunResult& result);

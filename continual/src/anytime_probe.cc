@@ -9,6 +9,7 @@
 
 #include "perennial/kernels/philox.h"
 #include "random_lanes.h"
+#include "right_answers.h"
 
 namespace perennial::continual {
 
@@ -71,14 +72,10 @@ std::vector<double> AnytimeProbe::measure(Model& model, bool oracle, std::int64_
     std::int64_t right = 0;
     for (std::int64_t begin = 0; begin < size; begin += kTestBatch) {
       const std::int64_t rows = std::min(kTestBatch, size - begin);
-      const Prediction prediction = model.predict(batch.x.narrow(0, begin, rows), generation);
-      right +=
-          stream_
-              .restrict_answers(prediction.probabilities, batch.experience.narrow(0, begin, rows))
-              .argmax(1)
-              .eq(batch.y.narrow(0, begin, rows))
-              .sum()
-              .item<std::int64_t>();
+      const Batch part{batch.x.narrow(0, begin, rows), batch.y.narrow(0, begin, rows),
+                       batch.experience.narrow(0, begin, rows)};
+      const Prediction prediction = model.predict(part.x, generation);
+      right += right_answers(stream_, prediction, part).sum().item<std::int64_t>();
     }
     accuracy.push_back(static_cast<double>(right) / static_cast<double>(size));
   }

@@ -5,6 +5,7 @@
 #include <ATen/ops/full.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "dense_layers.h"
 #include "mlp.h"
@@ -21,9 +22,9 @@ namespace {
 // are linear, without the paper's adapters (eq. 2). Dropout is of the newest column's own units.
 class Columns : public Model {
  public:
-  Columns(const RunConfig& config, std::int64_t features, std::int64_t classes)
+  Columns(const RunConfig& config, DenseInputs inputs, std::int64_t classes)
       : options_(config.model),
-        features_(features),
+        inputs_(std::move(inputs)),
         classes_(classes),
         dropout_(config.model, static_cast<std::size_t>(config.model.depth)) {
     add_column();
@@ -43,7 +44,7 @@ class Columns : public Model {
   void add_column() override {
     const std::int64_t beside = options_.hidden * (columns_ + 1);
     for (std::int64_t i = 0; i <= options_.depth; ++i) {
-      layers_.add(layer_name(columns_, i), i == 0 ? features_ : beside,
+      layers_.add(layer_name(columns_, i), i == 0 ? inputs_.size() : beside,
                   i == options_.depth ? classes_ : options_.hidden, options_.peer.seed);
     }
     ++columns_;
@@ -72,6 +73,7 @@ class Columns : public Model {
   }
   std::int64_t dense_parameters() const override { return layers_.parameters(); }
   void add_to_commit(storage::CommitRequest& request) override {
+    inputs_.add_to_commit(request);
     // Columns before the newest of the last commit have not changed since.
     layers_.add_to_commit(request, first_of(std::max<std::int64_t>(stored_ - 1, 0)));
     dropout_.add_to_commit(request);
@@ -93,7 +95,8 @@ class Columns : public Model {
   }
 
   // Logits (B, classes) of a column. Those before it pass no gradient.
-  torch::Tensor forward(const torch::Tensor& x, std::int64_t column, bool drop) const {
+  torch::Tensor forward(const torch::Tensor& data, std::int64_t column, bool drop) const {
+    const torch::Tensor x = inputs_(data);
     std::vector<torch::Tensor> before(static_cast<std::size_t>(column) + 1, x);
     for (std::int64_t i = 0; i < options_.depth; ++i) {
       std::vector<torch::Tensor> h;
@@ -110,7 +113,7 @@ class Columns : public Model {
   }
 
   ModelOptions options_;
-  std::int64_t features_;
+  DenseInputs inputs_;
   std::int64_t classes_;
   DenseLayers layers_;
   UnitDropout dropout_;
@@ -121,14 +124,14 @@ class Columns : public Model {
 
 }  // namespace
 
-std::unique_ptr<Model> make_columns(const RunConfig& config, std::int64_t features,
+std::unique_ptr<Model> make_columns(const RunConfig& config, DenseInputs inputs,
                                     std::int64_t classes) {
-  return std::make_unique<Columns>(config, features, classes);
+  return std::make_unique<Columns>(config, std::move(inputs), classes);
 }
 
-std::unique_ptr<Model> load_columns(const RunConfig& config, std::int64_t features,
+std::unique_ptr<Model> load_columns(const RunConfig& config, DenseInputs inputs,
                                     std::int64_t classes, const storage::PageReader& store) {
-  auto model = std::make_unique<Columns>(config, features, classes);
+  auto model = std::make_unique<Columns>(config, std::move(inputs), classes);
   model->load(store);
   return model;
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "byte_source.h"
+#include "image.h"
 #include "perennial/core/error.h"
 #include "readers.h"
 
@@ -150,6 +151,7 @@ TrainTest load_idx_dataset(const std::string& name_or_folder) {
 
 torch::Tensor read_rows(const std::filesystem::path& file, const std::vector<std::string>& columns,
                         const TableOptions& options) {
+  if (std::filesystem::is_directory(file) || is_image(file)) return read_images(file);
   const std::string start = peek_bytes(file, kNpyMagic.size());
   if (start.empty()) throw DataError(file.string() + ": is empty");
   std::string name = file.filename().string();

@@ -31,12 +31,12 @@ constexpr std::int64_t kGrain = 16384;
 }  // namespace
 
 Linear::Linear(std::string layer_name, std::uint32_t number, std::int64_t in, std::int64_t out,
-               std::int64_t seed)
+               std::int64_t seed, std::uint32_t lane)
     : name(std::move(layer_name)), weight(at::empty({out, in})), bias(at::empty({out})) {
   const auto bound = static_cast<float>(1 / std::sqrt(static_cast<double>(in)));
   const auto draw = [&](std::uint32_t part, at::Tensor& tensor) {
     kernels::fill_uniform(
-        static_cast<std::uint64_t>(seed), number, part, kDense, bound,
+        static_cast<std::uint64_t>(seed), number, lane + part, kDense, bound,
         {tensor.mutable_data_ptr<float>(), static_cast<std::size_t>(tensor.numel())});
     tensor.requires_grad_(true);
   };

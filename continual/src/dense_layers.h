@@ -16,21 +16,25 @@ namespace perennial::continual {
 
 // y = x W' + b, from U(+-1/sqrt(fan_in)) as torch initialises its linear layers.
 struct Linear {
-  // `number` tells the layers of one seed apart.
+  // `number` tells the layers of one seed apart, `lane` sets of them.
   Linear(std::string layer_name, std::uint32_t number, std::int64_t in, std::int64_t out,
-         std::int64_t seed);
+         std::int64_t seed, std::uint32_t lane = 0);
   torch::Tensor operator()(const torch::Tensor& x) const;
 
   std::string name;
   torch::Tensor weight, bias;  // (out, in), (out)
 };
 
+// Lane of layers around a pool with dropout, whose draws count up through the numbers of lane 0.
+inline constexpr std::uint32_t kBesideDropout = std::uint32_t{1} << 30;
+
 class DenseLayers {
  public:
   using Tensors = std::vector<std::pair<std::string, torch::Tensor>>;
 
-  void add(const std::string& name, std::int64_t in, std::int64_t out, std::int64_t seed) {
-    layers_.emplace_back(name, static_cast<std::uint32_t>(layers_.size()), in, out, seed);
+  void add(const std::string& name, std::int64_t in, std::int64_t out, std::int64_t seed,
+           std::uint32_t lane = 0) {
+    layers_.emplace_back(name, static_cast<std::uint32_t>(layers_.size()), in, out, seed, lane);
   }
   const Linear& operator[](std::size_t i) const { return layers_[i]; }
   std::size_t size() const { return layers_.size(); }

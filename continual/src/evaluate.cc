@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "right_answers.h"
+
 namespace perennial::continual {
 
 namespace {
@@ -14,7 +16,8 @@ constexpr std::int64_t kTestBatch = 1000;
 }  // namespace
 
 Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
-                    const std::function<void(std::int64_t)>& progress) {
+                    const std::function<void(std::int64_t)>& progress,
+                    std::optional<std::int64_t> learnt) {
   Evaluation evaluation;
   std::int64_t own = 0, all = 0;
   for (std::int64_t e = 0; e < stream.experiences(); ++e) {
@@ -28,23 +31,21 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
     if (oracle && !unlearned) {
       generation = static_cast<std::uint32_t>(std::min(owner, model.newest_generation()));
     }
+    const bool counts = e < learnt.value_or(stream.experiences());
     const std::int64_t size = stream.test_size(e);
     std::int64_t right = 0;
     for (std::int64_t begin = 0; begin < size; begin += kTestBatch) {
       const Batch batch = stream.test_batch(e, begin, std::min(begin + kTestBatch, size));
       const Prediction prediction = model.predict(batch.x, generation);
-      const torch::Tensor answers =
-          stream.restrict_answers(prediction.probabilities, batch.experience);
-      right += answers.argmax(1).eq(batch.y).sum().item<std::int64_t>();
-      own += prediction.generations.eq(owner).sum().item<std::int64_t>();
+      right += right_answers(stream, prediction, batch).sum().item<std::int64_t>();
+      if (counts) own += prediction.generations.eq(owner).sum().item<std::int64_t>();
       if (progress) progress(batch.y.size(0));
     }
-    if (!unlearned) all += size;
+    if (counts && !unlearned) all += size;
     evaluation.accuracy.push_back(static_cast<double>(right) / static_cast<double>(size));
   }
-  if (model.gate() != nullptr || model.autoencoder_gate() != nullptr) {
-    evaluation.gate_accuracy =
-        static_cast<double>(own) / static_cast<double>(std::max<std::int64_t>(all, 1));
+  if (all > 0 && (model.gate() != nullptr || model.autoencoder_gate() != nullptr)) {
+    evaluation.gate_accuracy = static_cast<double>(own) / static_cast<double>(all);
   }
   return evaluation;
 }

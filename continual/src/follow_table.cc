@@ -114,11 +114,8 @@ class Follower {
   void require_further(const RunState& state) const {
     if (state.tests.empty()) further_stream(config_, *store_);  // says why
     const std::vector<std::string> differing = further_differences(state.config, config_);
-    if (!differing.empty()) {
-      std::string message = "a table is followed as the store's run was set up; ";
-      for (const std::string& field : differing) message += field + "; ";
-      throw InvalidOptions(message + "use another store for another set-up");
-    }
+    refuse_differing("a table is followed as the store's run was set up", differing,
+                     "use another store for another set-up");
     const bool followed = state.follow && state.follow->file == config_.stream.dataset;
     if (!followed && state.config.stream.dataset == config_.stream.dataset) {
       throw InvalidOptions("the store has learnt " + config_.stream.dataset +

@@ -75,11 +75,8 @@ Stream further_stream(const RunConfig& config, const storage::PageReader& store)
                          state.config.stream.dataset + "; go on with that first");
   }
   const std::vector<std::string> differing = further_differences(state.config, config);
-  if (!differing.empty()) {
-    std::string message = "further data are learnt as the store's run was set up; ";
-    for (const std::string& field : differing) message += field + "; ";
-    throw InvalidOptions(message + "use another store for another set-up");
-  }
+  refuse_differing("further data are learnt as the store's run was set up", differing,
+                   "use another store for another set-up");
   const LearntBefore before{state.label_names, state.preprocessing, state.tests};
   TrainTest data =
       load_dataset(config.stream.dataset, config.stream.table, config.stream.stream_seed,

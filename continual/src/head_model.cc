@@ -5,47 +5,24 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/tensor.h>
 
 #include <optional>
-#include <string>
 #include <utility>
 
+#include "image_filters.h"
 #include "perennial/core/analytic_head.h"
-#include "perennial/core/dense_state.h"
-#include "perennial/core/fixed_features.h"
 
 namespace perennial::continual {
 
 namespace {
 
-constexpr const char* kImage = "head/image";  // int64: rows, columns
-// Philox word of the head's filters, apart from the gate's.
-constexpr std::uint32_t kFilters = 0x48000000;
 // Scores are near 1 and 0; this makes probabilities of them. It changes no answer.
 constexpr double kSharpness = 10;
 
-std::optional<FixedFeatures> image_features(const RunConfig& config, std::int64_t features,
-                                            ImageShape image) {
-  const ModelOptions& options = config.model;
-  if (options.head_filters == 0) return std::nullopt;
-  return FixedFeatures(features, image,
-                       {.kind = FeatureKind::convolution,
-                        .filters = options.head_filters,
-                        .filter_size = options.head_filter_size,
-                        .grid = options.head_grid,
-                        .seed = options.peer.seed,
-                        .stream = kFilters});
-}
-
 class HeadModel : public Model {
  public:
-  HeadModel(std::optional<FixedFeatures> features, ImageShape image, std::shared_ptr<PeerImpl> peer,
-            AnalyticHead head)
-      : features_(std::move(features)),
-        image_(image),
-        peer_(std::move(peer)),
-        head_(std::move(head)) {}
+  HeadModel(std::optional<ImageFilters> filters, std::shared_ptr<PeerImpl> peer, AnalyticHead head)
+      : filters_(std::move(filters)), peer_(std::move(peer)), head_(std::move(head)) {}
 
   bool learns_by_gradient() const override { return false; }
   void observe(const torch::Tensor& x, const torch::Tensor& y) override {
@@ -70,9 +47,7 @@ class HeadModel : public Model {
   PeerImpl* peer() override { return peer_.get(); }
 
   void add_to_commit(storage::CommitRequest& request) override {
-    if (features_) {
-      request.dense[kImage] = bytes_from(at::tensor({image_.rows, image_.cols}, at::kLong));
-    }
+    if (filters_) filters_->add_to_commit(request);
     if (peer_ != nullptr) peer_->add_to_commit(request);
     head_.add_to_commit(request);
   }
@@ -89,14 +64,13 @@ class HeadModel : public Model {
   // (B, M)
   torch::Tensor features_of(const torch::Tensor& x) {
     const at::NoGradGuard no_grad;
-    if (peer_ == nullptr) return (*features_)(x);
+    if (peer_ == nullptr) return (*filters_)(x);
     peer_->train(false);
     const torch::Tensor pool = peer_->forward(x, 0);
-    return features_ ? at::cat({(*features_)(x), pool}, 1) : pool;
+    return filters_ ? at::cat({(*filters_)(x), pool}, 1) : pool;
   }
 
-  std::optional<FixedFeatures> features_;
-  ImageShape image_;
+  std::optional<ImageFilters> filters_;
   std::shared_ptr<PeerImpl> peer_;  // null for the head alone
   AnalyticHead head_;
 };
@@ -107,7 +81,7 @@ std::unique_ptr<Model> make_head_model(const RunConfig& config, std::int64_t fea
                                        std::int64_t classes, const storage::PageReader* store,
                                        std::int64_t budget_bytes, ImageShape image) {
   const ModelOptions& options = config.model;
-  std::optional<FixedFeatures> fixed = image_features(config, features, image);
+  std::optional<ImageFilters> fixed = ImageFilters::make(config, features, image);
   std::shared_ptr<PeerImpl> peer;
   if (options.head_pool > 0) {
     PeerOptions layer = options.peer;
@@ -118,21 +92,13 @@ std::unique_ptr<Model> make_head_model(const RunConfig& config, std::int64_t fea
     peer->freeze();
   }
   AnalyticHead head((fixed ? fixed->size() : 0) + options.head_pool, classes, options.head_ridge);
-  return std::make_unique<HeadModel>(std::move(fixed), image, std::move(peer), std::move(head));
+  return std::make_unique<HeadModel>(std::move(fixed), std::move(peer), std::move(head));
 }
 
 std::unique_ptr<Model> load_head_model(const RunConfig& config, std::int64_t features,
                                        std::int64_t classes, const storage::PageReader& store,
                                        std::int64_t budget_bytes, std::int64_t learnt_classes) {
-  ImageShape image;
-  if (config.model.head_filters > 0) {
-    const at::Tensor shape = tensor_from(value_or_throw(store.read_dense(kImage)), kImage);
-    if (shape.numel() != 2 || shape.scalar_type() != at::kLong) {
-      throw DataError(std::string("dense entry '") + kImage + "' is not an image's shape");
-    }
-    image = {shape[0].item<std::int64_t>(), shape[1].item<std::int64_t>()};
-  }
-  std::optional<FixedFeatures> fixed = image_features(config, features, image);
+  std::optional<ImageFilters> fixed = ImageFilters::load(config, features, store);
   std::shared_ptr<PeerImpl> peer;
   if (config.model.head_pool > 0) peer = PeerImpl::load(store, budget_bytes);
   AnalyticHead head = AnalyticHead::load(store);
@@ -141,7 +107,7 @@ std::unique_ptr<Model> load_head_model(const RunConfig& config, std::int64_t fea
     throw DataError("the store's analytic head has another shape than its run");
   }
   if (classes > learnt_classes) head.add_classes(classes);
-  return std::make_unique<HeadModel>(std::move(fixed), image, std::move(peer), std::move(head));
+  return std::make_unique<HeadModel>(std::move(fixed), std::move(peer), std::move(head));
 }
 
 }  // namespace perennial::continual

@@ -75,33 +75,42 @@ torch::Tensor drawn(const torch::Tensor& probabilities, StateRandom& random) {
     double left = random.uniform();
     std::int64_t label = 0;
     while (label + 1 < classes && (left -= static_cast<double>(of[label])) >= 0) ++label;
+    // Rounding may leave a rest for classes that cannot be.
+    while (label > 0 && of[label] == 0) --label;
     labels.mutable_data_ptr<std::int64_t>()[row] = label;
   }
   return labels;
 }
 
-void add_exact(const Trace& trace, const std::vector<torch::Tensor>& to) {
-  const torch::Tensor log_p = trace.logits().log_softmax(1);
+// logits: where tasks are known, of each example's own classes alone; others are -infinity.
+void add_exact(const Trace& trace, const torch::Tensor& logits,
+               const std::vector<torch::Tensor>& to) {
+  const torch::Tensor log_p = logits.log_softmax(1);
   const torch::Tensor p = log_p.detach().exp();
   for (std::int64_t c = 0; c < log_p.size(1); ++c) {
-    std::vector<torch::Tensor> powers =
-        trace.deltas(log_p.select(1, c).sum(), c + 1 < log_p.size(1));
+    torch::Tensor of_class = log_p.select(1, c);
+    const torch::Tensor foreign = of_class.detach().isinf();
+    if (foreign.all().item<bool>()) continue;
+    if (foreign.any().item<bool>()) of_class = of_class.masked_fill(foreign, 0);
+    std::vector<torch::Tensor> powers = trace.deltas(of_class.sum(), true);
     for (torch::Tensor& power : powers) power = squared(power) * p.narrow(1, c, 1);
     trace.add(powers, squared, to);
   }
 }
 
-void add_labelled(const Trace& trace, const torch::Tensor& labels,
+void add_labelled(const Trace& trace, const torch::Tensor& logits, const torch::Tensor& labels,
                   const std::vector<torch::Tensor>& to) {
-  const torch::Tensor sum = at::cross_entropy_loss(trace.logits(), labels, {}, at::Reduction::Sum);
+  const torch::Tensor sum = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Sum);
   std::vector<torch::Tensor> powers = trace.deltas(sum, false);
   for (torch::Tensor& power : powers) power = squared(power);
   trace.add(powers, squared, to);
 }
 
-void add_batched(Model& model, const Batch& batch, const std::vector<torch::Tensor>& parameters,
+void add_batched(Model& model, const Stream& stream, const Batch& batch,
+                 const std::vector<torch::Tensor>& parameters,
                  const std::vector<torch::Tensor>& to) {
-  const torch::Tensor loss = at::cross_entropy_loss(model.test_forward(batch.x), batch.y);
+  const torch::Tensor loss =
+      at::cross_entropy_loss(stream.restrict_to_own(model.test_forward(batch.x), batch.y), batch.y);
   const std::vector<torch::Tensor> gradients = torch::autograd::grad({loss}, parameters);
   for (std::size_t i = 0; i < to.size(); ++i) to[i].add_(squared(gradients[i]));
 }
@@ -118,17 +127,18 @@ ParameterVector fisher_information(Model& model, const Stream& stream, std::int6
   const std::int64_t rows = options.kind == FisherKind::batched ? options.batch : kRows;
   for_batches(stream, experience, options.examples, rows, [&](const Batch& batch) {
     if (options.kind == FisherKind::batched) {
-      add_batched(model, batch, parameters, to);
+      add_batched(model, stream, batch, parameters, to);
       ++count;
       return;
     }
     const Trace trace(model, batch.x);
+    const torch::Tensor logits = stream.restrict_to_own(trace.logits(), batch.y);
     if (options.kind == FisherKind::exact) {
-      add_exact(trace, to);
+      add_exact(trace, logits, to);
     } else if (options.kind == FisherKind::sample) {
-      add_labelled(trace, drawn(trace.logits().detach().softmax(1), labels), to);
+      add_labelled(trace, logits, drawn(logits.detach().softmax(1), labels), to);
     } else {
-      add_labelled(trace, batch.y, to);
+      add_labelled(trace, logits, batch.y, to);
     }
     count += batch.y.size(0);
   });
@@ -145,7 +155,9 @@ ParameterVector output_sensitivity(Model& model, const Stream& stream, std::int6
   std::int64_t count = 0;
   for_batches(stream, experience, examples, kRows, [&](const Batch& batch) {
     const Trace trace(model, batch.x);
-    std::vector<torch::Tensor> powers = trace.deltas(squared(trace.logits()).sum(), false);
+    torch::Tensor logits = stream.restrict_to_own(trace.logits(), batch.y);
+    if (stream.tasks_known()) logits = logits.masked_fill(logits.detach().isinf(), 0);
+    std::vector<torch::Tensor> powers = trace.deltas(squared(logits).sum(), false);
     for (torch::Tensor& power : powers) power = absolute_value(power);
     trace.add(powers, absolute_value, to);
     count += batch.y.size(0);

@@ -15,6 +15,10 @@ namespace perennial::continual {
 // and the same holds for absolute values: per-example gradients cost about what one backward pass
 // of the batch does, and are never made. Needs Model::traced_forward().
 
+// Where tasks are known (scenario task) the outputs are those of an example's own classes, as in
+// the loss: the others' have no part in probabilities or norms, and the importance of what leads to
+// them alone is exactly 0.
+
 struct FisherOptions {
   FisherKind kind = FisherKind::sample;
   std::int64_t examples = 0;  // of the experience, by chance; 0 = all

@@ -37,6 +37,7 @@ LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_by
           state.data_digest,
           std::move(model),
           state.finished,
+          state.finished ? state.matrix.experiences() : state.position.experience,
           note.empty() ? json::object{} : note.at("pager").as_object(),
           std::move(state.tests)};
 }

@@ -37,7 +37,8 @@ Dataset rows_of(const Dataset& data, const std::vector<std::int64_t>& rows) {
   return part;
 }
 
-TrainTest load_folder(const fs::path& folder, const TableOptions& options,
+// Sets `image_files` where the data are images of a file each.
+TrainTest load_folder(const fs::path& folder, bool& image_files, const TableOptions& options,
                       const std::vector<std::string>& known_labels,
                       const std::vector<std::string>& known_columns) {
   const auto has = [&](const std::string& name) { return !either(folder, name).empty(); };
@@ -54,15 +55,16 @@ TrainTest load_folder(const fs::path& folder, const TableOptions& options,
     return load_table_dataset(train, test.empty() ? std::nullopt : std::optional(test), options,
                               known_labels, known_columns);
   }
-  throw DataError(
-      folder.string() +
-      ": no data set that is known; IDX (train-images-idx3-ubyte, ...), CIFAR "
-      "(data_batch_1.bin, ... or train.bin), NPY (x_train.npy, ... or x.npy) or a table "
-      "(train.csv, train.jsonl) was expected");
+  image_files = is_image_folder(folder);
+  if (image_files) return load_image_folder(folder, options, known_labels);
+  throw DataError(folder.string() +
+                  ": no data set that is known; IDX (train-images-idx3-ubyte, ...), CIFAR "
+                  "(data_batch_1.bin, ... or train.bin), NPY (x_train.npy, ... or x.npy), a table "
+                  "(train.csv, train.jsonl) or a folder of images for each class was expected");
 }
 
 // Refuses options that these data leave nothing to do for.
-void refuse_idle(const TrainTest& data, const TableOptions& options) {
+void refuse_idle(const TrainTest& data, bool image_files, const TableOptions& options) {
   const TableOptions defaults;
   const auto refuse = [&](bool asked, const char* option, const char* needs) {
     if (!asked) return;
@@ -72,7 +74,8 @@ void refuse_idle(const TrainTest& data, const TableOptions& options) {
     const char* table = "a table (CSV, JSONL)";
     refuse(options.label_column != defaults.label_column, "label_column", table);
     refuse(options.header != defaults.header, "header", table);
-    refuse(options.bad_rows != defaults.bad_rows, "bad_rows", table);
+    refuse(!image_files && options.bad_rows != defaults.bad_rows, "bad_rows",
+           "a table (CSV, JSONL) or image files");
     refuse(options.missing_values != defaults.missing_values, "missing_values", table);
   }
   refuse(data.test.x.defined() && options.test_share != defaults.test_share, "test_share",
@@ -136,6 +139,7 @@ TrainTest load_dataset(const std::string& dataset, const TableOptions& options, 
   std::error_code error;
   fs::path place = dataset;
   TrainTest data;
+  bool image_files = false;
   if (dataset == "fashion-mnist") {
     data = load_idx_dataset(dataset);
   } else {
@@ -146,11 +150,11 @@ TrainTest load_dataset(const std::string& dataset, const TableOptions& options, 
                       "$PERENNIAL_DATA");
     }
     data = fs::is_directory(place, error)
-               ? load_folder(place, options, known_labels, known_columns)
+               ? load_folder(place, image_files, options, known_labels, known_columns)
                : load_table_dataset(place, std::nullopt, options, known_labels, known_columns);
   }
   if (data.name.empty()) data.name = fs::weakly_canonical(place).filename().string();
-  refuse_idle(data, options);
+  refuse_idle(data, image_files, options);
   // Labels that are the classes' names go on where the known ones end; others must be the same.
   if (!known_labels.empty() && !data.train.table) {
     std::vector<std::string> names = data.train.label_names;

@@ -5,18 +5,38 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/full.h>
 
+#include <utility>
+
 #include "dense_layers.h"
 
 namespace perennial::continual {
+
+DenseInputs DenseInputs::make(const RunConfig& config, std::int64_t features, ImageShape image) {
+  DenseInputs inputs(features);
+  if (config.model.inputs == InputKind::filters) {
+    inputs.filters_ = ImageFilters::make(config, features, image);
+  }
+  return inputs;
+}
+
+DenseInputs DenseInputs::load(const RunConfig& config, std::int64_t features,
+                              const storage::PageReader& store) {
+  DenseInputs inputs(features);
+  if (config.model.inputs == InputKind::filters) {
+    inputs.filters_ = ImageFilters::load(config, features, store);
+  }
+  return inputs;
+}
 
 namespace {
 
 class Mlp : public Model {
  public:
-  Mlp(const RunConfig& config, std::int64_t features, std::int64_t classes)
-      : dropout_(config.model, static_cast<std::size_t>(config.model.depth)) {
+  Mlp(const RunConfig& config, DenseInputs inputs, std::int64_t classes)
+      : inputs_(std::move(inputs)),
+        dropout_(config.model, static_cast<std::size_t>(config.model.depth)) {
     const ModelOptions& options = config.model;
-    std::int64_t in = features;
+    std::int64_t in = inputs_.size();
     for (std::int64_t i = 0; i < options.depth; ++i) {
       layers_.add("hidden" + std::to_string(i), in, options.hidden, options.peer.seed);
       in = options.hidden;
@@ -31,17 +51,17 @@ class Mlp : public Model {
   torch::Tensor train_forward(const torch::Tensor& x) override {
     if (!dropout_.on()) return test_forward(x);
     dropout_.begin();
-    torch::Tensor h = x;
+    torch::Tensor h = inputs_(x);
     for (std::size_t i = 0; i + 1 < layers_.size(); ++i) h = dropout_(layers_[i](h).relu(), i);
     return layers_[layers_.size() - 1](h);
   }
   torch::Tensor test_forward(const torch::Tensor& x) override {
-    torch::Tensor h = x;
+    torch::Tensor h = inputs_(x);
     for (std::size_t i = 0; i + 1 < layers_.size(); ++i) h = layers_[i](h).relu();
     return layers_[layers_.size() - 1](h);
   }
   torch::Tensor traced_forward(const torch::Tensor& x, std::vector<LayerUse>& uses) override {
-    torch::Tensor h = x;
+    torch::Tensor h = inputs_(x);
     uses.clear();
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       const torch::Tensor output = layers_[i](h);
@@ -59,6 +79,7 @@ class Mlp : public Model {
   }
   std::int64_t dense_parameters() const override { return layers_.parameters(); }
   void add_to_commit(storage::CommitRequest& request) override {
+    inputs_.add_to_commit(request);
     layers_.add_to_commit(request);
     dropout_.add_to_commit(request);
   }
@@ -66,21 +87,20 @@ class Mlp : public Model {
   void commit_failed() override {}
 
  private:
+  DenseInputs inputs_;
   DenseLayers layers_;
   UnitDropout dropout_;
 };
 
 }  // namespace
 
-std::unique_ptr<Model> make_mlp(const RunConfig& config, std::int64_t features,
-                                std::int64_t classes) {
-  return std::make_unique<Mlp>(config, features, classes);
+std::unique_ptr<Model> make_mlp(const RunConfig& config, DenseInputs inputs, std::int64_t classes) {
+  return std::make_unique<Mlp>(config, std::move(inputs), classes);
 }
 
-std::unique_ptr<Model> load_mlp(const RunConfig& config, std::int64_t features,
-                                std::int64_t classes, const storage::PageReader& store,
-                                std::int64_t learnt_classes) {
-  auto model = std::make_unique<Mlp>(config, features, classes);
+std::unique_ptr<Model> load_mlp(const RunConfig& config, DenseInputs inputs, std::int64_t classes,
+                                const storage::PageReader& store, std::int64_t learnt_classes) {
+  auto model = std::make_unique<Mlp>(config, std::move(inputs), classes);
   model->load(store, learnt_classes);
   return model;
 }

@@ -38,8 +38,9 @@ class PeerModel : public Model {
         gate_(std::move(gate)),
         autoencoders_(std::move(autoencoders)) {
     if (width_ > 0) {
-      layers_.add("input", features, width_, config.model.peer.seed);
-      layers_.add("output", width_, classes, config.model.peer.seed);
+      const std::uint32_t lane = config.model.peer.dropout > 0 ? kBesideDropout : 0;
+      layers_.add("input", features, width_, config.model.peer.seed, lane);
+      layers_.add("output", width_, classes, config.model.peer.seed, lane);
     }
   }
   void load(const storage::PageReader& store, std::int64_t outputs) {
@@ -228,9 +229,10 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
       throw InvalidOptions("budget_bytes is " + std::to_string(budget_bytes) +
                            "; model mlp has no pool to page");
     }
+    DenseInputs inputs = DenseInputs::make(config, features, image);
     return config.train.strategy.has(StrategyKind::progressive)
-               ? make_columns(config, features, classes)
-               : make_mlp(config, features, classes);
+               ? make_columns(config, std::move(inputs), classes)
+               : make_mlp(config, std::move(inputs), classes);
   }
   if (config.model.head == HeadKind::analytic) {
     return make_head_model(config, features, classes, store, budget_bytes, image);
@@ -240,7 +242,7 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
   options.d_out =
       config.model.width > 0 ? config.model.width : classes + config.model.spare_classes;
   auto peer = std::make_shared<PeerImpl>(options, store, budget_bytes);
-  peer->grow();
+  peer->grow(0, first_columns(config.train.strategy_options));
   std::unique_ptr<AnalyticGate> gate;
   if (config.gate() == GateKind::analytic) {
     gate = std::make_unique<AnalyticGate>(features, config.train.gate_options, classes, image);
@@ -265,9 +267,10 @@ std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features
       throw InvalidOptions("budget_bytes is " + std::to_string(budget_bytes) +
                            "; model mlp has no pool to page");
     }
+    DenseInputs inputs = DenseInputs::load(config, features, store);
     return config.train.strategy.has(StrategyKind::progressive)
-               ? load_columns(config, features, classes, store)
-               : load_mlp(config, features, classes, store, learnt);
+               ? load_columns(config, std::move(inputs), classes, store)
+               : load_mlp(config, std::move(inputs), classes, store, learnt);
   }
   if (config.model.head == HeadKind::analytic) {
     return load_head_model(config, features, classes, store, budget_bytes, learnt);

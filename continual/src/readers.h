@@ -48,6 +48,15 @@ TrainTest load_table_dataset(const std::filesystem::path& train,
                              const TableOptions& options,
                              const std::vector<std::string>& known_labels,
                              const std::vector<std::string>& known_columns);
+// Whether a sub-folder, of the folder or of its `train`, holds an image.
+bool is_image_folder(const std::filesystem::path& folder);
+// A sub-folder of images for each class, in the folder or in `train` and `test`. All images have
+// the size of the first one; grey ones become red, green, blue where one has colours. What is none
+// is a bad row.
+TrainTest load_image_folder(const std::filesystem::path& folder, const TableOptions& options,
+                            const std::vector<std::string>& known_labels);
+// An image, or all images of a folder by name, as (N, D) uint8.
+at::Tensor read_images(const std::filesystem::path& place);
 // A table's rows without a label, as (N, D) float32.
 at::Tensor read_table_rows(const std::filesystem::path& file,
                            const std::vector<std::string>& columns, const TableOptions& options);

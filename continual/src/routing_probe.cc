@@ -17,6 +17,7 @@
 #include "perennial/continual/routing_metrics.h"
 #include "perennial/kernels/expert_id.h"
 #include "perennial/storage/digest.h"
+#include "right_answers.h"
 
 namespace perennial::continual {
 
@@ -165,12 +166,7 @@ json::object RoutingProbe::event(Model& model, std::int64_t learnt) {
     double accuracy = 0;
     if (answers_alone(model)) {
       const Prediction prediction = model.predict(batch.x, *generation);
-      accuracy = stream_.restrict_answers(prediction.probabilities, batch.experience)
-                     .argmax(1)
-                     .eq(batch.y)
-                     .to(at::kDouble)
-                     .mean()
-                     .item<double>();
+      accuracy = right_answers(stream_, prediction, batch).to(at::kDouble).mean().item<double>();
     }
     const bool own = j + 1 == learnt;
     if (own) {

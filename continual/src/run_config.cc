@@ -15,6 +15,9 @@ namespace json = boost::json;
 EnumNames<ModelKind> enum_names(ModelKind) {
   return {{ModelKind::mlp, "mlp"}, {ModelKind::peer, "peer"}};
 }
+EnumNames<InputKind> enum_names(InputKind) {
+  return {{InputKind::raw, "raw"}, {InputKind::filters, "filters"}};
+}
 EnumNames<HeadKind> enum_names(HeadKind) {
   return {{HeadKind::trained, "trained"}, {HeadKind::analytic, "analytic"}};
 }
@@ -197,6 +200,7 @@ void RunConfig::validate() const {
   }
   if (train.strategy_options.output_regularisation > 0) validate_output_regularisation();
   if (model.head == HeadKind::analytic) validate_head();
+  validate_dense();
   if (model.spare_classes > 0) validate_spare_classes();
   const GateKind kind = gate();
   if (needs_experience() && kind != GateKind::oracle) {
@@ -219,6 +223,7 @@ void RunConfig::validate() const {
                          "; it needs the statistics of the analytic gate");
   }
   if (train.strategy_options.growth == GrowthKind::drift) validate_growth();
+  if (train.strategy_options.growth_size == GrowthSize::need) validate_growth_size();
   if (peer) {
     PeerOptions options = model.peer;
     options.d_in = options.d_out = model.width > 0 ? model.width : 1;
@@ -324,6 +329,11 @@ void RunConfig::validate_head() const {
     throw InvalidOptions(head + " answers for all classes; it has no gate " +
                          std::string(enum_name(train.gate)));
   }
+  if (train.epochs > 1) {
+    throw InvalidOptions(head + " needs epochs 1, not " + std::to_string(train.epochs) +
+                         ": it is solved, and to count the same examples again is a smaller "
+                         "head_ridge");
+  }
   if (model.head_filters == 0 && model.head_pool == 0) {
     throw InvalidOptions(head + " needs features: head_filters and head_pool are both 0");
   }
@@ -337,8 +347,9 @@ void RunConfig::validate_head() const {
 void RunConfig::require_loss_of_tasks() const {
   if (stream.resolved_scenario() != Scenario::task_incremental) return;
   using enum StrategyKind;
-  constexpr std::array kAllowed = {naive, joint, cumulative, grow_freeze, l2,      si,
-                                   er,    agem,  gem,        gdumb,       packnet, progressive};
+  constexpr std::array kAllowed = {naive,      joint, cumulative, grow_freeze, l2, ewc,
+                                   online_ewc, si,    mas,        lwf,         er, agem,
+                                   gem,        gdumb, packnet,    progressive};
   for (const StrategyKind kind : train.strategy.kinds()) {
     if (std::find(kAllowed.begin(), kAllowed.end(), kind) != kAllowed.end()) continue;
     std::string message = "strategy ";
@@ -378,6 +389,14 @@ std::vector<std::string> differences(const RunConfig& stored, const RunConfig& a
     }
   }
   return fields;
+}
+
+void refuse_differing(const std::string& what, const std::vector<std::string>& fields,
+                      const std::string& remedy) {
+  if (fields.empty()) return;
+  std::string message = what + "; ";
+  for (const std::string& field : fields) message += field + "; ";
+  throw InvalidOptions(message + remedy);
 }
 
 }  // namespace perennial::continual

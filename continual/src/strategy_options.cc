@@ -41,7 +41,8 @@ const std::vector<Entry>& entries() {
        Sort::growth,
        "grows the pool by a generation for each experience and freezes it afterwards; needs "
        "--model peer",
-       {"output_regularisation", "growth", "drift_threshold", "drift_steps", "drift_window"}},
+       {"output_regularisation", "growth", "growth_size", "growth_start", "growth_loss",
+        "growth_window", "drift_threshold", "drift_steps", "drift_window"}},
       {StrategyKind::l2,
        "l2",
        Sort::penalty,
@@ -162,6 +163,13 @@ EnumNames<FisherKind> enum_names(FisherKind) {
           {FisherKind::empirical, "empirical"},
           {FisherKind::batched, "batched"}};
 }
+EnumNames<GrowthSize> enum_names(GrowthSize) {
+  return {{GrowthSize::full, "full"}, {GrowthSize::need, "need"}};
+}
+std::int64_t first_columns(const StrategyOptions& options) {
+  return options.growth_size == GrowthSize::need ? options.growth_start : 0;
+}
+
 EnumNames<GrowthKind> enum_names(GrowthKind) {
   return {{GrowthKind::experience, "experience"}, {GrowthKind::drift, "drift"}};
 }

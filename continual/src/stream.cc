@@ -156,6 +156,13 @@ Stream::Pick Stream::pick(const Part& part, std::int64_t position) {
   return {(*segment.examples)[static_cast<std::size_t>(position - segment.begin)], segment.source};
 }
 
+std::int64_t Stream::joint_level(const Pick& pick, std::int64_t epoch) const {
+  kernels::RandomStream random(static_cast<std::uint64_t>(options_.stream_seed),
+                               random_lane(LaneUse::joint_angle, pick.source, epoch),
+                               static_cast<std::uint64_t>(pick.example));
+  return static_cast<std::int64_t>(random.below(kAngleLevels));
+}
+
 Batch Stream::train_batch(std::int64_t experience, std::int64_t epoch, std::int64_t step,
                           std::int64_t batch_size, std::int64_t seed) const {
   const std::int64_t steps = steps_per_epoch(experience, batch_size);
@@ -173,7 +180,9 @@ Batch Stream::train_batch(std::int64_t experience, std::int64_t epoch, std::int6
     if (e != ordered) order = epoch_order(e, epoch, seed);
     ordered = e;
     picks.push_back(pick(part(train_, e), (*order)[static_cast<std::size_t>(place)]));
-    if (options_.gradual && !joint_) picks.back().level = place * kAngleLevels / train_size(e);
+    if (!options_.gradual) continue;
+    Pick& last = picks.back();
+    last.level = joint_ ? joint_level(last, epoch) : place * kAngleLevels / train_size(e);
   }
   return gather(data_->train, picks);
 }

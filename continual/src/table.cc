@@ -201,7 +201,7 @@ void BadRowLog::add(const std::string& problem) {
 std::string BadRowLog::summary(std::uint64_t good) const {
   if (count_ == 0) return "";
   std::string text = file_.string() + ": " + std::to_string(count_) + " of " +
-                     std::to_string(good + count_) + " rows skipped: " + first_;
+                     std::to_string(good + count_) + ' ' + rows_ + " skipped: " + first_;
   if (count_ > kNamedBadRows) text += "; and " + std::to_string(count_ - kNamedBadRows) + " more";
   return text;
 }

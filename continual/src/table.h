@@ -102,7 +102,9 @@ class TableParser {
 // Bad rows: refused, or counted and the first ones named.
 class BadRowLog {
  public:
-  BadRowLog(std::filesystem::path file, BadRows rule) : file_(std::move(file)), rule_(rule) {}
+  // `rows`: what its summary calls them.
+  BadRowLog(std::filesystem::path file, BadRows rule, std::string rows = "rows")
+      : file_(std::move(file)), rule_(rule), rows_(std::move(rows)) {}
   // Throws DataError "FILE: problem" when bad rows are refused.
   void add(const std::string& problem);
   std::uint64_t count() const { return count_; }
@@ -112,6 +114,7 @@ class BadRowLog {
  private:
   std::filesystem::path file_;
   BadRows rule_;
+  std::string rows_;
   std::uint64_t count_ = 0;
   std::string first_;
 };

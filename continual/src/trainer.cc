@@ -38,29 +38,32 @@ StrategyContext Trainer::Impl::context() {
           }};
 }
 
-void Trainer::Impl::evaluate_row(std::int64_t row) {
+Evaluation Trainer::Impl::evaluate_now(std::int64_t learnt) {
   report("evaluating");
   const std::unique_ptr<Model> answering = answering_model(model, strategy);
-  Evaluation evaluation = evaluate(*answering, stream, state.config.gate() == GateKind::oracle);
-  state.gate_accuracy = evaluation.gate_accuracy;
-  json::array values(evaluation.accuracy.begin(), evaluation.accuracy.end());
-  state.matrix.set_row(row, std::move(evaluation.accuracy));
-  record.event("evaluate", {{"row", row}, {"steps", state.steps}, {"accuracy", std::move(values)}});
-  record.write_metrics(state.matrix, state.anytime);
+  return evaluate(*answering, stream, state.config.gate() == GateKind::oracle, {}, learnt);
 }
 
-void Trainer::Impl::evaluate_further() {
-  report("evaluating");
-  const std::unique_ptr<Model> answering = answering_model(model, strategy);
-  Evaluation evaluation = evaluate(*answering, stream, state.config.gate() == GateKind::oracle);
-  const std::int64_t row = state.position.experience;
-  state.matrix.set(row, row, evaluation.accuracy.back());
+void Trainer::Impl::record_row(std::int64_t row) {
   json::array values;
   for (std::int64_t j = 0; j < state.matrix.experiences(); ++j) {
     values.emplace_back(state.matrix.at(row, j));
   }
   record.event("evaluate", {{"row", row}, {"steps", state.steps}, {"accuracy", std::move(values)}});
   record.write_metrics(state.matrix, state.anytime);
+}
+
+void Trainer::Impl::evaluate_row(std::int64_t row) {
+  Evaluation evaluation = evaluate_now(row);
+  state.gate_accuracy = evaluation.gate_accuracy;
+  state.matrix.set_row(row, std::move(evaluation.accuracy));
+  record_row(row);
+}
+
+void Trainer::Impl::evaluate_further() {
+  const std::int64_t row = state.position.experience;
+  state.matrix.set(row, row, evaluate_now(row).accuracy.back());
+  record_row(row);
 }
 
 // What was learnt is safe by now: a report that cannot be written is no failure of the run.

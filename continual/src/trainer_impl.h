@@ -13,6 +13,7 @@
 #include "committer.h"
 #include "dense_optimizer.h"
 #include "experience_record.h"
+#include "perennial/continual/evaluate.h"
 #include "perennial/continual/strategy.h"
 #include "perennial/continual/trainer.h"
 #include "perennial/core/sparse_optimizer.h"
@@ -67,6 +68,10 @@ struct Trainer::Impl {
   void evaluate_further();
   // What was learnt is safe by now: a report that cannot be written is no failure of the run.
   void write_report() const;
+  // After the first `learnt` experiences.
+  Evaluation evaluate_now(std::int64_t learnt);
+  // Tells the record of a row of the matrix.
+  void record_row(std::int64_t row);
   void report(const char* phase);
   bool stop_requested() const;
   StrategyContext context();

@@ -90,11 +90,8 @@ void Trainer::Impl::resume() {
   const std::vector<std::string> differing = further
                                                  ? further_differences(stored->config, state.config)
                                                  : differences(stored->config, state.config);
-  if (!differing.empty()) {
-    std::string message = "the store's run has another configuration; ";
-    for (const std::string& field : differing) message += field + "; ";
-    throw InvalidOptions(message + "resume it with its own, or use another store");
-  }
+  refuse_differing("the store's run has another configuration", differing,
+                   "resume it with its own, or use another store");
   if (!further) require_data(stored->data_digest, stream);
   const json::object here = machine();
   const json::object there = note_with(*store, "machine");

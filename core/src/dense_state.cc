@@ -129,4 +129,13 @@ at::Tensor tensor_from(const storage::Bytes& bytes, std::string_view name) {
   return tensor;
 }
 
+at::Tensor tensor_like(const storage::PageReader& store, const std::string& name,
+                       const at::Tensor& like, std::string_view owner) {
+  at::Tensor stored = tensor_from(value_or_throw(store.read_dense(name)), name);
+  if (stored.sizes() != like.sizes() || stored.scalar_type() != like.scalar_type()) {
+    throw DataError("dense entry '" + name + "' has another shape than its " + std::string(owner));
+  }
+  return stored;
+}
+
 }  // namespace perennial

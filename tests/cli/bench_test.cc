@@ -12,10 +12,10 @@ namespace {
 
 // Two strategies, two seeds each, in processes of their own; killed on the way and started again.
 TEST_F(LearningTest, BenchGoesOnAfterAKill) {
-  const Args bench = {"bench",        "continual",    "--protocol", "rotated",
-                      "--dataset",    path("data"),   "--seeds",    "2",
-                      "--strategies", "naive,er-500", "--limit",    "200",
-                      "--out",        path("bench"),  "--jobs",     "2"};
+  const Args bench = {"bench",      "continual",  "--protocol", "rotated",      "--dataset",
+                      path("data"), "--seeds",    "2",          "--strategies", "naive,er-500",
+                      "--limit",    "200",        "--out",      path("bench"),  "--jobs",
+                      "2",          "--no-bounds"};
   const pid_t child = start(bench);
   const fs::path first = folder_ / "bench/runs/naive/1";
   for (int i = 0; i < 2000 && !fs::exists(first / "store"); ++i) {
@@ -48,6 +48,29 @@ TEST_F(LearningTest, BenchGoesOnAfterAKill) {
   // Nothing is run twice; other settings need another folder.
   EXPECT_EQ(succeed(bench).at("rows"), result.at("rows"));
   expect_refused(bench + Args{"--test-limit", "20"}, 2, {"other settings", "test_limit"});
+}
+
+TEST_F(LearningTest, BenchPutsTheBoundsBesideWhatWasAskedFor) {
+  const Args bench = {"bench",      "continual", "--protocol", "rotated",      "--dataset",
+                      path("data"), "--seeds",   "1",          "--strategies", "er-500",
+                      "--limit",    "60",        "--out",      path("bench")};
+  const json::object result = succeed(bench);
+  std::vector<std::string> names;
+  for (const json::value& row : result.at("rows").as_array()) {
+    names.emplace_back(row.at("strategy").as_string());
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"joint", "naive", "er-500"}));
+
+  // A record that cannot be read is one line that names it, and what to do.
+  const fs::path run = folder_ / "bench/runs/naive/1";
+  const std::string events = read_file(run / "events.jsonl");
+  write_file(run / "events.jsonl", "not this\n" + events);
+  expect_refused(bench, 3, {"naive/1/events.jsonl, line 1", "delete"});
+  write_file(run / "events.jsonl", events);
+  write_file(run / "config.json", "{\"stream\": 1");
+  expect_refused(bench, 3, {"naive/1/config.json holds no settings"});
+  fs::remove_all(run);
+  EXPECT_EQ(succeed(bench).at("rows").as_array().size(), 3U);
 }
 
 TEST_F(LearningTest, BenchRefusesWhatItCannotRun) {

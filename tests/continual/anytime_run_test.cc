@@ -55,14 +55,8 @@ TEST_P(AnytimeRun, StoppedAndContinuedHasTheSameCurve) {
   const RunConfig config = with_points(small_config(GetParam()));
   const auto whole_store = storage::make_memory_store(), store = storage::make_memory_store();
   const RunResult whole = run(config, whole_store.get());
-  RunResult last;
-  int trainers = 0;
-  do {
-    int polls = 0;
-    const int steps = 1 + trainers % 3;
-    last = run(config, store.get(), [&] { return ++polls >= steps; });
-    ASSERT_LT(++trainers, 200);
-  } while (!last.finished);
+  const RunResult last = learn_in_parts(
+      [&](const auto& stop) { return run(config, store.get(), stop); }, one_to_three, 0);
   EXPECT_EQ(last.anytime.points, whole.anytime.points);
   EXPECT_EQ(last.state_digest, whole.state_digest);
   // And as a finished run returns it.

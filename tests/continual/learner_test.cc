@@ -1,26 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What makes the learner better: schedules, mixed answers, class heads, the analytic head, and
 // distributions that return. Each resumes with the same bits.
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "perennial/continual/evaluate.h"
-#include "perennial/continual/trainer.h"
-#include "perennial/storage/memory_store.h"
-#include "trainer_testing.h"
+#include "learner_testing.h"
 
 namespace perennial::continual {
 namespace {
-
-// Images of 3 x 4 pixels.
-TrainTest image_data() {
-  TrainTest data{make_data(100, 7), make_data(40, 8), "bright pixels"};
-  for (Dataset* part : {&data.train, &data.test}) {
-    part->image_rows = 3;
-    part->image_cols = 4;
-  }
-  return data;
-}
 
 // Split over eight classes whose images return: of experiences A B A B, two classes each, the third
 // has the first's images under new names.
@@ -54,37 +40,17 @@ Stream stream_of(const RunConfig& config) {
 
 RunResult learn(const RunConfig& config, storage::PageStore* store,
                 std::function<bool()> stop = {}) {
-  RunSettings settings;
-  settings.stop_requested = std::move(stop);
-  return Trainer(config, stream_of(config), store, settings).run();
+  return learn(config, stream_of(config), store, std::move(stop));
 }
 
 class LearnerTest : public testing::TestWithParam<Case> {};
 
 TEST_P(LearnerTest, StoppedAndContinuedAtEveryStepEndsInTheSameState) {
   RunConfig config = small_config(GetParam());
-  const auto whole_store = storage::make_memory_store(), store = storage::make_memory_store();
-  const RunResult whole = learn(config, whole_store.get());
-  RunResult last;
-  int trainers = 0;
-  do {
-    int polls = 0;
-    const int steps = 1 + trainers % 3;
-    last = learn(config, store.get(), [&] { return ++polls >= steps; });
-    ASSERT_LT(++trainers, 200);
-  } while (!last.finished);
-  EXPECT_GT(trainers, 3);
-  EXPECT_EQ(matrix_of(last), matrix_of(whole));
-  EXPECT_EQ(last.state_digest, whole.state_digest);
-  EXPECT_EQ(last.gate_accuracy, whole.gate_accuracy);
-
-  const LearntModel learnt = load_learnt(*store, 0);
-  const Stream stream = stream_of(config);
-  const Evaluation evaluation = evaluate(*learnt.model, stream, config.gate() == GateKind::oracle);
-  for (std::int64_t j = 0; j < stream.experiences(); ++j) {
-    EXPECT_EQ(evaluation.accuracy[static_cast<std::size_t>(j)],
-              whole.matrix.at(stream.experiences(), j));
-  }
+  const auto store = storage::make_memory_store();
+  const RunResult whole = expect_resumes(
+      config, [&] { return stream_of(config); }, store.get());
+  expect_answers_of(whole, *store, stream_of(config));
 }
 
 TEST_P(LearnerTest, LearnsSomething) {
@@ -216,16 +182,9 @@ TEST(Returning, ADistributionThatReturnsOpensNoGeneration) {
 
 TEST(Returning, ResumesAtEveryStep) {
   const RunConfig config = returning_config();
-  const auto whole_store = storage::make_memory_store(), store = storage::make_memory_store();
-  const RunResult whole = learn(config, whole_store.get());
-  RunResult last;
-  int trainers = 0;
-  do {
-    int polls = 0;
-    last = learn(config, store.get(), [&] { return ++polls >= 1 + trainers % 2; });
-    ASSERT_LT(++trainers, 100);
-  } while (!last.finished);
-  EXPECT_EQ(last.state_digest, whole.state_digest);
+  const auto store = storage::make_memory_store();
+  expect_resumes(
+      config, [&] { return stream_of(config); }, store.get());
 }
 
 TEST(Returning, PermutationsDoNotReturn) {
@@ -243,12 +202,7 @@ TEST(RunConfig, RefusesHeadsAndReturnsThatCannotWork) {
   const auto refused = [](const std::function<void(RunConfig&)>& change, const char* word) {
     RunConfig config = small_config({"", [](RunConfig&) {}});
     change(config);
-    try {
-      config.validate();
-      ADD_FAILURE() << "accepted: " << word;
-    } catch (const InvalidOptions& error) {
-      EXPECT_THAT(error.what(), testing::HasSubstr(word));
-    }
+    expect_invalid(config, word);
   };
   EXPECT_NO_THROW(small_config({"", analytic_head}).validate());
   EXPECT_EQ(small_config({"", analytic_head}).gate(), GateKind::none);
@@ -265,6 +219,12 @@ TEST(RunConfig, RefusesHeadsAndReturnsThatCannotWork) {
         c.train.gate = GateChoice::analytic;
       },
       "no gate");
+  refused(
+      [](RunConfig& c) {
+        analytic_head(c);
+        c.train.epochs = 2;
+      },
+      "epochs 1");
   refused(
       [](RunConfig& c) {
         analytic_head(c);

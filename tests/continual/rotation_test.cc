@@ -4,7 +4,9 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "continual/data_files.h"
 #include "perennial/continual/stream.h"
@@ -137,7 +139,7 @@ TEST(Rotated, NormalisesAfterTurningWithWhatTheFirstExperienceShows) {
 }
 
 TEST(Rotated, JointTurnsEachExampleByItsExperiencesAngle) {
-  const Stream stream = rotated({.experiences = 4, .gradual = true}, 6, 5, 5);
+  const Stream stream = rotated({.experiences = 4}, 6, 5, 5);
   const Batch whole = stream.joint().train_batch(0, 0, 0, 24, 1);
   for (std::int64_t i = 0; i < 24; ++i) {
     const torch::Tensor same = stream.test_batch(whole.experience[i].item<std::int64_t>(), 0, 6).x;
@@ -145,27 +147,59 @@ TEST(Rotated, JointTurnsEachExampleByItsExperiencesAngle) {
   }
 }
 
-TEST(Rotated, GradualAnglesGrowWithTheStreamAndMeetAtItsBoundaries) {
-  // One white pixel to the right of the centre: its height tells the angle.
+// Degrees by which an image of one white pixel to the right of the centre is turned.
+double angle_of(const torch::Tensor& row) {
+  const torch::Tensor image = row.view({41, 41}).to(torch::kDouble);
+  const double mass = image.sum().item<double>();
+  const torch::Tensor places = torch::arange(41, torch::kDouble) - 20;
+  const double right = (image.sum(0) * places).sum().item<double>() / mass;
+  const double up = -(image.sum(1) * places).sum().item<double>() / mass;
+  return std::atan2(up, right) * 180 / M_PI;
+}
+
+Stream gradual_dots() {
   Dataset dot = make_images(256, 41, 41);
   dot.x.zero_();
   dot.x.select(1, 20 * 41 + 35).fill_(200);
-  const Stream stream({.stream = StreamKind::rotated,
-                       .experiences = 4,
-                       .angle_step = 20,
-                       .gradual = true,
-                       .normalize = Normalization::none},
-                      TrainTest{dot, dot, "dot"});
+  return {{.stream = StreamKind::rotated,
+           .experiences = 4,
+           .angle_step = 20,
+           .gradual = true,
+           .normalize = Normalization::none},
+          TrainTest{dot, dot, "dot"}};
+}
+
+TEST(Rotated, JointOfAGradualStreamHasAllOfItsAngles) {
+  const Stream joint = gradual_dots().joint();
+  const Batch pass = joint.train_batch(0, 0, 0, 1024, 1);
+  const Batch next = joint.train_batch(0, 1, 0, 1024, 1);
+  EXPECT_TRUE(at::equal(joint.train_batch(0, 0, 0, 1024, 1).x, pass.x));
+  EXPECT_FALSE(at::equal(next.x, pass.x));
+  std::vector<std::vector<double>> angles(4);
+  for (std::int64_t i = 0; i < 1024; ++i) {
+    angles[static_cast<std::size_t>(pass.experience[i].item<std::int64_t>())].push_back(
+        angle_of(pass.x[i]));
+  }
+  for (int e = 0; e < 4; ++e) {
+    SCOPED_TRACE(e);
+    std::vector<double>& of = angles[static_cast<std::size_t>(e)];
+    ASSERT_EQ(of.size(), 256U);
+    std::sort(of.begin(), of.end());
+    EXPECT_NEAR(of.front(), 20 * e - 10, 2);
+    EXPECT_NEAR(of.back(), 20 * e + 10, 2);
+    // Uniform: a standard deviation of 20 / sqrt(12) over 256 of them.
+    EXPECT_NEAR(std::accumulate(of.begin(), of.end(), 0.0) / 256, 20 * e, 5 * 5.8 / 16);
+    of.erase(std::unique(of.begin(), of.end()), of.end());
+    EXPECT_GT(of.size(), 32U);
+  }
+}
+
+TEST(Rotated, GradualAnglesGrowWithTheStreamAndMeetAtItsBoundaries) {
+  const Stream stream = gradual_dots();
   std::vector<double> angles;
   for (std::int64_t e = 0; e < 4; ++e) {
     for (std::int64_t step = 0; step < 16; ++step) {
-      const torch::Tensor image =
-          stream.train_batch(e, 0, step, 16, 1).x[0].view({41, 41}).to(torch::kDouble);
-      const double mass = image.sum().item<double>();
-      const torch::Tensor places = torch::arange(41, torch::kDouble) - 20;
-      const double right = (image.sum(0) * places).sum().item<double>() / mass;
-      const double up = -(image.sum(1) * places).sum().item<double>() / mass;
-      angles.push_back(std::atan2(up, right) * 180 / M_PI);
+      angles.push_back(angle_of(stream.train_batch(e, 0, step, 16, 1).x[0]));
     }
   }
   for (std::size_t i = 1; i < angles.size(); ++i) {

@@ -140,14 +140,9 @@ TEST_F(RunFolderTest, ResumedHasTheScalarsAndFiguresOfOneNeverStopped) {
   const RunConfig config = small_config(kAnytime);
   const auto whole_store = storage::make_memory_store(), store = storage::make_memory_store();
   run_into(folder_ / "whole", config, whole_store.get());
-  RunResult last;
-  int trainers = 0;
-  do {
-    int polls = 0;
-    last = run_into(folder_ / "stopped", config, store.get(), [&] { return ++polls >= 3; });
-    ASSERT_LT(++trainers, 100);
-  } while (!last.finished);
-  EXPECT_GT(trainers, 3);
+  learn_in_parts(
+      [&](const auto& stop) { return run_into(folder_ / "stopped", config, store.get(), stop); },
+      [](int) { return 3; }, 3);
   const auto whole = scalars_in(folder_ / "whole");
   EXPECT_GT(whole.size(), 20U);
   EXPECT_EQ(scalars_in(folder_ / "stopped"), whole);

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <functional>
+
 #include "importance.h"
 #include "strategy_driver.h"
 
@@ -66,6 +68,67 @@ TEST(Importance, ExactFisherIsTheExpectationOverClassesOfEachExample) {
   ParameterVector fisher =
       fisher_information(*driver.model, driver.stream, 1, {FisherKind::exact, 0, 0}, random);
   expect_near(fisher.flat(), expected);
+}
+
+RunConfig task_config(StrategyKind kind) {
+  return mlp_config(kind, [](RunConfig& c) { c.stream.scenario = Scenario::task_incremental; });
+}
+
+// The output weights and biases of classes 0 and 1, in a vector of importances.
+torch::Tensor of_the_other_task(Driver& driver, const torch::Tensor& flat) {
+  const std::vector<torch::Tensor> parameters = driver.parameters();
+  const std::int64_t bias = parameters.back().numel(),
+                     weight = parameters[parameters.size() - 2].numel();
+  return torch::cat({flat.narrow(0, flat.numel() - bias, 2),
+                     flat.narrow(0, flat.numel() - bias - weight, weight / 2)});
+}
+
+// Where the task is known, the model is one of the task's two classes: 2 and 3 of experience 1.
+TEST(Importance, OfATaskIsThatOfItsOwnOutputs) {
+  Driver driver(task_config(StrategyKind::ewc));
+  const DoubleMlp reference(*driver.model);
+  const Batch all = everything(driver, 1);
+  const auto sum_of = [&](const std::function<torch::Tensor(std::int64_t)>& of_example) {
+    torch::Tensor sum = torch::zeros({driver.values().numel()}, at::kDouble);
+    for (std::int64_t n = 0; n < all.y.size(0); ++n) sum += of_example(n) / all.y.size(0);
+    return sum;
+  };
+  const auto own = [&](std::int64_t n) { return reference(all.x.narrow(0, n, 1)).narrow(1, 2, 2); };
+  const torch::Tensor exact = sum_of([&](std::int64_t n) {
+    const torch::Tensor log_p = own(n).log_softmax(1);
+    torch::Tensor sum = torch::zeros({driver.values().numel()}, at::kDouble);
+    for (std::int64_t c = 0; c < 2; ++c) {
+      const torch::Tensor g = reference.gradient(log_p[0][c]);
+      sum += log_p[0][c].detach().exp() * g * g;
+    }
+    return sum;
+  });
+  const torch::Tensor empirical = sum_of([&](std::int64_t n) {
+    const torch::Tensor g =
+        reference.gradient(at::cross_entropy_loss(own(n), all.y.narrow(0, n, 1) - 2));
+    return g * g;
+  });
+  const torch::Tensor sensitivity = sum_of([&](std::int64_t n) {
+    const torch::Tensor logits = own(n);
+    return reference.gradient((logits * logits).sum()).abs();
+  });
+  StateRandom random(1, LaneUse::fisher_sample);
+  const auto fisher = [&](FisherKind kind, std::int64_t batch) {
+    return fisher_information(*driver.model, driver.stream, 1, {kind, 0, batch}, random).flat();
+  };
+  expect_near(fisher(FisherKind::exact, 0), exact);
+  expect_near(fisher(FisherKind::empirical, 0), empirical);
+  // A batch of one is an example's own gradient.
+  expect_near(fisher(FisherKind::batched, 1), empirical);
+  const torch::Tensor mas = output_sensitivity(*driver.model, driver.stream, 1, 0).flat();
+  expect_near(mas, sensitivity);
+  for (const torch::Tensor& importance :
+       {fisher(FisherKind::exact, 0), fisher(FisherKind::sample, 0),
+        fisher(FisherKind::batched, 20), mas}) {
+    EXPECT_TRUE(importance.isfinite().all().item<bool>());
+    EXPECT_TRUE(of_the_other_task(driver, importance).eq(0).all().item<bool>());
+    EXPECT_GT(importance.max().item<double>(), 0);
+  }
 }
 
 TEST(Importance, EmpiricalFisherTakesTrueLabelsAndALimitTakesSomeExamples) {
@@ -276,6 +339,41 @@ TEST(Penalty, LwfDistilsTheModelBeforeTheExperienceOverItsClasses) {
   driver.zero_gradients();
   loss.backward();
   expect_near(driver.gradients(), student.gradient(expected));
+}
+
+TEST(Penalty, LwfDistilsEachEarlierTaskOverItsOwnOutputs) {
+  Driver driver(mlp_config(StrategyKind::lwf, [](RunConfig& c) {
+    c.stream.stream = StreamKind::permuted;
+    c.stream.experiences = 3;
+    c.stream.scenario = Scenario::task_incremental;
+    c.train.strategy_options.lwf_strength = 1.5;
+  }));
+  for (std::int64_t e = 0; e < 2; ++e) {
+    StrategyContext context = driver.context(e);
+    driver.strategy->before_experience(context);
+    driver.step(e, 0);
+    driver.strategy->after_experience(context);
+  }
+  const DoubleMlp teacher(*driver.model);
+  StrategyContext third = driver.context(2);
+  driver.strategy->before_experience(third);
+  driver.set_values(moved(driver.values(), 3));
+  const Batch batch = driver.stream.train_batch(2, 0, 0, 16, 1);
+  TrainingBatch rows{batch.x, batch.y, 16};
+  driver.strategy->before_step(third, rows);
+  rows.logits = driver.model->train_forward(rows.x);
+  const torch::Tensor loss = driver.strategy->extra_loss(third, rows);
+  const DoubleMlp student(*driver.model);
+  torch::Tensor expected = torch::zeros({}, at::kDouble);
+  for (std::int64_t e = 0; e < 2; ++e) {
+    const auto log_softmax = [&](const DoubleMlp& mlp) {
+      return (mlp(batch.x).narrow(1, e * kClasses, kClasses) / 2).log_softmax(1);
+    };
+    const torch::Tensor q = log_softmax(teacher);
+    expected = expected + 1.5 * 4 * (q.exp() * (q - log_softmax(student))).sum(1).mean();
+  }
+  EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 1e-5);
+  EXPECT_GT(expected.item<double>(), 1e-4);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "perennial/kernels/experts.h"
 #include "strategy_driver.h"
 
 namespace perennial::continual {
@@ -196,6 +197,33 @@ TEST(Dropout, LeavesUnitsOutInTrainingOnly) {
   EXPECT_GT(deviation.min().item<double>(), 1e-3);
   // Within five standard errors, of 32 numbers.
   EXPECT_LT(((mean - expected).abs() / (deviation / std::sqrt(kDraws))).max().item<double>(), 5);
+}
+
+// A layer's first values and the first draws of a pool's dropout must not be the same numbers.
+TEST(Dropout, OfAPoolSharesNoNumbersWithTheLayersAroundIt) {
+  const auto weights = [](double dropout) {
+    RunConfig config = mlp_config(StrategyKind::naive);
+    config.model.model = ModelKind::peer;
+    config.model.width = 8;
+    config.model.peer.dropout = dropout;
+    Driver driver(config);
+    std::vector<torch::Tensor> layers;
+    for (const auto& [name, tensor] : driver.model->trainable()) {
+      if (name.starts_with("dense/")) layers.push_back(tensor.detach().flatten());
+    }
+    return torch::cat(layers);
+  };
+  const torch::Tensor beside = weights(0.5), alone = weights(0);
+  EXPECT_FALSE(torch::equal(beside, alone));
+  // With p = 1/2 what is kept are the upper halves of the numbers, as positive values are.
+  const auto alike = [](const torch::Tensor& values) {
+    torch::Tensor kept = torch::ones({64});
+    float* data = kept.mutable_data_ptr<float>();
+    kernels::dropout(1, 0, 0.5, data, data, 0, 64);
+    return kept.gt(0).eq(values.narrow(0, 0, 64).gt(0)).sum().item<int>();
+  };
+  EXPECT_EQ(alike(alone), 64) << "draw 0 is the input layer's numbers";
+  EXPECT_LT(alike(beside), 52);
 }
 
 }  // namespace

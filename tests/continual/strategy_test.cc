@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every strategy: stopping at any step and continuing changes no bit, strength 0 is naive bit for
-// bit, more than that is not, and what cannot work is refused.
+// bit, and more than that is not.
 #include "perennial/continual/strategy.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <set>
 
-#include "perennial/continual/evaluate.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/storage/memory_store.h"
 #include "strategy_driver.h"
@@ -64,18 +62,9 @@ TEST_P(StrategyTest, StoppedAndContinuedAtEveryStepEndsInTheSameState) {
   const RunResult whole = run(config, whole_store.get());
   ASSERT_TRUE(whole.finished);
   const auto store = storage::make_memory_store();
-  RunResult last;
-  int trainers = 0;
-  do {
-    int polls = 0;
-    const int steps = 1 + trainers % 3;
-    last = run(config, store.get(), [&] { return ++polls >= steps; });
-    ASSERT_LT(++trainers, 200);
-  } while (!last.finished);
-  EXPECT_GT(trainers, 5);
-  EXPECT_EQ(last.steps, whole.steps);
-  EXPECT_EQ(matrix_of(last), matrix_of(whole));
-  EXPECT_EQ(last.state_digest, whole.state_digest);
+  const RunResult last = learn_in_parts(
+      [&](const auto& stop) { return run(config, store.get(), stop); }, one_to_three, 5);
+  expect_same_end(last, whole);
 }
 
 TEST_P(StrategyTest, StrengthZeroIsNaiveBitForBitAndMoreIsNot) {
@@ -101,13 +90,7 @@ TEST_P(StrategyTest, WhatWasLearntEvaluatesAsTheLastRow) {
   const RunConfig config = config_of(GetParam());
   const auto store = storage::make_memory_store();
   const RunResult result = run(config, store.get());
-  const LearntModel learnt = load_learnt(*store, 0);
-  const Evaluation evaluation =
-      evaluate(*learnt.model, make_stream(config), config.gate() == GateKind::oracle);
-  const std::int64_t last = result.matrix.experiences();
-  for (std::int64_t j = 0; j < last; ++j) {
-    EXPECT_EQ(evaluation.accuracy[static_cast<std::size_t>(j)], result.matrix.at(last, j));
-  }
+  expect_answers_of(result, *store, make_stream(config));
 }
 
 TEST_P(StrategyTest, LearnsTheFirstExperience) {
@@ -148,6 +131,23 @@ INSTANTIATE_TEST_SUITE_P(
                      [](RunConfig& c) { c.train.strategy_options.mas_strength = 0.05; },
                      [](RunConfig& c) { c.train.strategy_options.mas_strength = 0; }},
         StrategyCase{"lwf", "lwf", three_permutations,
+                     [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }},
+        StrategyCase{"ewc_tasks", "ewc", tasks,
+                     [](RunConfig& c) { c.train.strategy_options.ewc_strength = 0; }},
+        StrategyCase{"online_ewc_tasks_batched", "online_ewc",
+                     [](RunConfig& c) {
+                       tasks(c);
+                       three_permutations(c);
+                       c.train.strategy_options.fisher = FisherKind::batched;
+                     },
+                     [](RunConfig& c) { c.train.strategy_options.online_ewc_strength = 0; }},
+        StrategyCase{"mas_tasks", "mas", tasks,
+                     [](RunConfig& c) { c.train.strategy_options.mas_strength = 0; }},
+        StrategyCase{"lwf_tasks", "lwf",
+                     [](RunConfig& c) {
+                       tasks(c);
+                       three_permutations(c);
+                     },
                      [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }},
         StrategyCase{"er", "er", {}, no_memory},
         StrategyCase{
@@ -251,128 +251,6 @@ TEST(Strategy, EveryOneIsTestedAbove) {
   }
 }
 
-TEST(StrategySet, NamesComposeWhereThatMakesSense) {
-  const auto text = [](const char* names) { return StrategySet::parse("strategy", names).text(); };
-  EXPECT_EQ(text("naive"), "naive");
-  EXPECT_EQ(text("der++"), "der++");
-  EXPECT_EQ(text("er+grow_freeze"), "grow_freeze+er");
-  EXPECT_EQ(text("der+++grow_freeze"), "grow_freeze+der++");
-  EXPECT_EQ(text("grow_freeze+der++"), "grow_freeze+der++");
-  EXPECT_EQ(text("grow_freeze+lwf+der"), "grow_freeze+lwf+der");
-  EXPECT_TRUE(StrategySet::parse("strategy", "er") == StrategyKind::er);
-  EXPECT_FALSE(StrategySet::parse("strategy", "er+lwf") == StrategyKind::er);
-  const auto refused = [&](const char* names, const char* word) {
-    try {
-      text(names);
-      ADD_FAILURE() << "accepted: " << names;
-    } catch (const InvalidOptions& error) {
-      EXPECT_THAT(error.what(), testing::HasSubstr(word));
-    }
-  };
-  refused("ewd", "ewc");
-  refused("", "strategy");
-  refused("er+", "strategy");
-  refused("er+er", "twice");
-  refused("er+der", "one sort");
-  refused("ewc+si", "one sort");
-  refused("naive+er", "naive does not compose");
-  refused("grow_freeze+joint", "joint does not compose");
-  refused("er+gem", "gem does not compose");
-}
-
-TEST(StrategySet, IsStoredAsItsText) {
-  RunConfig config = mlp_config(StrategyKind::naive);
-  config.train.strategy = StrategySet::parse("strategy", "lwf+er");
-  config.train.strategy_options.buffer = BufferKind::ring;
-  const RunConfig back = RunConfig::from_json(config.to_json());
-  EXPECT_EQ(back.train.strategy, config.train.strategy);
-  EXPECT_EQ(back.train.strategy_options.buffer, BufferKind::ring);
-  EXPECT_TRUE(differences(back, config).empty());
-}
-
-TEST(Strategy, WhatCannotReachAPoolIsRefused) {
-  for (const char* name : {"l2", "ewc", "online_ewc", "si", "mas", "lwf", "gem", "agem", "gdumb",
-                           "icarl", "packnet", "progressive", "grow_freeze+ewc"}) {
-    RunConfig config = mlp_config(StrategyKind::naive);
-    config.model.model = ModelKind::peer;
-    config.train.strategy = StrategySet::parse("strategy", name);
-    try {
-      config.validate();
-      ADD_FAILURE() << "accepted: " << name;
-    } catch (const InvalidOptions& error) {
-      EXPECT_THAT(error.what(), testing::HasSubstr("use ")) << name;
-    }
-  }
-  for (const char* name : {"grow_freeze+er", "sparse_slot"}) {
-    RunConfig config = mlp_config(StrategyKind::naive);
-    config.train.strategy = StrategySet::parse("strategy", name);
-    EXPECT_THROW(config.validate(), InvalidOptions) << name;  // model mlp
-  }
-}
-
-TEST(Strategy, WhatMustBeToldTheExperienceIsRefusedWhereItIsNot) {
-  for (const StrategyKind kind : {StrategyKind::packnet, StrategyKind::progressive}) {
-    RunConfig config = mlp_config(StrategyKind::naive, tasks);
-    config.train.strategy = kind;
-    EXPECT_NO_THROW(config.validate());
-    EXPECT_EQ(config.gate(), GateKind::oracle);
-    config.train.gate = GateChoice::none;
-    EXPECT_THROW(config.validate(), InvalidOptions);
-    config.stream.scenario = Scenario::class_incremental;
-    config.train.gate = GateChoice::automatic;
-    try {
-      config.validate();
-      ADD_FAILURE() << "accepted: " << enum_name(kind);
-    } catch (const InvalidOptions& error) {
-      EXPECT_THAT(error.what(), testing::HasSubstr("gate oracle"));
-    }
-    config.train.gate = GateChoice::oracle;
-    EXPECT_NO_THROW(config.validate());
-  }
-}
-
-TEST(Strategy, WhatGrowthCannotDistilOrAskIsRefused) {
-  const auto refused = [](const std::function<void(RunConfig&)>& change, const char* word) {
-    RunConfig config = small_config({"", change});
-    try {
-      config.validate();
-      ADD_FAILURE() << "accepted: " << word;
-    } catch (const InvalidOptions& error) {
-      EXPECT_THAT(error.what(), testing::HasSubstr(word));
-    }
-  };
-  const auto regularised = [](RunConfig& c) { c.train.strategy_options.output_regularisation = 1; };
-  refused(regularised, "shared routing");
-  refused(
-      [&](RunConfig& c) {
-        regularised(c);
-        c.model.peer.routing = Routing::shared;
-        c.model.width = 8;
-      },
-      "width 0");
-  refused(
-      [](RunConfig& c) {
-        c.train.gate = GateChoice::autoencoder;
-        c.train.gate_options.head_weight = 1;
-      },
-      "head_weight");
-  refused(
-      [](RunConfig& c) {
-        c.train.gate = GateChoice::autoencoder;
-        c.train.return_novelty = 1;
-      },
-      "return_novelty");
-}
-
-TEST(Strategy, ARingOfLessThanOneAClassIsRefused) {
-  RunConfig config = mlp_config(StrategyKind::er);
-  config.train.strategy_options.buffer = BufferKind::ring;
-  config.train.strategy_options.memory = kClasses - 1;
-  const auto store = storage::make_memory_store();
-  EXPECT_THROW(run(config, store.get()), InvalidOptions);
-  EXPECT_FALSE(store->head().ok());
-}
-
 TEST(Strategy, UnchangedStateIsNotCommittedAgain) {
   // The anchor and the importances of EWC change at boundaries only.
   const RunConfig config = mlp_config(StrategyKind::ewc, [](RunConfig& c) {
@@ -389,23 +267,6 @@ TEST(Strategy, UnchangedStateIsNotCommittedAgain) {
   EXPECT_GT(parameters, 40000U * 4U);
   // Weights and two moments change with every step.
   EXPECT_LT(smallest, 4 * parameters);
-}
-
-TEST(Strategy, OptionsThatAStrategyReadsExist) {
-  std::set<std::string> known;
-  StrategyOptions options;
-  auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
-    known.emplace(name);
-  };
-  StrategyOptions::visit(options, collect);
-  std::set<std::string> used;
-  for (const auto& [kind, name] : enum_names(StrategyKind{})) {
-    for (const std::string& option : options_of(kind)) {
-      EXPECT_TRUE(known.contains(option)) << option;
-      used.insert(option);
-    }
-  }
-  EXPECT_EQ(used, known);
 }
 
 TEST(Strategy, SparseSlotsAreThoseOfTheLargestTfIdf) {

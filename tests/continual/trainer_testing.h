@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "perennial/continual/evaluate.h"
 #include "perennial/continual/trainer.h"
 #include "perennial/kernels/philox.h"
 
@@ -74,6 +75,58 @@ inline RunResult run(const RunConfig& config, storage::PageStore* store,
 
 inline std::string matrix_of(const RunResult& result) {
   return boost::json::serialize(result.matrix.to_json());
+}
+
+// Learns by one trainer after the other, the n-th (from 0) stopped after `steps(n)` steps, until
+// the run ends. More than `more_than` trainers must be needed.
+inline RunResult learn_in_parts(
+    const std::function<RunResult(const std::function<bool()>& stop)>& learn,
+    const std::function<int(int)>& steps, int more_than) {
+  constexpr int kMost = 200;
+  RunResult last;
+  int trainers = 0;
+  do {
+    int polls = 0;
+    const int wanted = steps(trainers);
+    last = learn([&] { return ++polls >= wanted; });
+  } while (!last.finished && ++trainers < kMost);
+  EXPECT_TRUE(last.finished) << "after " << kMost << " trainers";
+  EXPECT_GE(trainers, more_than);
+  return last;
+}
+
+// 1, 2, 3, 1, ...: a stop in every step of an experience, if not of the same one.
+inline int one_to_three(int trainer) { return 1 + trainer % 3; }
+
+inline void expect_same_end(const RunResult& run, const RunResult& expected) {
+  EXPECT_EQ(run.steps, expected.steps);
+  EXPECT_EQ(matrix_of(run), matrix_of(expected));
+  EXPECT_EQ(run.state_digest, expected.state_digest);
+  EXPECT_EQ(run.gate_accuracy, expected.gate_accuracy);
+}
+
+// What the store holds answers as the run that learnt it did at its end.
+inline void expect_answers_of(const RunResult& result, const storage::PageReader& store,
+                              const Stream& stream) {
+  const LearntModel learnt = load_learnt(store, 0);
+  require_same_data(learnt, stream);
+  const Evaluation evaluation =
+      evaluate(*learnt.model, stream, learnt.config.gate() == GateKind::oracle);
+  const std::int64_t last = result.matrix.experiences();
+  ASSERT_EQ(stream.experiences(), last);
+  for (std::int64_t j = 0; j < last; ++j) {
+    EXPECT_EQ(evaluation.accuracy[static_cast<std::size_t>(j)], result.matrix.at(last, j));
+  }
+}
+
+// validate() throws InvalidOptions with `word` in its message.
+inline void expect_invalid(const RunConfig& config, const std::string& word) {
+  try {
+    config.validate();
+    ADD_FAILURE() << "accepted: " << word;
+  } catch (const InvalidOptions& error) {
+    EXPECT_NE(std::string(error.what()).find(word), std::string::npos) << error.what();
+  }
 }
 
 }  // namespace perennial::continual

@@ -1,27 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs of the program are killed with SIGKILL at many points and continued; accuracy matrix and
 // state digest must equal those of a run that nobody disturbed (design invariants 6 and 7).
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <boost/json.hpp>
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <map>
-#include <optional>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "resume_testing.h"
+
 namespace {
 
 namespace fs = std::filesystem;
 namespace json = boost::json;
+using namespace perennial::resume_testing;
 using namespace std::chrono_literals;
 
 // The demo's configuration, shortened: fewer examples, so that a run takes seconds.
@@ -31,139 +28,6 @@ std::vector<std::string> command(const std::string& strategy, const fs::path& st
                                    "--test-limit",    "400",     "--commit-every", "3",
                                    "--strategy",      strategy};
   if (strategy == "naive") args.insert(args.end(), {"--rows", "160"});
-  return args;
-}
-
-class Process {
- public:
-  Process(const std::vector<std::string>& args, const fs::path& output) {
-    std::vector<char*> argv;
-    for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
-    argv.push_back(nullptr);
-    pid_ = fork();
-    if (pid_ == 0) {
-      const int out = open(output.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600);
-      const int err = open((output.string() + ".err").c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600);
-      dup2(out, STDOUT_FILENO);
-      dup2(err, STDERR_FILENO);
-      execv(argv[0], argv.data());
-      _exit(127);
-    }
-  }
-  ~Process() {
-    if (!waited_) {
-      kill(pid_, SIGKILL);
-      waitpid(pid_, nullptr, 0);
-    }
-  }
-  bool running() {
-    if (!waited_ && waitpid(pid_, &status_, WNOHANG) == pid_) waited_ = true;
-    return !waited_;
-  }
-  // True if the signal ended it, false if it had ended by itself.
-  bool kill_hard() {
-    if (!running()) return false;
-    kill(pid_, SIGKILL);
-    waitpid(pid_, &status_, 0);
-    waited_ = true;
-    return WIFSIGNALED(status_);
-  }
-  int wait() {
-    if (!waited_) waitpid(pid_, &status_, 0);
-    waited_ = true;
-    return WIFEXITED(status_) ? WEXITSTATUS(status_) : -1;
-  }
-
- private:
-  pid_t pid_ = -1;
-  int status_ = 0;
-  bool waited_ = false;
-};
-
-std::string read(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-// Events of one name in the run's record so far.
-int count_events(const fs::path& events, const std::string& name) {
-  const std::string text = read(events), key = "{\"event\":\"" + name + "\"";
-  int count = 0;
-  for (std::size_t at = text.find(key); at != std::string::npos; at = text.find(key, at + 1))
-    ++count;
-  return count;
-}
-
-struct Outcome {
-  std::string matrix;
-  std::string digest;
-  std::string gate_accuracy;
-  bool operator==(const Outcome&) const = default;
-};
-
-Outcome outcome(const fs::path& output) {
-  std::string text = read(output);
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  const json::object object = json::parse(text.substr(text.rfind('\n') + 1)).as_object();
-  EXPECT_TRUE(object.at("finished").as_bool());
-  return {json::serialize(object.at("matrix")), std::string(object.at("state_digest").as_string()),
-          json::serialize(object.at("gate_accuracy"))};
-}
-
-class Folder {
- public:
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "perennial-resume-XXXXXX").string();
-    path = mkdtemp(name.data());
-  }
-  ~Folder() { fs::remove_all(path); }
-  fs::path path;
-};
-
-// Images of 8 x 8 whose classes differ in which half of which row is bright: small, so that a run
-// takes tenths of a second.
-void write_images(const fs::path& folder, const std::string& part, int count) {
-  const auto big_endian = [](std::string& to, std::uint32_t value) {
-    for (int shift = 24; shift >= 0; shift -= 8) to.push_back(static_cast<char>(value >> shift));
-  };
-  std::mt19937 random(part == "train" ? 3 : 4);
-  std::string images, labels;
-  for (const std::uint32_t number : {0x803, count, 8, 8}) big_endian(images, number);
-  for (const std::uint32_t number : {0x801, count}) big_endian(labels, number);
-  for (int i = 0; i < count; ++i) {
-    const int label = i % 10;
-    labels.push_back(static_cast<char>(label));
-    for (int pixel = 0; pixel < 64; ++pixel) {
-      const bool bright = pixel / 4 == label;
-      images.push_back(static_cast<char>(random() % 120 + (bright ? 120 : 0)));
-    }
-  }
-  std::ofstream(folder / (part + "-images-idx3-ubyte"), std::ios::binary) << images;
-  std::ofstream(folder / (part + "-labels-idx1-ubyte"), std::ios::binary) << labels;
-}
-
-// One after the other, an experience is 300 examples in 3 passes of 30 steps.
-std::vector<std::string> small_command(const std::string& strategy, const fs::path& data,
-                                       const fs::path& store) {
-  std::vector<std::string> args = {PERENNIAL_PROGRAM, "train",   "--store",        store.string(),
-                                   "--json",          "--quiet", "--dataset",      data.string(),
-                                   "--experiences",   "3",       "--limit",        "300",
-                                   "--model",         "mlp",     "--hidden",       "32",
-                                   "--dropout",       "0.2",     "--epochs",       "3",
-                                   "--batch",         "10",      "--commit-every", "7",
-                                   "--threads",       "1",       "--strategy",     strategy};
-  // Memories so small that what they keep is a choice.
-  if (strategy == "er" || strategy == "der++" || strategy == "gdumb" || strategy == "icarl") {
-    args.insert(args.end(), {"--memory", "60"});
-  }
-  if (strategy == "gem" || strategy == "agem") {
-    args.insert(args.end(), {"--task-memory", "20"});
-  }
-  if (strategy == "icarl") args.insert(args.end(), {"--scenario", "class"});
-  if (strategy == "gdumb") args.insert(args.end(), {"--gdumb-epochs", "5"});
-  if (strategy == "packnet" || strategy == "progressive") {
-    args.insert(args.end(), {"--gate", "oracle"});
-  }
   return args;
 }
 
@@ -222,58 +86,6 @@ TEST_P(ResumeTest, KilledRunsEndAsIfNeverInterrupted) {
 
 INSTANTIATE_TEST_SUITE_P(Strategies, ResumeTest, testing::Values("naive", "grow_freeze"),
                          [](const auto& info) { return info.param; });
-
-// Each strategy with a state of its own, killed at minibatches that nobody chose.
-class StrategyResumeTest : public testing::TestWithParam<std::string> {};
-
-TEST_P(StrategyResumeTest, KilledRunsEndAsIfNeverInterrupted) {
-  const std::string strategy = GetParam();
-  const Folder folder;
-  write_images(folder.path, "train", 600);
-  write_images(folder.path, "t10k", 100);
-  const fs::path output = folder.path / "output";
-  const auto args = [&](const fs::path& store) {
-    return small_command(strategy, folder.path, folder.path / store);
-  };
-  Process undisturbed(args("undisturbed"), output);
-  ASSERT_EQ(undisturbed.wait(), 0) << read(output.string() + ".err");
-  const Outcome expected = outcome(output);
-
-  std::mt19937 random(static_cast<std::uint32_t>(std::hash<std::string>{}(strategy)));
-  int killed = 0;
-  for (int run = 0; run < 2; ++run) {
-    SCOPED_TRACE("run " + std::to_string(run));
-    const std::string store = "killed" + std::to_string(run);
-    const fs::path events = folder.path / store / "runs" / strategy / "events.jsonl";
-    // In the second or the third experience, where what was kept of the earlier ones counts.
-    const int ended = 1 + run;
-    const int more = std::uniform_int_distribution<int>(1, 6)(random);
-    const auto delay =
-        std::chrono::microseconds(std::uniform_int_distribution<int>(0, 5000)(random));
-    Process process(args(store), output);
-    while (process.running() && count_events(events, "experience") < ended) {
-      std::this_thread::sleep_for(1ms);
-    }
-    const int before = count_events(events, "commit");
-    while (process.running() && count_events(events, "commit") < before + more) {
-      std::this_thread::sleep_for(1ms);
-    }
-    std::this_thread::sleep_for(delay);
-    if (process.kill_hard()) ++killed;
-    Process last(args(store), output);
-    ASSERT_EQ(last.wait(), 0) << read(output.string() + ".err");
-    EXPECT_EQ(outcome(output), expected);
-  }
-  std::printf("killed: %d\n", killed);
-  EXPECT_GT(killed, 0) << "no run was killed: this says nothing";
-}
-
-INSTANTIATE_TEST_SUITE_P(Strategies, StrategyResumeTest,
-                         testing::Values("l2", "ewc", "si", "lwf", "er", "der++", "gem", "agem",
-                                         "gdumb", "icarl", "packnet", "progressive"),
-                         [](const auto& info) {
-                           return info.param == "der++" ? std::string("derpp") : info.param;
-                         });
 
 json::object json_of(const fs::path& output) {
   std::string text = read(output);

@@ -2,14 +2,16 @@
 // perennial bench continual: the rows of a protocol over several seeds, each run in a process of
 // its own; a table beside what was published.
 #include <algorithm>
+#include <array>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_from.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
+#include <optional>
 #include <ostream>
+#include <string_view>
 #include <thread>
 
 #include "child_processes.h"
@@ -23,6 +25,7 @@
 #include "perennial/continual/statistics.h"
 #include "perennial/continual/tables.h"
 #include "progress.h"
+#include "run_support.h"
 
 namespace perennial::cli {
 namespace {
@@ -40,14 +43,16 @@ struct Run {
   fs::path folder;  // OUT/runs/ROW/SEED
 };
 
-std::string read_text(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
+// What every result is read against.
+constexpr std::array<std::string_view, 2> kBounds = {"joint", "naive"};
+
+bool is_bound(const std::string& row) {
+  return std::find(kBounds.begin(), kBounds.end(), row) != kBounds.end();
 }
 
-// Rows asked for by name, "a,b,c", in the protocol's order.
+// Rows asked for by name, "a,b,c", and the bounds, in the protocol's order.
 std::vector<continual::ProtocolRow> chosen_rows(const continual::Protocol& protocol,
-                                                const std::string& names) {
+                                                const std::string& names, bool bounds) {
   if (names == "all") return protocol.rows;
   std::vector<std::string> wanted;
   for (std::size_t begin = 0; begin <= names.size();) {
@@ -58,9 +63,9 @@ std::vector<continual::ProtocolRow> chosen_rows(const continual::Protocol& proto
   std::vector<continual::ProtocolRow> rows;
   for (const continual::ProtocolRow& row : protocol.rows) {
     const auto found = std::find(wanted.begin(), wanted.end(), row.name);
-    if (found == wanted.end()) continue;
+    if (found == wanted.end() && !(bounds && is_bound(row.name))) continue;
     rows.push_back(row);
-    wanted.erase(found);
+    if (found != wanted.end()) wanted.erase(found);
   }
   if (wanted.empty()) return rows;
   std::string message = "protocol " + protocol.name;
@@ -77,7 +82,7 @@ std::vector<continual::ProtocolRow> chosen_rows(const continual::Protocol& proto
 bool is_done(const Run& run) {
   const fs::path file = run.folder / "config.json";
   if (!fs::exists(file)) return false;
-  const auto stored = continual::RunConfig::from_json(json::parse(read_text(file)).as_object());
+  const auto stored = read_config(file);
   std::vector<std::string> differing = continual::differences(stored, run.config);
   if (stored.stream.dataset != run.config.stream.dataset) {
     differing.push_back("stream.dataset: " + stored.stream.dataset + " stored, " +
@@ -88,6 +93,18 @@ bool is_done(const Run& run) {
                          differing.front() + "; use another folder for --out");
   }
   return fs::exists(run.folder / "summary.json");
+}
+
+// What a finished run recorded; empty for one that is not. Throws DataError for a record that
+// cannot be read.
+std::optional<continual::RunFolder> result_of(const Run& run) {
+  if (!is_done(run)) return std::nullopt;
+  try {
+    return continual::read_run_folder(run.folder);
+  } catch (const DataError& error) {
+    throw DataError(std::string(error.what()) + "; delete " + run.folder.string() +
+                    " to run it again");
+  }
 }
 
 // What a finished child left goes from its store's run folder to the run's own.
@@ -242,7 +259,7 @@ int run_bench(const std::vector<std::string>& args) {
   if (!help) rest.erase(rest.begin());
   std::string name, scenario, dataset = "fashion-mnist", strategies = "all", out;
   std::int64_t seeds = 3, jobs = 0, limit = 0, test_limit = 0;
-  bool keep_stores = false;
+  bool keep_stores = false, no_bounds = false;
   CommonOptions common;
   Flags flags("bench continual", kBenchCommand.summary,
               "perennial bench continual --protocol split-class --seeds 3 --out results/");
@@ -250,8 +267,10 @@ int run_bench(const std::vector<std::string>& args) {
       .require("out", out, "DIR", "where runs and results go; runs that are there are not repeated")
       .add_text("scenario", scenario, "NAME", "one of the protocol's; its first without it")
       .add_text("dataset", dataset, "NAME|DIR", "as of train")
-      .add_text("strategies", strategies, "NAMES",
-                "rows of the protocol with commas between, or all")
+      .add_text(
+          "strategies", strategies, "NAMES",
+          "rows of the protocol with commas between, or all; joint and naive come beside them")
+      .add_switch("no-bounds", no_bounds, "only the rows named, without joint and naive")
       .add("seeds", seeds, "runs of each row, with seeds 1, 2, ...", Range{1, 1000})
       .add("jobs", jobs, "runs at a time, of one thread each; 0 = as cores and memory allow",
            Range{0, 256})
@@ -263,7 +282,7 @@ int run_bench(const std::vector<std::string>& args) {
   if (!flags.parse(rest)) return kExitOk;
 
   const continual::Protocol protocol = continual::load_protocol(name, scenario, dataset);
-  const std::vector<continual::ProtocolRow> rows = chosen_rows(protocol, strategies);
+  const std::vector<continual::ProtocolRow> rows = chosen_rows(protocol, strategies, !no_bounds);
   std::vector<Run> runs;
   for (const continual::ProtocolRow& row : rows) {
     for (std::int64_t seed = 1; seed <= seeds; ++seed) {
@@ -273,6 +292,8 @@ int run_bench(const std::vector<std::string>& args) {
           {row.name, seed, config, fs::path(out) / "runs" / row.name / std::to_string(seed)});
     }
   }
+  // What is there and cannot be read shows before any work.
+  for (const Run& run : runs) (void)result_of(run);
   // What the data cannot give shows before any work; rows differ in strategy, not in data.
   (void)continual::Stream(continual::with_limits(rows.front().config, limit, test_limit).stream);
   std::vector<std::string> failures;
@@ -281,8 +302,9 @@ int run_bench(const std::vector<std::string>& args) {
   std::vector<continual::RunFolder> folders;
   std::vector<continual::ResultRow> results;
   for (const Run& run : runs) {
-    if (!is_done(run)) continue;
-    folders.push_back(continual::read_run_folder(run.folder));
+    std::optional<continual::RunFolder> result = result_of(run);
+    if (!result) continue;
+    folders.push_back(*std::move(result));
     if (results.empty() || results.back().strategy != run.row) {
       results.push_back({run.row, {}});
     }

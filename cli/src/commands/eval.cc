@@ -59,11 +59,13 @@ int run_eval(const std::vector<std::string>& args) {
   std::int64_t total = 0, done = 0;
   for (std::int64_t e = 0; e < stream.experiences(); ++e) total += stream.test_size(e);
   ProgressDisplay display(common.quiet);
-  const continual::Evaluation evaluation =
-      continual::evaluate(*learnt.model, stream, oracle, [&](std::int64_t examples) {
+  const continual::Evaluation evaluation = continual::evaluate(
+      *learnt.model, stream, oracle,
+      [&](std::int64_t examples) {
         done += examples;
         display.update({"evaluating", done, total, "examples", ""});
-      });
+      },
+      learnt.experiences);
   display.clear();
 
   const Output output(common.json, common.quiet);

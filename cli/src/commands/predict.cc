@@ -34,8 +34,10 @@ int run_predict(const std::vector<std::string>& args) {
               "perennial predict --store perennial-demo --input images.npy");
   flags.require("store", folder, "DIR", "the store's folder; it may be in use")
       .add_text("at", snapshot, "NAME|N", "the state to look at; the newest without it")
-      .require("input", input, "FILE",
-               "rows to label: IDX, NPY, CSV or JSONL of numbers (also gzip)")
+      .require(
+          "input", input, "FILE",
+          "rows to label: IDX, NPY, CSV or JSONL of numbers (also gzip); an image, or a folder of "
+          "images")
       .add_text("output", file, "FILE", "where the CSV goes; standard output without it")
       .add("generation", generation, "the generation that answers; -1 = the gate chooses",
            Range{-1, 4294967295.});

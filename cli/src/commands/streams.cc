@@ -33,6 +33,8 @@ constexpr Entry kDatasets[] = {
     {"FOLDER", "NPY: x_train.npy, y_train.npy, x_test.npy, y_test.npy; or x.npy, y.npy"},
     {"FOLDER",
      "a table: train.csv or train.jsonl; test.csv or test.jsonl where there is a test part"},
+    {"FOLDER",
+     "images (PNG, JPEG, PGM, PPM) in a folder for each class; or such folders in train and test"},
     {"FILE", "a table: CSV, or JSONL (by its name or its first byte)"},
 };
 

@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // perennial train: learn a stream into a store, or go on where an earlier run stopped.
 #include <algorithm>
-#include <boost/json/parse.hpp>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 #include <optional>
 #include <ostream>
-#include <stdexcept>
 
 #include "commands/commands.h"
 #include "flags.h"
@@ -76,38 +72,33 @@ struct TrainCommand {
       throw InvalidOptions("--continue needs --dataset: the further data");
     }
     if (config.model.model == continual::ModelKind::peer) {
-      refuse({"hidden", "depth"}, "--model mlp; the model is peer");
+      refuse({"inputs", "hidden", "depth"}, "--model mlp; the model is peer");
     } else {
-      std::vector<std::string> names = {
-          "spare_classes",       "width", "expert_lr", "expert_optimizer", "expert_momentum",
-          "expert_weight_decay", "budget"};
-      PeerOptions options;
-      auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
-        // Seed and dropout are either model's; the widths are no flags.
-        if (name != "seed" && name != "dropout" && name != "d_in" && name != "d_out") {
-          names.emplace_back(name);
-        }
-      };
-      PeerOptions::visit(options, collect);
-      refuse(names, "--model peer; the model is mlp");
+      const std::string peer = "--model peer; the model is mlp";
+      refuse({"spare_classes", "width", "expert_lr", "expert_optimizer", "expert_momentum",
+              "expert_weight_decay", "budget"},
+             peer);
+      // Seed and dropout are either model's; the widths are no flags.
+      refuse(names_of<PeerOptions>({"seed", "dropout", "d_in", "d_out"}), peer);
     }
     const std::vector<std::string> used = continual::options_of(config.train.strategy);
-    continual::StrategyOptions options;
-    auto unused = [&](std::string_view name, auto&, std::string_view, auto...) {
-      if (std::find(used.begin(), used.end(), name) != used.end()) return;
-      refuse({std::string(name)},
-             "a strategy that reads it; this run has " + config.train.strategy.text());
-    };
-    continual::StrategyOptions::visit(options, unused);
+    refuse(names_of<continual::StrategyOptions>(used),
+           "a strategy that reads it; this run has " + config.train.strategy.text());
     if (config.train.strategy_options.growth == continual::GrowthKind::drift) {
       refuse({"return_examples"},
              "--growth experience; a drift is judged by the batches held back");
     } else {
       refuse({"drift_threshold", "drift_steps", "drift_window"}, "--growth drift");
     }
+    if (config.train.strategy_options.growth_size == continual::GrowthSize::full) {
+      refuse({"growth_start", "growth_loss", "growth_window"}, "--growth-size need");
+    }
     if (config.model.head == continual::HeadKind::trained) {
-      refuse({"head_ridge", "head_filters", "head_filter_size", "head_grid", "head_pool"},
-             "--head analytic");
+      refuse({"head_ridge", "head_pool"}, "--head analytic");
+      if (config.model.inputs == continual::InputKind::raw) {
+        refuse({"head_filters", "head_filter_size", "head_grid"},
+               "--head analytic, or --inputs filters");
+      }
     } else {
       refuse({"lr", "lr_schedule", "optimizer", "expert_lr", "expert_optimizer", "expert_momentum",
               "expert_weight_decay"},
@@ -116,46 +107,35 @@ struct TrainCommand {
     const GateKind gate = config.gate();
     const std::string has = " gate; this run has gate " + std::string(enum_name(gate));
     if (gate != GateKind::analytic) {
-      std::vector<std::string> names = {"return_novelty", "return_examples"};
-      AnalyticGateOptions options;
-      auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
-        const bool of_both =
-            name == "gate_seed" || name == "gate_answer" || name == "gate_temperature";
-        if (gate != GateKind::autoencoder || !of_both) names.emplace_back(name);
-      };
-      AnalyticGateOptions::visit(options, collect);
-      refuse(names, "the analytic" + has);
+      const std::vector<std::string> of_both = {"gate_seed", "gate_answer", "gate_temperature"};
+      refuse({"return_novelty", "return_examples"}, "the analytic" + has);
+      refuse(names_of<AnalyticGateOptions>(
+                 gate == GateKind::autoencoder ? of_both : std::vector<std::string>{}),
+             "the analytic" + has);
     }
     if (gate != GateKind::autoencoder) {
-      std::vector<std::string> names;
-      AutoencoderGateOptions options;
-      auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
-        names.emplace_back(name);
-      };
-      AutoencoderGateOptions::visit(options, collect);
-      refuse(names, "the autoencoder" + has);
+      refuse(names_of<AutoencoderGateOptions>(), "the autoencoder" + has);
     }
   }
 
  private:
+  // The fields of `Options`, but for some.
+  template <class Options>
+  static std::vector<std::string> names_of(const std::vector<std::string>& except = {}) {
+    std::vector<std::string> names;
+    auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
+      if (std::find(except.begin(), except.end(), name) == except.end()) names.emplace_back(name);
+    };
+    Options options;
+    Options::visit(options, collect);
+    return names;
+  }
+
   static std::string dashed(std::string name) {
     std::replace(name.begin(), name.end(), '_', '-');
     return name;
   }
 };
-
-continual::RunConfig config_of(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) throw DataError(file + ": cannot be read");
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
-  try {
-    return continual::RunConfig::from_json(boost::json::parse(text).as_object());
-  } catch (const boost::system::system_error& error) {
-    throw DataError(file + " holds no settings of a run: " + error.what());
-  } catch (const std::out_of_range& error) {
-    throw DataError(file + " holds no settings of a run: " + error.what());
-  }
-}
 
 // The configuration of the run in `store`, if it holds one.
 std::optional<continual::RunConfig> config_in(const storage::PageStore& store) {
@@ -212,7 +192,7 @@ int run_train(const std::vector<std::string>& args) {
   if (!given.parse(args)) return kExitOk;
   const std::string folder_name = given.folder;
   TrainCommand command;
-  if (!given.config_file.empty()) command.config = config_of(given.config_file);
+  if (!given.config_file.empty()) command.config = read_config(given.config_file);
   std::unique_ptr<storage::PageStore> store;
   const std::filesystem::path folder = folder_name;
   if (std::filesystem::exists(folder) && !std::filesystem::is_empty(folder)) {

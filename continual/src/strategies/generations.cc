@@ -9,7 +9,8 @@ namespace perennial::continual {
 namespace json = boost::json;
 
 std::uint32_t open_generation(StrategyContext& context) {
-  const Generation& generation = context.model.peer()->grow();
+  const Generation& generation =
+      context.model.peer()->grow(0, first_columns(context.config.train.strategy_options));
   if (context.model.gate() != nullptr) context.model.gate()->add_generation();
   if (AutoencoderGate* gate = context.model.autoencoder_gate()) gate->add_generation();
   context.log("grow", json::object{{"experience", context.experience},

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "strategies/generations.h"
+#include "strategies/growth_size.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {
@@ -22,7 +23,8 @@ namespace {
 // bit. Nothing before the second experience.
 class GrowFreeze : public Strategy {
  public:
-  explicit GrowFreeze(const StrategyOptions& options) : strength_(options.output_regularisation) {}
+  explicit GrowFreeze(const StrategyOptions& options)
+      : strength_(options.output_regularisation), size_(options) {}
 
   void before_experience(StrategyContext& context) override {
     if (!context.model.learns_by_gradient()) return;  // its pool is frozen from the start
@@ -32,6 +34,7 @@ class GrowFreeze : public Strategy {
       context.model.assign(context.experience, *returned_);
       return;
     }
+    size_.begin();
     if (!peer.pool().open_generation()) {
       if (strength_ > 0) before_ = peer.frozen_routing();
       context.model.assign(context.experience, open_generation(context));
@@ -45,6 +48,7 @@ class GrowFreeze : public Strategy {
   bool skips_experience() const override { return returned_.has_value(); }
 
   void before_step(StrategyContext& context, TrainingBatch& batch) override {
+    size_.before_step(context);
     if (context.model.gate() != nullptr) {
       context.model.gate()->observe(batch.fresh_x(), context.model.gate()->generations() - 1,
                                     batch.fresh_y());
@@ -61,8 +65,13 @@ class GrowFreeze : public Strategy {
     return strength_ * (p.exp() * (p - batch.fresh_logits().log_softmax(1))).sum(1).mean();
   }
 
+  void after_step(StrategyContext& context, const TrainingBatch& batch) override {
+    size_.after_step(context, batch);
+  }
+
   void visit_state(StateVisitor& visitor) override {
     visitor.tensor("grow_freeze/routing_before", before_);
+    size_.visit_state(visitor);
   }
 
   void after_experience(StrategyContext& context) override {
@@ -85,6 +94,7 @@ class GrowFreeze : public Strategy {
   }
 
   double strength_;
+  GrowthByNeed size_;
   torch::Tensor before_;                  // the router before the experience that goes on
   std::optional<std::int64_t> returned_;  // of the experience that goes on
 };

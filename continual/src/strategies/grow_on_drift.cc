@@ -85,7 +85,14 @@ class GrowOnDrift : public Strategy {
       batch.train = false;
       return;
     }
-    if (!held_.empty()) add_held(context, batch);
+    if (!held_.empty()) {
+      if (verdict == DriftDetector::Verdict::usual) {
+        context.log("drift_cleared", json::object{{"experience", context.experience},
+                                                  {"step", context.step},
+                                                  {"batches", held_.size() / kPlace}});
+      }
+      add_held(context, batch);
+    }
     if (verdict == DriftDetector::Verdict::drift) turn(context, batch, loss, before);
     if (!learning(context)) {
       batch.train = false;

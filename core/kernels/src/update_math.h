@@ -64,9 +64,9 @@ PERENNIAL_HOST_DEVICE inline UpdateKind kind_of(const UpdateRule& rule) {
 }
 // Vectors of state of an expert's size.
 PERENNIAL_HOST_DEVICE constexpr std::int64_t moments_of(UpdateKind kind) {
-  return kind == UpdateKind::momentum                             ? 1
+  return kind == UpdateKind::momentum                            ? 1
          : kind == UpdateKind::adam || kind == UpdateKind::adamw ? 2
-                                                                  : 0;
+                                                                 : 0;
 }
 PERENNIAL_HOST_DEVICE inline bool has_state(UpdateKind kind, const ExpertLayout& layout) {
   return kind != UpdateKind::sgd || layout.type == WeightType::bf16;

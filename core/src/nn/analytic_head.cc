@@ -2,10 +2,8 @@
 // The analytic class head.
 #include "perennial/core/analytic_head.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/one_hot.h>
 #include <ATen/ops/zeros.h>
 
@@ -16,11 +14,11 @@
 #include <cmath>
 #include <string>
 
+#include "nn/batch_invariant.h"
 #include "nn/ridge.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/core/error.h"
 #include "perennial/core/options.h"
-#include "perennial/kernels/matmul.h"
 
 namespace perennial {
 
@@ -119,15 +117,7 @@ at::Tensor AnalyticHead::scores(const at::Tensor& f) {
                 c10::str(f.sizes()));
   }
   solve();
-  const at::Tensor rows = f.contiguous();
-  at::Tensor scores = at::empty({f.size(0), classes_});
-  at::parallel_for(0, f.size(0), 16, [&](auto begin, auto end) {
-    kernels::matmul_nt(end - begin, classes_, features_,
-                       rows.const_data_ptr<float>() + begin * features_, features_,
-                       weights_.const_data_ptr<float>(), features_, nullptr,
-                       scores.mutable_data_ptr<float>() + begin * classes_, classes_);
-  });
-  return scores;
+  return rows_times(f.contiguous(), weights_);
 }
 
 void AnalyticHead::add_to_commit(storage::CommitRequest& request) {
@@ -153,11 +143,7 @@ AnalyticHead AnalyticHead::load(const storage::PageReader& store) {
                       json::value_to<std::int64_t>(record.at("classes")),
                       options_detail::to_number("ridge", record.at("ridge")));
     const auto read = [&](const std::string& name, at::Tensor& tensor) {
-      at::Tensor stored = tensor_from(value_or_throw(store.read_dense(name)), name);
-      if (stored.sizes() != tensor.sizes() || stored.scalar_type() != at::kDouble) {
-        throw DataError("dense entry '" + name + "' has another shape than its head");
-      }
-      tensor = stored;
+      tensor = tensor_like(store, name, tensor, "head");
     };
     for (std::int64_t i = 0; i < head.block_count(); ++i) {
       for (std::int64_t j = 0; j <= i; ++j) read(entry(i, j), head.block(i, j));

@@ -2,7 +2,6 @@
 // The autoencoder gate.
 #include "perennial/core/autoencoder_gate.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/binary_cross_entropy_with_logits.h>
@@ -16,9 +15,10 @@
 #include <cmath>
 #include <limits>
 
+#include "nn/batch_invariant.h"
+#include "nn/gate_answers.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/core/error.h"
-#include "perennial/kernels/matmul.h"
 #include "perennial/kernels/philox.h"
 
 namespace perennial {
@@ -28,34 +28,11 @@ namespace {
 // Word of Philox's counter that initial weights are drawn for.
 constexpr std::uint32_t kWeights = 0x41000000;
 constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEps = 1e-8;
-// Shares of a mixed answer below this part of the largest do not count.
-constexpr float kSmallestShare = 1.0F / 1024;
 constexpr std::array kParts = {"encoder", "encoder_bias", "decoder", "decoder_bias"};
 constexpr const char* kSteps = "gate/autoencoder_steps";  // (G) int64
 
 std::string entry(std::size_t generation, const std::string& what) {
   return "gate/" + std::to_string(generation) + "/" + what;
-}
-
-// x: (B, K), weights: (N, K), bias: (N) to (B, N); the bits of a row do not depend on the batch.
-at::Tensor affine(const at::Tensor& x, const at::Tensor& weights, const at::Tensor& bias) {
-  const std::int64_t n = weights.size(0), k = weights.size(1);
-  at::Tensor out = at::empty({x.size(0), n});
-  at::parallel_for(0, x.size(0), 64, [&](auto begin, auto end) {
-    kernels::matmul_nt(end - begin, n, k, x.const_data_ptr<float>() + begin * k, k,
-                       weights.const_data_ptr<float>(), k, nullptr,
-                       out.mutable_data_ptr<float>() + begin * n, n);
-  });
-  return out.add_(bias);
-}
-
-at::Tensor read_tensor(const storage::PageReader& store, const std::string& name,
-                       const at::Tensor& like) {
-  at::Tensor stored = tensor_from(value_or_throw(store.read_dense(name)), name);
-  if (stored.sizes() != like.sizes() || stored.scalar_type() != at::kFloat) {
-    throw DataError("dense entry '" + name + "' has another shape than its gate");
-  }
-  return stored;
 }
 
 }  // namespace
@@ -142,8 +119,8 @@ at::Tensor AutoencoderGate::scores(const at::Tensor& x) const {
       all.push_back(at::full({x.size(0)}, -std::numeric_limits<double>::infinity(), at::kFloat));
       continue;
     }
-    const at::Tensor h = affine(s, own.weights[0], own.weights[1]).relu_();
-    const at::Tensor logits = affine(h, own.weights[2], own.weights[3]);
+    const at::Tensor h = rows_times(s, own.weights[0], own.weights[1]).relu_();
+    const at::Tensor logits = rows_times(h, own.weights[2], own.weights[3]);
     // In double: the sum of a row is then the same, to float, however it is taken apart.
     all.push_back(at::binary_cross_entropy_with_logits(logits, s, {}, {}, at::Reduction::None)
                       .to(at::kDouble)
@@ -155,29 +132,18 @@ at::Tensor AutoencoderGate::scores(const at::Tensor& x) const {
   return at::stack(all, 1);
 }
 
+GateCandidates AutoencoderGate::who_answers() const {
+  GateCandidates who;
+  for (const Autoencoder& own : autoencoders_) who.candidates.push_back(own.steps > 0);
+  return who;
+}
+
 at::Tensor AutoencoderGate::choose(const at::Tensor& x) const {
-  const at::Tensor all = scores(x);
-  at::Tensor chosen = at::zeros({x.size(0)}, at::kLong);
-  const float* row = all.const_data_ptr<float>();
-  std::int64_t* to = chosen.mutable_data_ptr<std::int64_t>();
-  for (std::int64_t i = 0; i < x.size(0); ++i, row += generations()) {
-    for (std::int64_t g = 1; g < generations(); ++g) {
-      if (row[g] > row[to[i]]) to[i] = g;
-    }
-  }
-  return chosen;
+  return best_candidate(scores(x), who_answers());
 }
 
 at::Tensor AutoencoderGate::shares(const at::Tensor& x) const {
-  at::Tensor all = scores(x);
-  const at::Tensor untrained = all.isinf();
-  all.mul_(answers_.gate_temperature)
-      .masked_fill_(untrained, -std::numeric_limits<double>::infinity());
-  // As choose(): the oldest when none observed anything.
-  all.select(1, 0).masked_fill_(untrained.all(1), 0);
-  at::Tensor shares = all.softmax(1);
-  shares.masked_fill_(shares.lt(shares.amax(1, true).mul_(kSmallestShare)), 0);
-  return shares.div_(shares.sum(1, true));
+  return shares_of_candidates(scores(x), who_answers(), answers_.gate_temperature);
 }
 
 std::int64_t AutoencoderGate::parameters() const {
@@ -233,15 +199,15 @@ AutoencoderGate AutoencoderGate::load(const storage::PageReader& store, std::int
     own.changed = false;
     for (std::size_t i = 0; i < kParts.size(); ++i) {
       const std::string name = entry(static_cast<std::size_t>(g), kParts[i]);
-      own.weights[i] = read_tensor(store, name, own.weights[i]);
+      own.weights[i] = tensor_like(store, name, own.weights[i], "gate");
       if (own.first.empty()) continue;
       if (store.read_dense(name + "/m").status().code() == storage::StatusCode::not_found) {
         own.first.clear();
         own.second.clear();
         continue;
       }
-      own.first[i] = read_tensor(store, name + "/m", own.weights[i]);
-      own.second[i] = read_tensor(store, name + "/v", own.weights[i]);
+      own.first[i] = tensor_like(store, name + "/m", own.weights[i], "gate");
+      own.second[i] = tensor_like(store, name + "/v", own.weights[i], "gate");
     }
     own.had_moments = !own.first.empty();
   }

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "nn/batch_invariant.h"
 #include "perennial/core/error.h"
 #include "perennial/kernels/matmul.h"
 #include "perennial/kernels/philox.h"
@@ -85,20 +86,8 @@ at::Tensor FixedFeatures::operator()(const at::Tensor& x) const {
                 std::string(c10::toString(x.scalar_type())) + " " + c10::str(x.sizes()));
   }
   const at::Tensor rows = x.contiguous();
-  return options_.kind == FeatureKind::random ? project(rows) : convolve(rows);
-}
-
-at::Tensor FixedFeatures::project(const at::Tensor& x) const {
-  at::Tensor features = at::empty({x.size(0), size_});
-  const float* in = x.const_data_ptr<float>();
-  const float* weights = weights_.const_data_ptr<float>();
-  const float* bias = bias_.const_data_ptr<float>();
-  float* out = features.mutable_data_ptr<float>();
-  at::parallel_for(0, x.size(0), 16, [&](auto begin, auto end) {
-    kernels::matmul_nt(end - begin, size_, d_in_, in + begin * d_in_, d_in_, weights, d_in_, bias,
-                       out + begin * size_, size_);
-  });
-  return features.relu_();
+  return options_.kind == FeatureKind::random ? rows_times(rows, weights_, bias_).relu_()
+                                              : convolve(rows);
 }
 
 at::Tensor FixedFeatures::convolve(const at::Tensor& x) const {

@@ -2,9 +2,7 @@
 // The analytic gate.
 #include "perennial/core/gate.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/linalg_solve_triangular.h>
 #include <ATen/ops/one_hot.h>
@@ -18,9 +16,10 @@
 #include <limits>
 #include <set>
 
+#include "nn/batch_invariant.h"
+#include "nn/gate_answers.h"
 #include "nn/ridge.h"
 #include "perennial/core/dense_state.h"
-#include "perennial/kernels/matmul.h"
 
 namespace perennial {
 
@@ -41,8 +40,6 @@ namespace {
 
 constexpr const char* kRecord = "gate";
 constexpr const char* kUnlearned = "unlearned";  // generations; absent where there are none
-// Shares of a mixed answer below this part of the largest do not count.
-constexpr float kSmallestShare = 1.0F / 1024;
 
 std::string entry(std::size_t generation, const char* what) {
   return "gate/" + std::to_string(generation) + "/" + what;
@@ -56,18 +53,6 @@ FixedFeatureOptions features_of(const AnalyticGateOptions& options) {
           .filter_size = options.gate_filter_size,
           .grid = options.gate_grid,
           .seed = options.gate_seed};
-}
-
-// x: (B, K), weights: (N, K) to (B, N); the bits of a row do not depend on the batch.
-at::Tensor rows_times(const at::Tensor& x, const at::Tensor& weights) {
-  const std::int64_t n = weights.size(0), k = weights.size(1);
-  at::Tensor out = at::empty({x.size(0), n});
-  at::parallel_for(0, x.size(0), 64, [&](auto begin, auto end) {
-    kernels::matmul_nt(end - begin, n, k, x.const_data_ptr<float>() + begin * k, k,
-                       weights.const_data_ptr<float>(), k, nullptr,
-                       out.mutable_data_ptr<float>() + begin * n, n);
-  });
-  return out;
 }
 
 }  // namespace
@@ -227,41 +212,18 @@ double AnalyticGate::novelty(const at::Tensor& x, std::int64_t generation) const
   return here / (trace / static_cast<double>(statistics.count));
 }
 
+GateCandidates AnalyticGate::who_answers() const {
+  GateCandidates who{{}, oldest_kept()};
+  for (const Statistics& statistics : statistics_) who.candidates.push_back(statistics.observed);
+  return who;
+}
+
 at::Tensor AnalyticGate::shares_of(const at::Tensor& f) {
-  at::Tensor all = scores_of(f);
-  float* row = all.mutable_data_ptr<float>();
-  for (std::int64_t i = 0; i < f.size(0); ++i, row += generations()) {
-    float best = -std::numeric_limits<float>::infinity();
-    for (std::int64_t g = 0; g < generations(); ++g) {
-      if (statistics_[static_cast<std::size_t>(g)].observed) best = std::max(best, row[g]);
-    }
-    double sum = 0;
-    for (std::int64_t g = 0; g < generations(); ++g) {
-      const bool observed = statistics_[static_cast<std::size_t>(g)].observed;
-      const float share =
-          observed ? std::exp(static_cast<float>(options_.gate_temperature) * (row[g] - best)) : 0;
-      row[g] = share < kSmallestShare ? 0 : share;
-      sum += row[g];
-    }
-    if (sum == 0) row[oldest_kept()] = static_cast<float>(sum = 1);  // none was observed
-    for (std::int64_t g = 0; g < generations(); ++g) row[g] = static_cast<float>(row[g] / sum);
-  }
-  return all;
+  return shares_of_candidates(scores_of(f), who_answers(), options_.gate_temperature);
 }
 
 at::Tensor AnalyticGate::choose_of(const at::Tensor& f) {
-  const at::Tensor all = scores_of(f);
-  at::Tensor chosen = at::empty({f.size(0)}, at::kLong);
-  const float* row = all.const_data_ptr<float>();
-  for (std::int64_t i = 0; i < f.size(0); ++i, row += generations()) {
-    std::int64_t best = -1;
-    for (std::int64_t g = 0; g < generations(); ++g) {
-      if (!statistics_[static_cast<std::size_t>(g)].observed) continue;
-      if (best < 0 || row[g] > row[best]) best = g;
-    }
-    chosen.mutable_data_ptr<std::int64_t>()[i] = best < 0 ? oldest_kept() : best;
-  }
-  return chosen;
+  return best_candidate(scores_of(f), who_answers());
 }
 
 void AnalyticGate::add_to_commit(storage::CommitRequest& request) {
@@ -328,12 +290,7 @@ AnalyticGate AnalyticGate::load(const storage::PageReader& store) {
       gate.add_generation();
       Statistics& statistics = gate.statistics_.back();
       const auto read = [&](const char* what, at::Tensor& tensor) {
-        const std::string name = entry(g, what);
-        at::Tensor stored = tensor_from(value_or_throw(store.read_dense(name)), name);
-        if (stored.sizes() != tensor.sizes() || stored.scalar_type() != at::kDouble) {
-          throw DataError("dense entry '" + name + "' has another shape than its gate");
-        }
-        tensor = stored;
+        tensor = tensor_like(store, entry(g, what), tensor, "gate");
       };
       read("a", statistics.a);
       read("b", statistics.b);

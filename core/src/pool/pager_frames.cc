@@ -48,8 +48,9 @@ void Pager::fill_initial(const Table& table, std::uint32_t page, std::byte* fram
 
 std::uint64_t Pager::page_of(std::int64_t id) const {
   const std::uint32_t row = kernels::row_of(id);
-  std::uint32_t generation = 0;  // few generations: a linear walk
-  while (row - tables_[generation].first_row >= tables_[generation].rows) ++generation;
+  const std::vector<kernels::PageSpan>& spans = spans_[kind_index(PageKind::weights)];
+  const auto generation =
+      static_cast<std::uint32_t>(kernels::span_of(spans.data(), spans.size(), row) - spans.data());
   const Table& table = tables_[generation];
   const auto page = (row - table.first_row) * table.tiles +
                     kernels::col_of(id) / static_cast<std::uint32_t>(tile_);

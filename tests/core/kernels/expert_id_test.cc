@@ -57,6 +57,23 @@ TEST(FrameTable, FindsRecordsAcrossGenerations) {
   EXPECT_EQ(table.record(expert_id(0xFFFFFFFFu, 8)), pages[9].data() + 32);
 }
 
+TEST(FrameTable, FindsRecordsAcrossManyGenerations) {
+  for (std::uint32_t generations = 1; generations <= 9; ++generations) {
+    std::vector<float> page(16);
+    std::vector<std::vector<float*>> frames;
+    std::vector<PageSpan> spans;
+    for (std::uint32_t g = 0; g < generations; ++g) {
+      frames.push_back({page.data() + g, page.data() + g});
+      spans.push_back({.first_row = 2 * g, .rows = 2, .tiles = 1, .frames = frames.back().data()});
+    }
+    const FrameTable table{.spans = spans, .tile = 1, .record_floats = 1};
+    for (std::uint32_t row = 0; row < 2 * generations; ++row) {
+      EXPECT_EQ(table.record(expert_id(row, 0)), page.data() + row / 2)
+          << row << " of " << generations << " generations";
+    }
+  }
+}
+
 // No memory is read here: only the address matters.
 TEST(FrameTable, OffsetsDoNotOverflow32Bits) {
   float* frame = reinterpret_cast<float*>(std::uintptr_t{0x10000});

@@ -63,14 +63,19 @@ TrainTest load_idx_dataset(const std::string& name_or_folder);
 //  - a folder with x_train.npy, y_train.npy, x_test.npy and y_test.npy, or x.npy and y.npy: (N, D)
 //    or (N, H, W) examples as in read_rows, and N labels, whole numbers from 0;
 //  - a folder with train.csv and test.csv, or train.jsonl and test.jsonl; or one such file, of any
-//    name: tables, see TableOptions.
+//    name: tables, see TableOptions;
+//  - a folder with a sub-folder of images (PNG, JPEG, PGM, PPM) for each class, or with `train` and
+//    `test` that have those. All images have the size of the first one; grey ones count as red,
+//    green, blue where one has colours; 16 bits become 8, transparent parts are laid on black. With
+//    bad_rows skip, what is no such image is left out, counted and named.
 // Single files may be gzip. What has no test part gets one of test_share of each class's examples
-// (one at least where a class has two), drawn from `seed`. A table's labels are text: those of
-// `known_labels` keep their numbers, new ones follow in ascending order, as numbers if all of them
-// are whole ones. With `known_columns`, the features that a model learnt by name, a table that
-// names its columns may have them in any order and have others beside them. Cost: a table's text is
-// held in memory while it is read. Throws DataError naming file, line or byte, what was expected
-// and what was found; InvalidOptions for an option that would do nothing for these data.
+// (one at least where a class has two), drawn from `seed`. A table's labels, and the folders of
+// image files, are text: those of `known_labels` keep their numbers, new ones follow in ascending
+// order, as numbers if all of them are whole ones. With `known_columns`, the features that a model
+// learnt by name, a table that names its columns may have them in any order and have others beside
+// them. Cost: a table's text is held in memory while it is read. Throws DataError naming file, line
+// or byte, what was expected and what was found; InvalidOptions for an option that would do nothing
+// for these data.
 TrainTest load_dataset(const std::string& dataset, const TableOptions& options = {},
                        std::int64_t seed = 1, const std::vector<std::string>& known_labels = {},
                        const std::vector<std::string>& known_columns = {});
@@ -80,13 +85,14 @@ TrainTest load_dataset(const std::string& dataset, const TableOptions& options =
 // two examples.
 void split_test(TrainTest& data, double share, std::int64_t seed);
 
-// Rows of features for prediction: IDX images, NPY (2-d or 3-d, |u1, <f4, <f8, C order), or a table
-// (CSV, JSONL) of numbers, each plain or gzip. The format is known by the content; a name that ends
-// in .npy, -ubyte or .jsonl promises that format. With `columns`, the features that a model learnt
-// by name, a table that names its columns may have them in any order and have others beside them.
-// Bad rows are an error, whatever the options say: every row must get its answer. Returns (N, D),
-// uint8 or float32, N and D at least 1; all values finite, or NaN where missing_values allows that
-// they are missing. Throws DataError naming the file and the place.
+// Rows of features for prediction: IDX images, NPY (2-d or 3-d, |u1, <f4, <f8, C order), a table
+// (CSV, JSONL) of numbers, each plain or gzip; an image file, or a folder of such, by their names.
+// The format is known by the content; a name that ends in .npy, -ubyte or .jsonl promises that
+// format. With `columns`, the features that a model learnt by name, a table that names its columns
+// may have them in any order and have others beside them. Bad rows are an error, whatever the
+// options say: every row must get its answer. Returns (N, D), uint8 or float32, N and D at least 1;
+// all values finite, or NaN where missing_values allows that they are missing. Throws DataError
+// naming the file and the place.
 torch::Tensor read_rows(const std::filesystem::path& file,
                         const std::vector<std::string>& columns = {},
                         const TableOptions& options = {});

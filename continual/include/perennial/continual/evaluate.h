@@ -13,16 +13,18 @@ namespace perennial::continual {
 
 struct Evaluation {
   std::vector<double> accuracy;  // (T), fractions
-  // Share of all test inputs that went to the generation of their own experience; empty without a
-  // gate.
+  // Share of the inputs of test sets that were learnt that went to the generation of their own
+  // experience; empty without a gate, or before anything was learnt.
   std::optional<double> gate_accuracy;
 };
 
 // Evaluates all T test sets. With `oracle` the model is told the generation of each: its
 // experience's, or the newest while that does not exist. The result does not depend on how the test
 // sets are cut into batches (models with dense layers: to rounding). `progress` is called with the
-// examples done since its last call. Cost: one forward per test example.
+// examples done since its last call. `learnt`: the first test sets, whose experiences were learnt;
+// all of them without it. Cost: one forward per test example.
 Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
-                    const std::function<void(std::int64_t examples)>& progress = {});
+                    const std::function<void(std::int64_t examples)>& progress = {},
+                    std::optional<std::int64_t> learnt = {});
 
 }  // namespace perennial::continual

@@ -26,8 +26,14 @@ EnumNames<ModelKind> enum_names(ModelKind);
 enum class HeadKind : std::uint8_t { trained, analytic };
 EnumNames<HeadKind> enum_names(HeadKind);
 
+// What the first layer of a dense model reads. raw: the data's features. filters: the responses of
+// the fixed random filters that an analytic head reads, so that both learn from the same numbers.
+enum class InputKind : std::uint8_t { raw, filters };
+EnumNames<InputKind> enum_names(InputKind);
+
 struct ModelOptions {
   ModelKind model = ModelKind::peer;
+  InputKind inputs = InputKind::raw;
   std::int64_t hidden = 256;
   std::int64_t depth = 2;
   std::int64_t width = 0;
@@ -43,8 +49,11 @@ struct ModelOptions {
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
     visitor("model", self.model, "mlp, or a PEER layer (peer)");
+    visitor("inputs", self.inputs,
+            "mlp: what its first layer reads: raw (the data's features) or filters (the responses "
+            "of the fixed random filters that an analytic head reads)");
     visitor("hidden", self.hidden, "mlp: width of a hidden layer", Range{1, 65536});
-    visitor("depth", self.depth, "mlp: hidden layers", Range{1, 64});
+    visitor("depth", self.depth, "mlp: hidden layers; 0 = a linear classifier", Range{0, 64});
     visitor("width", self.width,
             "peer: 0 = the layer maps inputs to classes; else dense layers to and from this width "
             "around it",
@@ -60,8 +69,11 @@ struct ModelOptions {
             "ridge strength of the analytic head; 0 = chosen from its statistics by generalised "
             "cross validation",
             Range{0, 1e12});
-    visitor("head_filters", self.head_filters,
-            "random filters whose responses the analytic head reads; 0 = none", Range{0, 4096});
+    visitor(
+        "head_filters", self.head_filters,
+        "random filters whose responses the analytic head, or a mlp with inputs filters, reads; 0 "
+        "= none",
+        Range{0, 4096});
     visitor("head_filter_size", self.head_filter_size, "width of such a filter, pixels",
             Range{1, 64});
     visitor("head_grid", self.head_grid, "averages an axis of a filter's responses", Range{1, 64});
@@ -187,14 +199,19 @@ struct RunConfig {
  private:
   void require_reach() const;
   void validate_growth() const;
+  void validate_growth_size() const;
   void require_loss_of_tasks() const;
   void validate_spare_classes() const;
   void validate_output_regularisation() const;
   void validate_head() const;
+  void validate_dense() const;
 };
 
 // Names of the fields in which two configurations differ, as "train.lr: 0.001 stored, 0.01 asked
 // for".
 std::vector<std::string> differences(const RunConfig& stored, const RunConfig& asked);
+// Throws InvalidOptions "`what`; FIELD; FIELD; `remedy`" unless `fields` is empty.
+void refuse_differing(const std::string& what, const std::vector<std::string>& fields,
+                      const std::string& remedy);
 
 }  // namespace perennial::continual

@@ -91,10 +91,20 @@ EnumNames<FillKind> enum_names(FillKind);
 enum class GrowthKind : std::uint8_t { experience, drift };
 EnumNames<GrowthKind> enum_names(GrowthKind);
 
+// How large a generation of grow_freeze becomes. full: rows x cols experts. need: it opens with
+// growth_start columns, which double, up to cols, whenever its loss has stopped falling above
+// growth_loss (strategies/growth_size.h).
+enum class GrowthSize : std::uint8_t { full, need };
+EnumNames<GrowthSize> enum_names(GrowthSize);
+
 // Strengths do not carry over between libraries: each strategy's header states its formula.
 struct StrategyOptions {
   double output_regularisation = 0;
   GrowthKind growth = GrowthKind::experience;
+  GrowthSize growth_size = GrowthSize::full;
+  std::int64_t growth_start = 4;
+  double growth_loss = 0.5;
+  std::int64_t growth_window = 50;
   double drift_threshold = 3;
   std::int64_t drift_steps = 3;
   std::int64_t drift_window = 50;
@@ -131,6 +141,18 @@ struct StrategyOptions {
             Range{0, 1e6});
     visitor("growth", self.growth,
             "grow_freeze: a generation for each experience, or for each drift that the loss shows");
+    visitor("growth_size", self.growth_size,
+            "grow_freeze: a generation has all rows x cols experts from the start (full), or "
+            "growth_start columns that double when its loss asks for more (need)");
+    visitor("growth_start", self.growth_start, "growth_size need: columns of a new generation",
+            Range{1, 4294967295.});
+    visitor(
+        "growth_loss", self.growth_loss,
+        "growth_size need: mean loss of the last growth_window steps above which a generation's "
+        "columns double, once it has stopped falling",
+        Range{0, 1e6});
+    visitor("growth_window", self.growth_window,
+            "growth_size need: steps between two looks at the loss", Range{1, 1e9});
     visitor(
         "drift_threshold", self.drift_threshold,
         "growth drift: a batch is suspicious when its loss is so many deviations above the mean",
@@ -193,6 +215,9 @@ struct StrategyOptions {
     visitor("strategy_seed", self.strategy_seed, "seed of what a strategy draws", Range{0, 9e15});
   }
 };
+
+// Columns that a new generation opens with; 0 = as the model's options say.
+std::int64_t first_columns(const StrategyOptions& options);
 
 // Names of the options above that a run with these strategies reads.
 std::vector<std::string> options_of(const StrategySet& strategies);

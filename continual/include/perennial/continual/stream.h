@@ -123,7 +123,8 @@ class Stream {
 
   // The stream whose single training experience is the union of all of this one's, with this one's
   // test sets and preprocessing: what `joint` learns from. Each example keeps its own permutation
-  // or its experience's angle.
+  // or its experience's angle; with `gradual` one of the experience's angles, another in every
+  // pass, drawn from stream_seed.
   Stream joint() const;
   // The stream whose training experience e is the union of this one's up to e: what `cumulative`
   // learns from. Test sets and preprocessing are this one's.
@@ -166,6 +167,8 @@ class Stream {
   // place) there.
   std::pair<std::int64_t, std::int64_t> unblurred(std::int64_t experience, std::int64_t epoch,
                                                   std::int64_t place) const;
+  // Of a gradual rotation in a joint pass: each example's own in each pass.
+  std::int64_t joint_level(const Pick& pick, std::int64_t epoch) const;
   Batch gather(const Dataset& data, const std::vector<Pick>& picks) const;
 
   StreamOptions options_;

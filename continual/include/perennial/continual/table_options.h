@@ -40,8 +40,8 @@ struct TableOptions {
             "CSV: whether the first line names the columns; automatic: it does when none of its "
             "cells is a number");
     visitor("bad_rows", self.bad_rows,
-            "tables: refuse a file with a row that cannot be used, or skip such rows, count them "
-            "and name the first ones");
+            "tables and image files: refuse data with a row or file that cannot be used, or skip "
+            "such, count them and name the first ones");
     visitor("missing_values", self.missing_values,
             "tables: a feature without a value makes its row a bad one, or takes the mean of its "
             "column");

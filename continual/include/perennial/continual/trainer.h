@@ -113,7 +113,8 @@ struct LearntModel {
   std::vector<std::string> label_names;
   storage::Digest data_digest;  // of the data set it was learnt from
   std::unique_ptr<Model> model;
-  bool finished = false;  // the run's stream has ended
+  bool finished = false;         // the run's stream has ended
+  std::int64_t experiences = 0;  // that were learnt to their end, of the stream's
   // The pager's counters at the last commit of a run, since that process began; empty without one.
   boost::json::object pager;
   // The test sets that the store keeps, as read (x and y); of a run over stream single.

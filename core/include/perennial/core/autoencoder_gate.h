@@ -13,6 +13,8 @@
 
 namespace perennial {
 
+struct GateCandidates;
+
 struct AutoencoderGateOptions {
   std::int64_t autoencoder_code = 64;
   double autoencoder_lr = 1e-3;
@@ -82,6 +84,8 @@ class AutoencoderGate {
     bool offered = false;      // to the commit in flight
     bool had_moments = false;  // in the last commit
   };
+
+  GateCandidates who_answers() const;
 
   std::int64_t d_in_;
   AutoencoderGateOptions options_;

@@ -24,5 +24,9 @@ storage::Digest digest_from_hex(std::string_view hex);
 storage::Bytes bytes_from(const at::Tensor& tensor);
 // Throws DataError naming `name` when the bytes are not such a tensor.
 at::Tensor tensor_from(const storage::Bytes& bytes, std::string_view name);
+// The store's entry `name`, of the sizes and the type of `like`. Throws StorageError, and DataError
+// naming the entry and its `owner` ("gate") for another shape.
+at::Tensor tensor_like(const storage::PageReader& store, const std::string& name,
+                       const at::Tensor& like, std::string_view owner);
 
 }  // namespace perennial

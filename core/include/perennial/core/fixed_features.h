@@ -50,7 +50,6 @@ class FixedFeatures {
   at::Tensor operator()(const at::Tensor& x) const;
 
  private:
-  at::Tensor project(const at::Tensor& x) const;
   at::Tensor convolve(const at::Tensor& x) const;
 
   std::int64_t d_in_;

@@ -14,6 +14,8 @@
 
 namespace perennial {
 
+struct GateCandidates;
+
 // oracle: the caller gives the generation. none: the newest generation answers. analytic: ridge
 // regression from random features to the generation, from streaming statistics. autoencoder: an
 // autoencoder a generation, and the smallest reconstruction error (autoencoder_gate.h).
@@ -161,6 +163,7 @@ class AnalyticGate {
   at::Tensor columns_of_b() const;  // (M, G)
   double ridge_of(const Statistics& statistics) const;
   std::int64_t oldest_kept() const;
+  GateCandidates who_answers() const;
 
   std::int64_t d_in_;
   AnalyticGateOptions options_;

@@ -18,7 +18,9 @@ struct FrameTable {
   std::int64_t record_floats = 0;  // words of 4 bytes from one expert to the next within a page
 
   // The start of an expert's record; of bf16 weights it is a BFloat16*.
-  float* record(std::int64_t id) const { return record_of(spans.data(), tile, record_floats, id); }
+  float* record(std::int64_t id) const {
+    return record_of(span_of(spans.data(), spans.size(), row_of(id)), tile, record_floats, id);
+  }
 };
 
 }  // namespace perennial::kernels

@@ -64,6 +64,18 @@ struct PageSpan {
   float* const* frames = nullptr;
 };
 
+// Which of `count` spans, at least one, that ascend by first_row holds a row: in log2(count) steps,
+// since a lifelong pool has many generations. A row outside of every span is not noticed.
+PERENNIAL_HOST_DEVICE inline const PageSpan* span_of(const PageSpan* spans, std::size_t count,
+                                                     std::uint32_t row) {
+  while (count > 1) {
+    const std::size_t half = count / 2;
+    if (spans[half].first_row <= row) spans += half;
+    count -= half;
+  }
+  return spans;
+}
+
 // The start of an expert's record: page addressing through the frames of `spans`, which ascend by
 // first_row, with `tile` experts a page, `record_floats` words of 4 bytes apart. An id outside
 // every span, or a column at or beyond tiles * tile, is a precondition violated: it is not checked
@@ -72,7 +84,7 @@ PERENNIAL_HOST_DEVICE inline float* record_of(const PageSpan* spans, std::uint32
                                               std::int64_t record_floats, std::int64_t id) {
   const std::uint32_t row = row_of(id), col = col_of(id);
   const PageSpan* span = spans;
-  while (row - span->first_row >= span->rows) ++span;  // few generations: a linear walk
+  while (row - span->first_row >= span->rows) ++span;
   float* frame = span->frames[std::size_t{row - span->first_row} * span->tiles + col / tile];
   return frame + static_cast<std::int64_t>(col % tile) * record_floats;
 }

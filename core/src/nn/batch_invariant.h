@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products of which the bits of a row do not depend on the batch around it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace perennial {
+
+// x: (B, K), weights: (N, K), bias: (N) or undefined, contiguous float32, to x weights' + bias:
+// (B, N). Rows are spread over torch's threads.
+at::Tensor rows_times(const at::Tensor& x, const at::Tensor& weights, const at::Tensor& bias = {});
+
+}  // namespace perennial
