@@ -19,10 +19,11 @@ build_jobs() {
   echo $((cores < fits ? cores : fits))
 }
 
-# build_release [CMAKE ARGUMENT...]: configures and builds the release preset, quietly when there is
-# nothing to do.
+# build_release TARGET [CMAKE ARGUMENT...]: configures the release preset and builds a target of it,
+# quietly when there is nothing to do.
 build_release() {
-  local log
+  local log target="$1"
+  shift
   log="$(mktemp)"
   if ! (cd "$PERENNIAL_ROOT" && cmake --preset release "$@") >"$log" 2>&1; then
     cat "$log" >&2
@@ -30,6 +31,6 @@ build_release() {
     fail "the build could not be configured (see above)"
   fi
   rm -f "$log"
-  (cd "$PERENNIAL_ROOT" && cmake --build --preset release -j "$(build_jobs)") ||
+  (cd "$PERENNIAL_ROOT" && cmake --build --preset release --target "$target" -j "$(build_jobs)") ||
     fail "the build failed (see above)"
 }
