@@ -79,6 +79,7 @@ void DeviceFrames::show() {
 
 kernels::cuda::Frames DeviceFrames::table() const {
   return {reinterpret_cast<const kernels::PageSpan*>(spans_.data_ptr()),
+          static_cast<std::uint32_t>(spans_.numel() / std::int64_t{sizeof(kernels::PageSpan)}),
           static_cast<std::uint32_t>(tile_), record_floats_};
 }
 

@@ -48,7 +48,7 @@ namespace {
 
 // No span of frames says how many there are: enough that every row is found.
 FrameTable host_table(const Frames& frames) {
-  return {{frames.spans, std::size_t{1} << 20}, frames.tile, frames.record_floats};
+  return {{frames.spans, frames.span_count}, frames.tile, frames.record_floats};
 }
 
 kernels::ExpertArgs host_args(const ExpertArgs& args) {

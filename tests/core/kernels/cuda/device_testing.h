@@ -120,7 +120,10 @@ class DeviceFrames {
     where_ = frames;
     upload();
   }
-  Frames table() const { return {spans_->data(), host_.tile, host_.record_floats}; }
+  Frames table() const {
+    return {spans_->data(), static_cast<std::uint32_t>(host_.spans.size()), host_.tile,
+            host_.record_floats};
+  }
   // The host's pages to the device, and back.
   void upload() {
     each([](float* device, float* host, std::size_t bytes) {

@@ -30,11 +30,12 @@ Error device_served(int device);
 // in device memory, too. Every frame starts at a multiple of 16 bytes.
 struct Frames {
   const PageSpan* spans = nullptr;
+  std::uint32_t span_count = 0;
   std::uint32_t tile = 1;          // experts a page
   std::int64_t record_floats = 0;  // words of 4 bytes from one expert to the next within a page
 
   PERENNIAL_HOST_DEVICE float* record(std::int64_t id) const {
-    return record_of(spans, tile, record_floats, id);
+    return record_of(span_of(spans, span_count, row_of(id)), tile, record_floats, id);
   }
 };
 
