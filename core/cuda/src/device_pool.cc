@@ -219,8 +219,10 @@ DevicePool::Uses DevicePool::group() {
                                 workspace_.bytes(bytes).data_ptr(), static_cast<std::size_t>(bytes),
                                 uses.found, current_stream(device_)),
       "grouping uses of experts");
-  upload(contributions, contributions_.bytes(static_cast<std::int64_t>(
-                            contributions.size() * sizeof(kernels::Contribution))));
+  const at::Tensor list = contributions_.bytes(
+      static_cast<std::int64_t>(contributions.size() * sizeof(kernels::Contribution)));
+  upload(contributions, list);
+  uses.contributions = static_cast<const kernels::Contribution*>(list.data_ptr());
   return uses;
 }
 
@@ -231,6 +233,17 @@ kernels::cuda::UpdateArgs DevicePool::update_args(const kernels::UpdateRule& rul
   args.weights = weights_.table();
   if (state_) args.state = state_->table();
   args.experts = experts_.of<std::uint32_t>(1);
+  return args;
+}
+
+kernels::cuda::UpdateArgs DevicePool::update_args(const kernels::UpdateRule& rule,
+                                                  const Uses& uses) {
+  kernels::cuda::UpdateArgs args = update_args(rule);
+  args.ids = uses.found.ids;
+  args.most_experts = uses.most;
+  args.offsets = uses.found.offsets;
+  args.uses = uses.found.uses;
+  args.contributions = uses.contributions;
   return args;
 }
 
@@ -248,22 +261,6 @@ at::Tensor DevicePool::update(const kernels::cuda::UpdateArgs& args) {
   return experts_.bytes(sizeof(std::uint32_t)).view(at::kInt).to(at::kLong);
 }
 
-namespace {
-
-// The gradients of uses.
-kernels::cuda::UpdateArgs of_uses(kernels::cuda::UpdateArgs args,
-                                  const kernels::cuda::ExpertUses& found, std::int64_t most,
-                                  const void* contributions) {
-  args.ids = found.ids;
-  args.most_experts = most;
-  args.offsets = found.offsets;
-  args.uses = found.uses;
-  args.contributions = static_cast<const kernels::Contribution*>(contributions);
-  return args;
-}
-
-}  // namespace
-
 at::Tensor DevicePool::step(const kernels::UpdateRule& rule) {
   const c10::DeviceGuard guard(device_);
   follow();
@@ -271,8 +268,7 @@ at::Tensor DevicePool::step(const kernels::UpdateRule& rule) {
     return at::zeros({1}, at::TensorOptions().dtype(at::kLong).device(device_));
   }
   const Uses uses = group();
-  kernels::cuda::UpdateArgs args =
-      of_uses(update_args(rule), uses.found, uses.most, contributions_.bytes(0).data_ptr());
+  kernels::cuda::UpdateArgs args = update_args(rule, uses);
   const std::int64_t used = args.layout.used();
   if (rule.algorithm == kernels::UpdateAlgorithm::rowwise_adagrad &&
       used > kernels::cuda::kMostAdagradFloats) {
@@ -315,8 +311,8 @@ CompactGradient DevicePool::compact_gradient() {
   if (n == 0) return gradient;
   gradient.ids.copy_(
       ids_.bytes(n * static_cast<std::int64_t>(sizeof(std::int64_t))).view(at::kLong));
-  const kernels::cuda::UpdateArgs args =
-      of_uses(update_args({}), uses.found, n, contributions_.bytes(0).data_ptr());
+  kernels::cuda::UpdateArgs args = update_args({}, uses);
+  args.most_experts = n;
   check(kernels::cuda::compact_gradient(args, gradient.values.mutable_data_ptr<float>(),
                                         current_stream(device_)),
         "the experts' gradient");

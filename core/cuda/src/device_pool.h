@@ -70,11 +70,13 @@ class DevicePool : public PoolDevice {
   struct Uses {
     kernels::cuda::ExpertUses found;
     std::int64_t most = 0;  // at least U
+    const kernels::Contribution* contributions = nullptr;
   };
   void load(std::uint32_t generation, storage::PageKind kind);
   std::vector<std::int64_t> changed_experts();
   Uses group();
   kernels::cuda::UpdateArgs update_args(const kernels::UpdateRule& rule);
+  kernels::cuda::UpdateArgs update_args(const kernels::UpdateRule& rule, const Uses& uses);
   at::Tensor update(const kernels::cuda::UpdateArgs& args);
   at::Tensor staging(std::int64_t least);
 

@@ -46,7 +46,6 @@ void check(kernels::cuda::Error error, const char* what) {
 namespace perennial::kernels::cuda {
 namespace {
 
-// No span of frames says how many there are: enough that every row is found.
 FrameTable host_table(const Frames& frames) {
   return {{frames.spans, frames.span_count}, frames.tile, frames.record_floats};
 }
