@@ -64,8 +64,9 @@ std::vector<LayerCase> cases() {
        [](PeerOptions& o) {
          o.d_in = 6000;
          o.d_out = 6000;
+         o.v_scale = 0.01;
        },
-       {.algorithm = SparseAlgorithm::rowwise_adagrad, .lr = 0.001}},
+       {.algorithm = SparseAlgorithm::rowwise_adagrad, .lr = 0.01}},
   };
 }
 
