@@ -158,7 +158,7 @@ __device__ void adagrad_rates(const UpdateArgs& args, const math::RuleNumbers& r
     shared.lanes[set][lane] = sum;
   }
   __syncthreads();
-  if (threadIdx.x < sets) {
+  if (threadIdx.x < static_cast<unsigned>(sets)) {
     const int mine = static_cast<int>(threadIdx.x);
     float* lanes = shared.lanes[mine];
     for (int half = kSumLanes / 2; half >= 1; half /= 2) {
