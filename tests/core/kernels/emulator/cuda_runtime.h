@@ -33,6 +33,7 @@ inline emulator::Dim3 &threadIdx = emulator::thread_index, &blockIdx = emulator:
 using dim3 = emulator::Dim3;
 
 inline void __syncthreads() { emulator::wait_for_block(); }
+inline void __syncwarp() { emulator::wait_for_warp(); }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int distance) {
   return emulator::shuffle_xor(mask, value, distance);

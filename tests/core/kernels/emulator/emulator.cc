@@ -139,7 +139,7 @@ bool release_warps(Processor& p) {
       if (p.fibers[t].state == State::at_warp_barrier) ++waiting;
     }
     if (waiting == 0) continue;
-    if (waiting != kWarp) fail("a shuffle that a lane of its warp does not come to");
+    if (waiting != kWarp) fail("a warp waits for a lane that does not come");
     for (unsigned t = first; t < first + kWarp; ++t) p.fibers[t].state = State::ready;
     any = true;
   }
@@ -181,6 +181,8 @@ void fail(const char* what) {
 }
 
 void wait_for_block() { leave(processor(), State::at_block_barrier); }
+void wait_for_warp() { leave(processor(), State::at_warp_barrier); }
+unsigned lane() { return processor().current % kWarp; }
 
 void exchange(unsigned mask, const void* value, void* out, std::size_t bytes, int distance) {
   Processor& p = processor();

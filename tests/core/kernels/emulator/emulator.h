@@ -30,6 +30,9 @@ extern Dim3 thread_index, block_index, block_size, grid_size;
 
 [[noreturn]] void fail(const char* what);
 void wait_for_block();
+// A warp has 32 lanes; all of them must come.
+void wait_for_warp();
+unsigned lane();
 // Every lane of the warp gives a value of `bytes` (at most 16) and gets that of lane ^ distance.
 void exchange(unsigned mask, const void* value, void* out, std::size_t bytes, int distance);
 template <class T>
