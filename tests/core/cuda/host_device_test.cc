@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What only the host, taken for a device, can show: a device without room.
+#include "host_device.h"
+
 #include "device_testing.h"
-#include "host_kernels.h"
 
 namespace perennial::cuda {
 
 std::string no_device() { return ""; }
-at::Device device_under_test() { return at::kCPU; }
+at::Device device_under_test() { return fake_device(); }
 
 namespace {
 
