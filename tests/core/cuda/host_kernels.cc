@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The interfaces of perennial/kernels/cuda/ and core/cuda/src/runtime.h, answered by the CPU's
-// kernels on the stand-in device: so that the code above them runs on any machine, and its results
-// can be compared bit for bit. What the headers promise of pointers is checked.
-#include <ATen/ops/empty.h>
-
+// The interfaces of perennial/kernels/cuda/, answered by the CPU's kernels on the stand-in device:
+// so that the code above them runs on any machine, and its results can be compared bit for bit.
+// What the headers promise of pointers is checked.
 #include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "host_device.h"
-#include "perennial/core/error.h"
 #include "perennial/kernels/cuda/experts.h"
 #include "perennial/kernels/cuda/optimizer.h"
 #include "perennial/kernels/cuda/records.h"
@@ -20,24 +16,6 @@
 #include "perennial/kernels/experts.h"
 #include "perennial/kernels/optimizer.h"
 #include "perennial/kernels/retrieve.h"
-#include "runtime.h"
-
-namespace perennial::cuda {
-
-kernels::cuda::Stream current_stream(const at::Device& /*device*/) { return nullptr; }
-Memory memory_of(const at::Device& /*device*/) {
-  return {host_device().available, host_device().available};
-}
-at::Tensor host_buffer(const at::Device& /*device*/, std::int64_t bytes) {
-  return at::empty({bytes}, at::kByte);
-}
-void check(kernels::cuda::Error error, const char* what) {
-  if (error != 0) {
-    throw DeviceError(std::string(what) + " failed: " + kernels::cuda::error_text(error));
-  }
-}
-
-}  // namespace perennial::cuda
 
 namespace perennial::kernels::cuda {
 

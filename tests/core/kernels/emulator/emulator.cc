@@ -19,6 +19,7 @@
 namespace emulator {
 
 Dim3 thread_index, block_index, block_size, grid_size;
+Reach reach;
 
 namespace {
 
@@ -202,6 +203,7 @@ void Launch::run(const std::function<void()>& thread) const {
   Processor& p = processor();
   p.last_error = error_of(grid_, block_, shared_bytes_);
   if (p.last_error != cudaSuccess) return;
+  const Reaching reaching;
   p.body = &thread;
   p.threads = block_.x * block_.y * block_.z;
   p.shared = std::make_unique<unsigned char[]>(shared_bytes_);
@@ -236,6 +238,7 @@ cudaError_t cudaMemset(void* memory, int byte, std::size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* memory, int byte, std::size_t bytes, cudaStream_t /*stream*/) {
+  const emulator::Reaching reaching;
   return cudaMemset(memory, byte, bytes);
 }
 cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }

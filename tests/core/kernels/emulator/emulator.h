@@ -28,6 +28,25 @@ struct Dim3 {
 // Of the fiber that runs.
 extern Dim3 thread_index, block_index, block_size, grid_size;
 
+// What opens and closes the device's memory around all that touches it on the device; none: the
+// memory is always there.
+struct Reach {
+  void (*open)() = nullptr;
+  void (*close)() = nullptr;
+};
+extern Reach reach;
+class Reaching {
+ public:
+  Reaching() {
+    if (reach.open != nullptr) reach.open();
+  }
+  ~Reaching() {
+    if (reach.close != nullptr) reach.close();
+  }
+  Reaching(const Reaching&) = delete;
+  Reaching& operator=(const Reaching&) = delete;
+};
+
 [[noreturn]] void fail(const char* what);
 void wait_for_block();
 // A warp has 32 lanes; all of them must come.

@@ -24,6 +24,7 @@ struct DeviceRadixSort {
       return cudaSuccess;
     }
     if (bytes < 256 + count * sizeof(Key)) return cudaErrorInvalidValue;
+    const emulator::Reaching reaching;
     const auto part = [&](std::size_t i) {
       const Key low = keys[i] >> begin_bit;
       const int width = end_bit - begin_bit;

@@ -19,6 +19,7 @@ struct DeviceScan {
       return cudaSuccess;
     }
     if (bytes < kNeeded) return cudaErrorInvalidValue;
+    const emulator::Reaching reaching;
     std::memset(memory, 0xA5, bytes);
     std::partial_sum(values, values + n, sums);
     return cudaSuccess;
