@@ -158,8 +158,8 @@ __device__ void adagrad_rates(const UpdateArgs& args, const math::RuleNumbers& r
     shared.lanes[set][lane] = sum;
   }
   __syncthreads();
-  if (threadIdx.x < static_cast<unsigned>(sets)) {
-    const int mine = static_cast<int>(threadIdx.x);
+  const int mine = static_cast<int>(threadIdx.x);
+  if (mine < sets) {
     float* lanes = shared.lanes[mine];
     for (int half = kSumLanes / 2; half >= 1; half /= 2) {
       for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
@@ -173,7 +173,7 @@ __device__ void adagrad_rates(const UpdateArgs& args, const math::RuleNumbers& r
 }
 
 template <UpdateKind kKind, int N, bool kFromUses>
-__global__ void __launch_bounds__(kThreads PERENNIAL_SM80_BLOCKS(8))
+__global__ void __launch_bounds__(kThreads PERENNIAL_SM80_SM90_BLOCKS(7))
     update_kernel(UpdateArgs args, math::RuleNumbers rule) {
   __shared__ Shared shared;
   extern __shared__ __align__(16) float kept[];  // the gradient, of Adagrad over uses

@@ -6,6 +6,8 @@
 #include "launch.h"
 #include "merge_block.h"
 #include "perennial/kernels/cuda/retrieve.h"
+#include "score_chunk.h"
+#include "tensor_scores.h"
 
 namespace perennial::kernels::cuda {
 namespace {
@@ -22,16 +24,6 @@ constexpr int kMergeThreads = 128;
 constexpr std::size_t kChunkBytes = std::size_t{32} << 20;
 constexpr std::int64_t kMostChunkTokens = std::int64_t{1} << 19;  // keeps every grid in its limits
 
-// What both kernels know of a chunk. Scores of (token, head): rows (R, padded to 4), then columns.
-struct Chunk {
-  std::int64_t tokens = 0, heads = 0, dim = 0;
-  std::int64_t rows = 0, cols = 0;  // keys in use
-  std::int64_t row_floats = 0, floats = 0;
-  const float* query = nullptr;
-  SubKeys row_keys, col_keys;
-  float* scores = nullptr;
-};
-
 std::int64_t padded(std::int64_t n) { return (n + 3) / 4 * 4; }
 
 Chunk chunk_of(const RetrieveArgs& args) {
@@ -47,6 +39,7 @@ Chunk chunk_of(const RetrieveArgs& args) {
   c.row_floats = padded(c.rows);
   c.floats = c.row_floats + padded(c.cols);
   c.query = args.query;
+  c.rounded_query = args.rounded_query;
   c.row_keys = args.rows;
   c.col_keys = args.cols;
   return c;
@@ -80,36 +73,30 @@ __device__ __forceinline__ void add_terms(int terms, int tx, int ty, const float
   }
 }
 
-// grid: (key tiles of rows, then of columns; token tiles; heads).
+// See ScoreTile for the grid.
 template <int kRows>
 __global__ void __launch_bounds__(kScoreThreads) scores_kernel(Chunk c) {
   constexpr int kTokens = 16 * kRows;
   __shared__ __align__(16) float q[kStepTerms][kTokens + 4];
   __shared__ __align__(16) float k[kStepTerms][kTileKeys + 4];
   const int tx = static_cast<int>(threadIdx.x) % 16, ty = static_cast<int>(threadIdx.x) / 16;
-  const std::int64_t row_tiles = (c.rows + kTileKeys - 1) / kTileKeys;
-  const bool is_row = blockIdx.x < row_tiles;
-  const std::int64_t count = is_row ? c.row_keys.count : c.col_keys.count;
-  const bool per_head = is_row ? c.row_keys.per_head : c.col_keys.per_head;
-  const std::int64_t n = is_row ? c.rows : c.cols;
-  const std::int64_t head = blockIdx.z;
-  const std::int64_t first_key = (blockIdx.x - (is_row ? 0 : row_tiles)) * kTileKeys;
-  const std::int64_t first_token = std::int64_t{blockIdx.y} * kTokens;
-  const float* keys =
-      (is_row ? c.row_keys.keys : c.col_keys.keys) + (per_head ? head * count * c.dim : 0);
-  const float* query = c.query + head * 2 * c.dim + (is_row ? 0 : c.dim);
+  const ScoreTile tile(c, kTileKeys, kTokens);
+  const float* keys = tile.keys(c, c.row_keys.keys, c.col_keys.keys);
+  const float* query = tile.query(c, c.query);
   const std::int64_t query_stride = c.heads * 2 * c.dim;
 
   float sum[kRows][8] = {};
   for (std::int64_t base = 0; base < c.dim; base += kStepTerms) {
     for (int at = threadIdx.x; at < kTokens * kStepTerms; at += kScoreThreads) {
-      const std::int64_t token = first_token + at / kStepTerms, i = base + at % kStepTerms;
+      const int token = tile.first_token + at / kStepTerms;
+      const std::int64_t i = base + at % kStepTerms;
       const bool there = token < c.tokens && i < c.dim;
       q[at % kStepTerms][at / kStepTerms] = there ? query[token * query_stride + i] : 0.0f;
     }
     for (int at = threadIdx.x; at < kTileKeys * kStepTerms; at += kScoreThreads) {
-      const std::int64_t key = first_key + at / kStepTerms, i = base + at % kStepTerms;
-      const bool there = key < n && i < c.dim;
+      const int key = tile.first_key + at / kStepTerms;
+      const std::int64_t i = base + at % kStepTerms;
+      const bool there = key < tile.n && i < c.dim;
       k[at % kStepTerms][at / kStepTerms] = there ? keys[key * c.dim + i] : 0.0f;
     }
     __syncthreads();
@@ -124,13 +111,13 @@ __global__ void __launch_bounds__(kScoreThreads) scores_kernel(Chunk c) {
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const int place = kRows == 8 ? (r / 4) * 64 + ty * 4 + r % 4 : ty;
-    const std::int64_t token = first_token + place;
+    const int token = tile.first_token + place;
     if (token >= c.tokens) continue;
-    float* out = c.scores + (token * c.heads + head) * c.floats + (is_row ? 0 : c.row_floats);
+    float* out = tile.scores(c, token);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const std::int64_t key = first_key + half * 64 + tx * 4;
-      if (key >= n) continue;  // up to three keys of padding are written with the last
+      const int key = tile.first_key + half * 64 + tx * 4;
+      if (key >= tile.n) continue;  // up to three keys of padding are written with the last
       *reinterpret_cast<float4*>(out + key) = make_float4(
           sum[r][half * 4], sum[r][half * 4 + 1], sum[r][half * 4 + 2], sum[r][half * 4 + 3]);
     }
@@ -150,18 +137,40 @@ __global__ void __launch_bounds__(kMergeThreads)
                  MergeScratch::at(shared, k, nullptr));
 }
 
-template <int kRows>
+dim3 score_grid(const Chunk& c, int tile_tokens) {
+  static_assert(tensor::kKeys == kTileKeys);
+  return {static_cast<unsigned>(blocks_for(c.rows, kTileKeys) + blocks_for(c.cols, kTileKeys)),
+          static_cast<unsigned>(blocks_for(c.tokens, tile_tokens)), static_cast<unsigned>(c.heads)};
+}
+
+template <bool kWide>
+void launch_tensor_scores(const Chunk& c, Stream stream) {
+  using tensor::kThreads, tensor::tensor_scores_kernel;
+  if (c.tokens > 16) {
+    tensor_scores_kernel<64, kWide><<<score_grid(c, 64), kThreads, 0, stream>>>(c);
+  } else {
+    tensor_scores_kernel<16, kWide><<<score_grid(c, 16), kThreads, 0, stream>>>(c);
+  }
+}
+
 void launch_scores(const Chunk& c, Stream stream) {
-  const std::int64_t key_tiles = blocks_for(c.rows, kTileKeys) + blocks_for(c.cols, kTileKeys);
-  const dim3 grid(static_cast<unsigned>(key_tiles),
-                  static_cast<unsigned>(blocks_for(c.tokens, 16 * kRows)),
-                  static_cast<unsigned>(c.heads));
-  scores_kernel<kRows><<<grid, kScoreThreads, 0, stream>>>(c);
+  if (c.rounded_query != nullptr) {
+    const bool wide = c.dim % tensor::kGroup == 0 && aligned16(c.rounded_query) &&
+                      aligned16(c.row_keys.rounded) && aligned16(c.col_keys.rounded);
+    if (wide) return launch_tensor_scores<true>(c, stream);
+    return launch_tensor_scores<false>(c, stream);
+  }
+  if (c.tokens >= kManyTokens) {
+    scores_kernel<8><<<score_grid(c, 128), kScoreThreads, 0, stream>>>(c);
+  } else {
+    scores_kernel<1><<<score_grid(c, 16), kScoreThreads, 0, stream>>>(c);
+  }
 }
 
 bool servable(const RetrieveArgs& args) {
   return args.k >= 1 && args.k <= kMaxTopK && args.heads >= 1 && args.heads <= 0xFFFF &&
-         args.sub_dim >= 1;
+         args.sub_dim >= 1 && (args.rounded_query != nullptr) == (args.rows.rounded != nullptr) &&
+         (args.rounded_query != nullptr) == (args.cols.rounded != nullptr);
 }
 
 }  // namespace
@@ -189,12 +198,12 @@ Error retrieve(const RetrieveArgs& args, std::int64_t tokens, void* workspace,
   const std::int64_t query_stride = args.heads * 2 * args.sub_dim;
   for (std::int64_t first = 0; first < tokens; first += fitting) {
     c.tokens = tokens - first < fitting ? tokens - first : fitting;
-    c.query = args.query + first * query_stride;
-    if (c.tokens >= kManyTokens) {
-      launch_scores<8>(c, stream);
+    if (c.rounded_query == nullptr) {
+      c.query = args.query + first * query_stride;
     } else {
-      launch_scores<1>(c, stream);
+      c.rounded_query = args.rounded_query + first * query_stride;
     }
+    launch_scores(c, stream);
     const std::int64_t out = first * args.heads * args.k;
     merge_kernel<<<static_cast<unsigned>(c.tokens * args.heads), kMergeThreads, shared, stream>>>(
         c, args.device_segments, args.segment_count, args.k, args.ids + out, args.scores + out,

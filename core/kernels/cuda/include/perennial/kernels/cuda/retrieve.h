@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Product-key retrieval on the device: perennial/kernels/retrieve.h states what is computed. Ids,
 // scores and row indices are the CPU kernel's bit for bit: a score is one sum of fused
-// multiply-adds in ascending order, in fp32 (no TF32).
+// multiply-adds in ascending order, in fp32 (no TF32). Scores of bf16 inputs, if asked for, are
+// tensor cores': fp32 sums of exact products, in the hardware's order; the top-k is exact given
+// them.
 // Symbols: B tokens, H heads, K top-k, D width of a sub-key, R and C row and column keys in use.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "perennial/kernels/bfloat16.h"
 #include "perennial/kernels/cuda/device.h"
 #include "perennial/kernels/key_segment.h"
 
@@ -17,16 +20,18 @@ inline constexpr std::int64_t kMaxTopK = 128;
 
 // One side's sub-keys.
 struct SubKeys {
-  std::int64_t count = 0;       // n
-  bool per_head = true;         // a set for each head, or one for all
-  const float* keys = nullptr;  // (H or 1, n, D)
+  std::int64_t count = 0;             // n
+  bool per_head = true;               // a set for each head, or one for all
+  const float* keys = nullptr;        // (H or 1, n, D)
+  const BFloat16* rounded = nullptr;  // with a rounded query: the same in bf16
 };
 
 struct RetrieveArgs {
   std::int64_t heads = 1;
   std::int64_t k = 1;  // 1 <= k <= min(kMaxTopK, number of visible experts)
   std::int64_t sub_dim = 1;
-  const float* query = nullptr;  // (B, H, 2 D)
+  const float* query = nullptr;             // (B, H, 2 D)
+  const BFloat16* rounded_query = nullptr;  // or this, which retrieve() reads instead
   SubKeys rows, cols;
   const KeySegment* segments = nullptr;         // host, and
   const KeySegment* device_segments = nullptr;  // the same on the device: rows, cols < 2^31
