@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -131,31 +132,30 @@ void start(Fiber& fiber) {
   makecontext(&context, fiber_main, 0);
 }
 
-// Lets warps whose lanes are all at a shuffle go on; true if there was one.
-bool release_warps(Processor& p) {
-  bool any = false;
-  for (unsigned first = 0; first < p.threads; first += kWarp) {
-    unsigned waiting = 0;
-    for (unsigned t = first; t < first + kWarp && t < p.threads; ++t) {
-      if (p.fibers[t].state == State::at_warp_barrier) ++waiting;
-    }
-    if (waiting == 0) continue;
-    if (waiting != kWarp) fail("a warp waits for a lane that does not come");
-    for (unsigned t = first; t < first + kWarp; ++t) p.fibers[t].state = State::ready;
-    any = true;
-  }
-  return any;
-}
-
-// Runs a block to its end.
-void run_block(Processor& p) {
-  for (unsigned t = 0; t < p.threads; ++t) start(p.fibers[t]);
+// Runs a warp until each of its lanes waits for the block or has ended.
+void run_warp(Processor& p, unsigned first) {
+  const unsigned end = std::min(first + kWarp, p.threads);
   for (;;) {
-    for (unsigned i = 0; i < p.threads; ++i) {
-      const unsigned t = p.descending ? p.threads - 1 - i : i;
+    for (unsigned i = first; i < end; ++i) {
+      const unsigned t = p.descending ? first + end - 1 - i : i;
       if (p.fibers[t].state == State::ready) resume(p, t);
     }
-    if (release_warps(p)) continue;
+    unsigned waiting = 0;
+    for (unsigned t = first; t < end; ++t) {
+      if (p.fibers[t].state == State::at_warp_barrier) ++waiting;
+    }
+    if (waiting == 0) return;
+    if (waiting != kWarp) fail("a warp waits for a lane that does not come");
+    for (unsigned t = first; t < end; ++t) p.fibers[t].state = State::ready;
+  }
+}
+
+// Runs a block to its end, warp by warp from barrier to barrier.
+void run_block(Processor& p) {
+  for (unsigned t = 0; t < p.threads; ++t) start(p.fibers[t]);
+  const unsigned warps = (p.threads + kWarp - 1) / kWarp;
+  for (;;) {
+    for (unsigned w = 0; w < warps; ++w) run_warp(p, (p.descending ? warps - 1 - w : w) * kWarp);
     unsigned ended = 0;
     for (unsigned t = 0; t < p.threads; ++t) ended += p.fibers[t].state == State::ended ? 1 : 0;
     if (ended == p.threads) return;
