@@ -5,6 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -34,8 +35,10 @@ PeerOptions peer_options(const PeerSizes& sizes);
 // The layer of the library. All its experts are in frames before anything is timed.
 class OurSide {
  public:
-  // The same values whatever the type of the experts, but for their rounding.
-  explicit OurSide(const PeerSizes& sizes, kernels::WeightType type = kernels::WeightType::f32);
+  // The same values whatever the type of the experts, but for their rounding. `place` brings the
+  // layer to a device; none: the CPU.
+  explicit OurSide(const PeerSizes& sizes, kernels::WeightType type = kernels::WeightType::f32,
+                   const std::function<void(PeerImpl&)>& place = {});
 
   const PeerSizes& sizes() const { return sizes_; }
   PeerImpl& layer() { return *layer_; }
@@ -53,7 +56,7 @@ class OurSide {
   SparseOptimizer& sparse() { return *sparse_; }
 
  private:
-  void pin_all();
+  void pin_all();  // not where a device has all experts
 
   PeerSizes sizes_;
   std::shared_ptr<PeerImpl> layer_;
@@ -66,7 +69,8 @@ class OurSide {
 // semantics (lazy moments of the touched rows).
 class EagerSide {
  public:
-  explicit EagerSide(OurSide& ours);  // copies its weights
+  // Copies the weights of ours. Inputs come to `device` if they are elsewhere.
+  explicit EagerSide(OurSide& ours, const at::Device& device = at::kCPU);
   void attach_optimizer();
   bool trains() const { return dense_ != nullptr; }
 
@@ -98,7 +102,8 @@ class EagerSide {
 
 // Throw when the sides differ by more than rounding explains. Some tokens retrieve other experts:
 // scores of neighbouring ranks that are equal but for rounding.
-void require_equal_forward(OurSide& ours, EagerSide& eager, const at::Tensor& x);
+void require_equal_forward(OurSide& ours, EagerSide& eager, const at::Tensor& x,
+                           double tolerance = 1e-3);
 // After one step of both from equal weights.
 void require_equal_step(OurSide& ours, EagerSide& eager, const at::Tensor& x);
 

@@ -197,6 +197,8 @@ void exchange(unsigned mask, const void* value, void* out, std::size_t bytes, in
   leave(p, State::at_warp_barrier);
 }
 
+cudaError_t take_last_error() { return std::exchange(processor().last_error, cudaSuccess); }
+
 void* dynamic_shared_memory() { return processor().shared.get(); }
 
 void Launch::run(const std::function<void()>& thread) const {
@@ -220,51 +222,3 @@ void Launch::run(const std::function<void()>& thread) const {
 }
 
 }  // namespace emulator
-
-cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
-  *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
-}
-cudaError_t cudaFree(void* memory) {
-  std::free(memory);
-  return cudaSuccess;
-}
-cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind /*kind*/) {
-  std::memcpy(to, from, bytes);
-  return cudaSuccess;
-}
-cudaError_t cudaMemset(void* memory, int byte, std::size_t bytes) {
-  std::memset(memory, byte, bytes);
-  return cudaSuccess;
-}
-cudaError_t cudaMemsetAsync(void* memory, int byte, std::size_t bytes, cudaStream_t /*stream*/) {
-  const emulator::Reaching reaching;
-  return cudaMemset(memory, byte, bytes);
-}
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-cudaError_t cudaGetLastError() {
-  cudaError_t& last = emulator::processor().last_error;
-  return std::exchange(last, cudaSuccess);
-}
-const char* cudaGetErrorString(cudaError_t error) {
-  switch (error) {
-    case cudaSuccess:
-      return "no error";
-    case cudaErrorInvalidValue:
-      return "invalid argument";
-    case cudaErrorMemoryAllocation:
-      return "out of memory";
-    case cudaErrorInvalidConfiguration:
-      return "invalid configuration argument";
-  }
-  return "unknown error";
-}
-cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
-  return cudaSuccess;
-}
-cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
-  return cudaSuccess;
-}
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }

@@ -61,6 +61,7 @@ T shuffle_xor(unsigned mask, const T& value, int distance) {
   exchange(mask, &value, &out, sizeof(T), distance);
   return out;
 }
+cudaError_t take_last_error();  // of a launch; success afterwards
 void* dynamic_shared_memory();
 template <class T>
 T* dynamic_shared() {
