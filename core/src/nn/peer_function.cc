@@ -15,6 +15,7 @@
 
 #include "nn/norm_backward.h"
 #include "nn/token_threads.h"
+#include "perennial/core/error.h"
 #include "perennial/kernels/matmul.h"
 #include "pool/pager.h"
 #include "pool/tape.h"
@@ -152,6 +153,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
                      &rstd = saved[8], &scale = saved[9], &ids = saved[10], &row_index = saved[11],
                      &weights = saved[12], &pre = saved[13], &gate = saved[14],
                      &normalised = saved[15];
+    if (!weight.is_cpu()) throw Error("the layer left cpu between a forward and its backward");
     const auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data["call"].toCapsule());
     const Router& router = *call->router;
     Pool& pool = *call->pool;
