@@ -20,7 +20,7 @@ namespace perennial::cuda {
 
 namespace {
 
-constexpr std::size_t kArenaBytes = std::size_t{1} << 36;  // addresses, not memory
+constexpr std::size_t kArenaBytes = std::size_t{1} << 34;  // addresses, not memory
 constexpr std::size_t kAlignment = 512;                    // CUDA's allocator in LibTorch has it
 constexpr std::size_t kReachStep = std::size_t{1} << 24;
 constexpr int kNothing = 0xFF;  // of a float, a NaN
