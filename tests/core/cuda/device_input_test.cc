@@ -120,6 +120,18 @@ TEST_F(DeviceInputTest, RefusesALayerWhoseRoutersWereMovedAlone) {
   EXPECT_EQ(evaluate(peer, to_device(inputs(1))).size(0), 8);
 }
 
+TEST_F(DeviceInputTest, WhatABackwardGotMayBeFilledAgainBeforeTheStep) {
+  const std::shared_ptr<PeerImpl> kept = on_device(small_options()),
+                                  filled = on_device(small_options());
+  const at::Tensor x = to_device(inputs(1)), dy = to_device(inputs(2, 8, 6)).contiguous();
+  kept->forward(x).backward(dy);
+  const at::Tensor wanted = kept->pool().compact_gradient().values.cpu();
+  filled->forward(x).backward(dy);
+  x.zero_();
+  dy.zero_();
+  EXPECT_TRUE(same_bits(filled->pool().compact_gradient().values.cpu(), wanted));
+}
+
 TEST_F(DeviceInputTest, RefusesASecondDerivative) {
   const std::shared_ptr<PeerImpl> peer = on_device(small_options());
   const at::Tensor x = to_device(inputs(1)).requires_grad_();
