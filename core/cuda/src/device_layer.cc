@@ -9,7 +9,6 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/layer_norm.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/DeviceGuard.h>
@@ -37,8 +36,9 @@ using torch::autograd::variable_list;
 // The query (B, H 2 D), normed. Updates the running statistics with `batch_statistics`.
 at::Tensor query_of(const Router& router, const at::Tensor& x, bool batch_statistics) {
   const PeerOptions& options = router.options();
-  const at::Tensor raw = at::linear(
-      x, router.query, router.folded() ? std::optional(router.query_bias) : std::nullopt);
+  const at::Tensor raw =
+      linear(x, router.query, router.folded() ? std::optional(router.query_bias) : std::nullopt,
+             router.amp);
   if (options.query_norm == QueryNorm::none || router.folded()) return raw;
   if (options.query_norm == QueryNorm::batch) {
     return at::batch_norm(raw, router.gamma, router.beta, router.running_mean, router.running_var,

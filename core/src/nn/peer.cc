@@ -150,6 +150,15 @@ void PeerImpl::place_routers() {
     tensor.set_data(tensor.detach().to(device));
     tensor.mutable_grad().reset();
   }
+  for (const auto& router : routers_) {
+    if (router != nullptr) router->amp = amp_;
+  }
+}
+
+void PeerImpl::set_amp(Amp amp) {
+  amp_ = amp;
+  remembered_.reset();
+  place_routers();
 }
 
 torch::Tensor PeerImpl::through(const std::shared_ptr<Router>& router, const torch::Tensor& x,
@@ -225,6 +234,7 @@ torch::Tensor PeerImpl::forward_as(const torch::Tensor& routing, const torch::Te
     }
     router->keys_changed();
     if (pool_->device() != nullptr) router->to(pool_->device()->device());
+    router->amp = amp_;
     remembered_ = std::move(router);
     remembered_routing_ = routing;
   }
@@ -359,6 +369,8 @@ std::vector<std::pair<std::string, torch::Tensor>> PeerImpl::trainable() {
 
 void PeerImpl::require_budget() const {
   pool_->pager().require_slots(options_.heads * options_.top_k);
+  // Takes in what the device has not got yet.
+  if (pool_->device() != nullptr) (void)pool_->device()->compact_gradient();
 }
 
 }  // namespace perennial

@@ -220,23 +220,30 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     }
 
     // Norm and query network.
-    const auto [draw, dgamma, dbeta] =
+    const auto [dquery, dgamma, dbeta] =
         norm_backward(router, {raw, normed, mean, rstd, scale}, gamma, dnormed, batch_statistics);
+    const at::Tensor draw = rounded(dquery, router.amp);
     at::Tensor dweight;
     if (ctx->needs_input_grad(1)) {
+      const at::Tensor in = rounded(x, router.amp);
       dweight = at::empty_like(weight);
       at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
         kernels::matmul_nn(end - begin, options.d_in, tokens, data(draw) + begin, 1, channels,
-                           data(x), options.d_in, out(dweight) + begin * options.d_in, options.d_in,
-                           false);
+                           data(in), options.d_in, out(dweight) + begin * options.d_in,
+                           options.d_in, false);
       });
+      dweight = rounded(dweight, router.amp);
     }
     if (dx.defined()) {
+      const bool whole = router.amp == Amp::off;
+      const at::Tensor w = rounded(weight, router.amp);
+      at::Tensor sum = whole ? dx : at::empty_like(dx);
       over_tokens(0, tokens, [&](auto begin, auto end) {
         kernels::matmul_nn(end - begin, options.d_in, channels, data(draw) + begin * channels,
-                           channels, 1, data(weight), options.d_in, out(dx) + begin * options.d_in,
-                           options.d_in, true);
+                           channels, 1, data(w), options.d_in, out(sum) + begin * options.d_in,
+                           options.d_in, whole);
       });
+      if (!whole) dx.add_(rounded(sum, router.amp));
     }
     return {dx, dweight, dgamma, dbeta, drow_keys, dcol_keys, at::Tensor()};
   }
