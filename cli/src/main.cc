@@ -134,6 +134,8 @@ int guarded_main(const std::vector<std::string>& args) {
     return fail(kExitData, error.what());
   } catch (const StorageError& error) {
     return fail_storage(error, has_command ? args[0] : "");
+  } catch (const DeviceError& error) {
+    return fail(kExitFailed, error.what(), "'--device cpu' computes without it");
   } catch (const std::bad_alloc&) {
     return fail(kExitFailed, "out of memory");
   } catch (const std::exception& error) {

@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "device.h"
 #include "interrupt.h"
 #include "perennial/storage/memory_store.h"
 #include "progress.h"
@@ -26,7 +27,12 @@ void RunFlags::add_to(Flags& flags) {
                  Range{0, 1e15})
       .add("threads", threads, "threads; 0 = one a core", Range{0, 1024})
       .add_switch("exact", exact,
-                  "refuse to resume on another thread count or processor, where bits may differ");
+                  "refuse to resume on another thread count, processor or device, where bits may "
+                  "differ")
+      .add_text("device", device, "NAME",
+                "where the model computes: cpu, cuda, cuda:1, ..., or auto: CUDA where this build, "
+                "the machine and its memory allow it. No part of the run: it may go on elsewhere "
+                "(default cpu)");
 }
 
 void RunFlags::add_training_to(Flags& flags) {
@@ -35,13 +41,17 @@ void RunFlags::add_training_to(Flags& flags) {
            "beside --commit-every: commit after so many seconds while training goes on; 0 = off",
            Range{0, 1e9})
       .add_bytes("commit_dirty", commit_dirty_bytes,
-                 "and once so many bytes of pages have changed; 0 = off", Range{0, 1e15})
+                 "and once so many bytes of pages have changed; 0 = off. Of the CPU's",
+                 Range{0, 1e15})
       .add("routing_inputs", routing_inputs,
            "inputs of each test set whose routing is recorded after each experience; 0 = off",
            Range{0, 1e9});
 }
 
-void RunFlags::apply() const {
+void RunFlags::apply(const CommonOptions& common) {
+  DeviceChoice choice = choose_device(device);
+  placement = std::move(choice.placement);
+  if (!common.quiet && !choice.note.empty()) std::cerr << "note: " << choice.note << '\n';
   const auto cores = static_cast<std::int64_t>(std::thread::hardware_concurrency());
   at::set_num_threads(static_cast<int>(threads > 0 ? threads : std::max<std::int64_t>(1, cores)));
 }
@@ -55,6 +65,7 @@ continual::RunSettings settings_with(ProgressDisplay& display, const std::string
   settings.run_folder = run_folder;
   settings.budget_bytes = flags.budget_bytes;
   settings.exact = flags.exact;
+  settings.placement = flags.placement;
   settings.commit_seconds = flags.commit_seconds;
   settings.commit_dirty_bytes = flags.commit_dirty_bytes;
   settings.routing_inputs = flags.routing_inputs;
@@ -120,7 +131,16 @@ void check_run(const continual::RunConfig& config, const continual::Stream& stre
   const auto store = storage::make_memory_store();
   continual::RunSettings settings;
   settings.budget_bytes = flags.budget_bytes;
+  settings.placement = flags.placement;
   const continual::Trainer trainer(config, stream, store.get(), settings);
+}
+
+continual::LearntModel load_learnt(const storage::PageReader& store, const RunFlags& flags,
+                                   const CommonOptions& common) {
+  return continual::load_learnt(store, flags.budget_bytes, flags.placement,
+                                [&](const std::string& warning) {
+                                  if (!common.quiet) std::cerr << "note: " << warning << '\n';
+                                });
 }
 
 std::string read_text(const std::filesystem::path& file) {

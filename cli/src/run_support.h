@@ -21,16 +21,19 @@ struct RunFlags {
   std::int64_t budget_bytes = 0;
   std::int64_t threads = 0;
   bool exact = false;
+  std::string device = "cpu";
   double commit_seconds = 0;
   std::int64_t commit_dirty_bytes = 0;
   std::int64_t routing_inputs = continual::RunSettings{}.routing_inputs;
   std::optional<storage::Retention> retention;  // of a command that lets it be chosen
+  continual::Placement placement;               // what --device says, once applied
 
   void add_to(Flags& flags);
   // Those of commands that train.
   void add_training_to(Flags& flags);
-  // Sets the thread count of this process.
-  void apply() const;
+  // Sets the thread count of this process and finds the device, telling on standard error what
+  // --device auto is. Throws InvalidOptions for a device that cannot be used.
+  void apply(const CommonOptions& common);
 };
 
 // Runs `config` on the store (null: keep nothing), with a progress line named `label` on standard
@@ -52,6 +55,10 @@ std::optional<continual::RunResult> follow_with_progress(
 // Refuses, as a run on a new store would, what cannot be done; touches no store.
 void check_run(const continual::RunConfig& config, const continual::Stream& stream,
                const RunFlags& flags);
+
+// A learnt model on the command's device, to be used without its stream.
+continual::LearntModel load_learnt(const storage::PageReader& store, const RunFlags& flags,
+                                   const CommonOptions& common);
 
 // The content of a file. Throws DataError when it cannot be read.
 std::string read_text(const std::filesystem::path& file);

@@ -22,10 +22,12 @@ namespace {
 // are linear, without the paper's adapters (eq. 2). Dropout is of the newest column's own units.
 class Columns : public Model {
  public:
-  Columns(const RunConfig& config, DenseInputs inputs, std::int64_t classes)
+  Columns(const RunConfig& config, DenseInputs inputs, std::int64_t classes,
+          const Placement& placement)
       : options_(config.model),
         inputs_(std::move(inputs)),
         classes_(classes),
+        layers_({placement.device, config.train.amp}),
         dropout_(config.model, static_cast<std::size_t>(config.model.depth)) {
     add_column();
   }
@@ -96,7 +98,7 @@ class Columns : public Model {
 
   // Logits (B, classes) of a column. Those before it pass no gradient.
   torch::Tensor forward(const torch::Tensor& data, std::int64_t column, bool drop) const {
-    const torch::Tensor x = inputs_(data);
+    const torch::Tensor x = layers_.inputs(inputs_(data));
     std::vector<torch::Tensor> before(static_cast<std::size_t>(column) + 1, x);
     for (std::int64_t i = 0; i < options_.depth; ++i) {
       std::vector<torch::Tensor> h;
@@ -109,7 +111,7 @@ class Columns : public Model {
       if (drop) h.back() = dropout_(h.back(), static_cast<std::size_t>(i));
       before = std::move(h);
     }
-    return layer(column, options_.depth)(options_.depth == 0 ? x : at::cat(before, 1));
+    return layer(column, options_.depth)(options_.depth == 0 ? x : at::cat(before, 1)).to(at::kCPU);
   }
 
   ModelOptions options_;
@@ -125,13 +127,14 @@ class Columns : public Model {
 }  // namespace
 
 std::unique_ptr<Model> make_columns(const RunConfig& config, DenseInputs inputs,
-                                    std::int64_t classes) {
-  return std::make_unique<Columns>(config, std::move(inputs), classes);
+                                    std::int64_t classes, const Placement& placement) {
+  return std::make_unique<Columns>(config, std::move(inputs), classes, placement);
 }
 
 std::unique_ptr<Model> load_columns(const RunConfig& config, DenseInputs inputs,
-                                    std::int64_t classes, const storage::PageReader& store) {
-  auto model = std::make_unique<Columns>(config, std::move(inputs), classes);
+                                    std::int64_t classes, const storage::PageReader& store,
+                                    const Placement& placement) {
+  auto model = std::make_unique<Columns>(config, std::move(inputs), classes, placement);
   model->load(store);
   return model;
 }

@@ -6,8 +6,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/ones_like.h>
+#include <ATen/ops/ones.h>
 
 #include <cmath>
 
@@ -30,22 +29,23 @@ constexpr std::int64_t kGrain = 16384;
 
 }  // namespace
 
-Linear::Linear(std::string layer_name, std::uint32_t number, std::int64_t in, std::int64_t out,
-               std::int64_t seed, std::uint32_t lane)
-    : name(std::move(layer_name)), weight(at::empty({out, in})), bias(at::empty({out})) {
+Linear::Linear(std::string layer_name, const DenseCompute& how, std::uint32_t number,
+               std::int64_t in, std::int64_t out, std::int64_t seed, std::uint32_t lane)
+    : name(std::move(layer_name)), amp(how.amp) {
   const auto bound = static_cast<float>(1 / std::sqrt(static_cast<double>(in)));
-  const auto draw = [&](std::uint32_t part, at::Tensor& tensor) {
+  const auto drawn = [&](std::uint32_t part, at::IntArrayRef sizes) {
+    at::Tensor tensor = at::empty(sizes);
     kernels::fill_uniform(
         static_cast<std::uint64_t>(seed), number, lane + part, kDense, bound,
         {tensor.mutable_data_ptr<float>(), static_cast<std::size_t>(tensor.numel())});
-    tensor.requires_grad_(true);
+    return tensor.to(how.device).requires_grad_(true);
   };
-  draw(0, weight);
-  draw(1, bias);
+  weight = drawn(0, {out, in});
+  bias = drawn(1, {out});
 }
 
 torch::Tensor Linear::operator()(const torch::Tensor& x) const {
-  return at::linear(x, weight, bias);
+  return linear(x, weight, bias, amp);
 }
 
 DenseLayers::Tensors DenseLayers::tensors(std::size_t first) const {
@@ -86,13 +86,13 @@ UnitDropout::UnitDropout(const ModelOptions& options, std::size_t layers)
       layers_(layers) {}
 
 torch::Tensor UnitDropout::operator()(const torch::Tensor& h, std::size_t layer) const {
-  torch::Tensor keep = at::ones_like(h, at::MemoryFormat::Contiguous);
+  torch::Tensor keep = at::ones(h.sizes());
   float* data = keep.mutable_data_ptr<float>();
   const std::uint64_t draw = kDraws | (static_cast<std::uint64_t>(forwards_) * layers_ + layer);
   at::parallel_for(0, keep.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
     kernels::dropout(seed_, draw, p_, data, data, begin, end);
   });
-  return h * keep.detach();
+  return h * keep.to(h.device());
 }
 
 void UnitDropout::add_to_commit(storage::CommitRequest& request) const {

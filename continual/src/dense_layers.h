@@ -10,18 +10,28 @@
 #include <vector>
 
 #include "perennial/continual/run_config.h"
+#include "perennial/core/amp.h"
 #include "perennial/storage/page_store.h"
 
 namespace perennial::continual {
 
-// y = x W' + b, from U(+-1/sqrt(fan_in)) as torch initialises its linear layers.
+// Where and how dense layers compute.
+struct DenseCompute {
+  at::Device device = at::kCPU;
+  Amp amp = Amp::off;
+};
+
+// y = x W' + b, from U(+-1/sqrt(fan_in)) as torch initialises its linear layers. The initial values
+// are the same on every device.
 struct Linear {
   // `number` tells the layers of one seed apart, `lane` sets of them.
-  Linear(std::string layer_name, std::uint32_t number, std::int64_t in, std::int64_t out,
-         std::int64_t seed, std::uint32_t lane = 0);
+  Linear(std::string layer_name, const DenseCompute& how, std::uint32_t number, std::int64_t in,
+         std::int64_t out, std::int64_t seed, std::uint32_t lane = 0);
+  // x: (B, in) on the layer's device.
   torch::Tensor operator()(const torch::Tensor& x) const;
 
   std::string name;
+  Amp amp;
   torch::Tensor weight, bias;  // (out, in), (out)
 };
 
@@ -32,12 +42,17 @@ class DenseLayers {
  public:
   using Tensors = std::vector<std::pair<std::string, torch::Tensor>>;
 
+  explicit DenseLayers(const DenseCompute& how) : how_(how) {}
+
   void add(const std::string& name, std::int64_t in, std::int64_t out, std::int64_t seed,
            std::uint32_t lane = 0) {
-    layers_.emplace_back(name, static_cast<std::uint32_t>(layers_.size()), in, out, seed, lane);
+    layers_.emplace_back(name, how_, static_cast<std::uint32_t>(layers_.size()), in, out, seed,
+                         lane);
   }
   const Linear& operator[](std::size_t i) const { return layers_[i]; }
   std::size_t size() const { return layers_.size(); }
+  // What the layers read, from the host: the same tensor where they are there.
+  torch::Tensor inputs(const torch::Tensor& x) const { return x.to(how_.device); }
 
   // "dense/NAME/weight" and "dense/NAME/bias" of the layers from `first` on.
   Tensors tensors(std::size_t first = 0) const;
@@ -47,12 +62,14 @@ class DenseLayers {
   void load(const storage::PageReader& store, std::int64_t outputs = 0);
 
  private:
+  DenseCompute how_;
   std::vector<Linear> layers_;
 };
 
 // Dropout of hidden units (Srivastava et al. 2014): in training a unit is 0 with probability p,
 // else scaled by 1 / (1 - p). Which ones follows from Philox by (seed, number of the forward,
 // layer, place in the batch); the number of forwards is committed, so a resumed run draws the same.
+// The host draws, whatever device the units are on.
 class UnitDropout {
  public:
   UnitDropout(const ModelOptions& options, std::size_t layers);

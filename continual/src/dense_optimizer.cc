@@ -8,7 +8,10 @@
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
+
+#include <optional>
 
 #include "perennial/core/dense_state.h"
 #include "perennial/core/error.h"
@@ -60,6 +63,8 @@ void DenseOptimizer::set_parameters(Parameters parameters) {
     if (found.mapped().m.sizes() != tensor.sizes() || found.mapped().v.sizes() != tensor.sizes()) {
       throw DataError("the moments of '" + name + "' have another shape than it has");
     }
+    found.mapped().m = found.mapped().m.to(tensor.device());
+    found.mapped().v = found.mapped().v.to(tensor.device());
     kept.insert(std::move(found));
   }
   moments_ = std::move(kept);
@@ -80,7 +85,8 @@ void DenseOptimizer::zero_grad() {
 
 void DenseOptimizer::step() {
   const at::NoGradGuard no_grad;
-  std::vector<torch::Tensor> tensors, gradients, m, v, steps;
+  std::vector<torch::Tensor> tensors, gradients, m, v;
+  std::vector<float> steps;
   for (const auto& [name, tensor] : parameters_) {
     if (!tensor.grad().defined()) continue;
     tensors.push_back(tensor);
@@ -92,12 +98,16 @@ void DenseOptimizer::step() {
     ++moments.step;
     m.push_back(moments.m);
     v.push_back(moments.v);
-    steps.push_back(at::full({}, static_cast<double>(moments.step), at::kFloat));
+    steps.push_back(static_cast<float>(moments.step));
   }
   if (tensors.empty()) return;
   if (options_.optimizer == OptimizerKind::adam) {
-    const FlushDenormals flush;
-    at::_fused_adam_(tensors, gradients, m, v, {}, steps, options_.lr, kBeta1, kBeta2,
+    std::optional<FlushDenormals> flush;
+    if (tensors.front().is_cpu()) flush.emplace();
+    // A device's kernel reads the numbers of the steps itself: they go there in one piece.
+    const std::vector<torch::Tensor> numbers =
+        at::tensor(steps, at::kFloat).to(tensors.front().device()).unbind();
+    at::_fused_adam_(tensors, gradients, m, v, {}, numbers, options_.lr, kBeta1, kBeta2,
                      /*weight_decay=*/0, kEps, /*amsgrad=*/false, /*maximize=*/false);
   } else {
     at::_fused_sgd_(tensors, gradients, {}, /*weight_decay=*/0, /*momentum=*/0, options_.lr,

@@ -15,7 +15,8 @@
 
 namespace perennial::continual {
 
-// SGD, or Adam (Kingma & Ba 2015) with betas 0.9 and 0.999 and eps 1e-8.
+// SGD, or Adam (Kingma & Ba 2015) with betas 0.9 and 0.999 and eps 1e-8. State is where its
+// parameters are, which must all be on one device.
 class DenseOptimizer {
  public:
   using Parameters = std::vector<std::pair<std::string, torch::Tensor>>;

@@ -103,13 +103,14 @@ std::vector<double> gem_dual(const torch::Tensor& p, const torch::Tensor& b, dou
 torch::Tensor gem_projection(const torch::Tensor& gradient, const torch::Tensor& memory,
                              double margin) {
   const at::NoGradGuard no_grad;
-  const torch::Tensor products = at::mv(memory, gradient).to(at::kDouble);
+  const torch::Tensor products = at::mv(memory, gradient).cpu().to(at::kDouble);
   if (products.min().item<double>() >= 0) return gradient;
-  torch::Tensor p = at::mm(memory, memory.t()).to(at::kDouble);
+  torch::Tensor p = at::mm(memory, memory.t()).cpu().to(at::kDouble);
   p = (p + p.t()) / 2;
   p.diagonal().add_(1e-9 * p.diagonal().mean().item<double>() + std::numeric_limits<double>::min());
   const std::vector<double> v = gem_dual(p, products, margin);
-  return gradient + at::mv(memory.t(), at::tensor(v, at::kDouble).to(at::kFloat));
+  return gradient +
+         at::mv(memory.t(), at::tensor(v, at::kDouble).to(at::kFloat).to(gradient.device()));
 }
 
 torch::Tensor agem_projection(const torch::Tensor& gradient, const torch::Tensor& reference) {

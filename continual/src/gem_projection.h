@@ -9,9 +9,9 @@
 namespace perennial::continual {
 
 // min over v >= margin of 1/2 v' P v + b' v, for P (t, t) symmetric positive definite and b (t),
-// both float64: the dual of GEM (Lopez-Paz & Ranzato 2017, eq. 11). The active-set method of Lawson
-// & Hanson (1974, chapter 23, NNLS) on v - margin: exact to rounding, finite, each of usually about
-// t rounds solves a system of at most t unknowns.
+// both float64 of the host: the dual of GEM (Lopez-Paz & Ranzato 2017, eq. 11). The active-set
+// method of Lawson & Hanson (1974, chapter 23, NNLS) on v - margin: exact to rounding, finite, each
+// of usually about t rounds solves a system of at most t unknowns.
 std::vector<double> gem_dual(const torch::Tensor& p, const torch::Tensor& b, double margin);
 
 // The vector nearest to `gradient` (P) whose products with the rows of `memory` (t, P) are not

@@ -21,8 +21,16 @@ constexpr double kSharpness = 10;
 
 class HeadModel : public Model {
  public:
-  HeadModel(std::optional<ImageFilters> filters, std::shared_ptr<PeerImpl> peer, AnalyticHead head)
-      : filters_(std::move(filters)), peer_(std::move(peer)), head_(std::move(head)) {}
+  HeadModel(const RunConfig& config, std::optional<ImageFilters> filters,
+            std::shared_ptr<PeerImpl> peer, AnalyticHead head, const Placement& placement)
+      : filters_(std::move(filters)),
+        peer_(std::move(peer)),
+        head_(std::move(head)),
+        device_(placement.device) {
+    if (peer_ == nullptr) return;
+    peer_->set_amp(config.train.amp);
+    if (placement.place) placement.place(*peer_);
+  }
 
   bool learns_by_gradient() const override { return false; }
   void observe(const torch::Tensor& x, const torch::Tensor& y) override {
@@ -44,6 +52,7 @@ class HeadModel : public Model {
     for (const torch::Tensor& tensor : peer_->parameters()) n += tensor.numel();
     return n;
   }
+  torch::Tensor pool_inputs(const torch::Tensor& x) override { return x.to(device_); }
   PeerImpl* peer() override { return peer_.get(); }
 
   void add_to_commit(storage::CommitRequest& request) override {
@@ -66,20 +75,22 @@ class HeadModel : public Model {
     const at::NoGradGuard no_grad;
     if (peer_ == nullptr) return (*filters_)(x);
     peer_->train(false);
-    const torch::Tensor pool = peer_->forward(x, 0);
+    const torch::Tensor pool = peer_->forward(pool_inputs(x), 0).to(at::kCPU);
     return filters_ ? at::cat({(*filters_)(x), pool}, 1) : pool;
   }
 
   std::optional<ImageFilters> filters_;
   std::shared_ptr<PeerImpl> peer_;  // null for the head alone
   AnalyticHead head_;
+  at::Device device_;  // the layer's
 };
 
 }  // namespace
 
 std::unique_ptr<Model> make_head_model(const RunConfig& config, std::int64_t features,
                                        std::int64_t classes, const storage::PageReader* store,
-                                       std::int64_t budget_bytes, ImageShape image) {
+                                       std::int64_t budget_bytes, ImageShape image,
+                                       const Placement& placement) {
   const ModelOptions& options = config.model;
   std::optional<ImageFilters> fixed = ImageFilters::make(config, features, image);
   std::shared_ptr<PeerImpl> peer;
@@ -92,12 +103,14 @@ std::unique_ptr<Model> make_head_model(const RunConfig& config, std::int64_t fea
     peer->freeze();
   }
   AnalyticHead head((fixed ? fixed->size() : 0) + options.head_pool, classes, options.head_ridge);
-  return std::make_unique<HeadModel>(std::move(fixed), std::move(peer), std::move(head));
+  return std::make_unique<HeadModel>(config, std::move(fixed), std::move(peer), std::move(head),
+                                     placement);
 }
 
 std::unique_ptr<Model> load_head_model(const RunConfig& config, std::int64_t features,
                                        std::int64_t classes, const storage::PageReader& store,
-                                       std::int64_t budget_bytes, std::int64_t learnt_classes) {
+                                       std::int64_t budget_bytes, std::int64_t learnt_classes,
+                                       const Placement& placement) {
   std::optional<ImageFilters> fixed = ImageFilters::load(config, features, store);
   std::shared_ptr<PeerImpl> peer;
   if (config.model.head_pool > 0) peer = PeerImpl::load(store, budget_bytes);
@@ -107,7 +120,8 @@ std::unique_ptr<Model> load_head_model(const RunConfig& config, std::int64_t fea
     throw DataError("the store's analytic head has another shape than its run");
   }
   if (classes > learnt_classes) head.add_classes(classes);
-  return std::make_unique<HeadModel>(std::move(fixed), std::move(peer), std::move(head));
+  return std::make_unique<HeadModel>(config, std::move(fixed), std::move(peer), std::move(head),
+                                     placement);
 }
 
 }  // namespace perennial::continual

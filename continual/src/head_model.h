@@ -11,13 +11,16 @@ namespace perennial::continual {
 // The head's features are random convolutions of the image (head_filters), and the output of a PEER
 // layer (head_pool wide) whose experts keep their initial values: as the head is linear, it solves
 // for what each retrieved expert says about the classes. Features are the same from the first
-// example to the last, so classes may come in any order. Learns by observing, one pass.
+// example to the last, so classes may come in any order. Learns by observing, one pass. Of it, the
+// PEER layer alone is placed.
 std::unique_ptr<Model> make_head_model(const RunConfig& config, std::int64_t features,
                                        std::int64_t classes, const storage::PageReader* store,
-                                       std::int64_t budget_bytes, ImageShape image);
+                                       std::int64_t budget_bytes, ImageShape image,
+                                       const Placement& placement);
 // Throws StorageError, DataError.
 std::unique_ptr<Model> load_head_model(const RunConfig& config, std::int64_t features,
                                        std::int64_t classes, const storage::PageReader& store,
-                                       std::int64_t budget_bytes, std::int64_t learnt_classes);
+                                       std::int64_t budget_bytes, std::int64_t learnt_classes,
+                                       const Placement& placement);
 
 }  // namespace perennial::continual

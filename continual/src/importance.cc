@@ -93,7 +93,9 @@ void add_exact(const Trace& trace, const torch::Tensor& logits,
     if (foreign.all().item<bool>()) continue;
     if (foreign.any().item<bool>()) of_class = of_class.masked_fill(foreign, 0);
     std::vector<torch::Tensor> powers = trace.deltas(of_class.sum(), true);
-    for (torch::Tensor& power : powers) power = squared(power) * p.narrow(1, c, 1);
+    for (torch::Tensor& power : powers) {
+      power = squared(power) * p.narrow(1, c, 1).to(power.device());
+    }
     trace.add(powers, squared, to);
   }
 }

@@ -22,13 +22,28 @@ void require_same_data(const LearntModel& learnt, const Stream& stream) {
   require_data(learnt.data_digest, stream);
 }
 
-LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_bytes) {
+LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_bytes,
+                        const Placement& wanted,
+                        const std::function<void(const std::string&)>& on_warning) {
   RunState state = value_or_throw(load_run_state(store));
-  auto model = load_model(state.config, state.preprocessing.features,
-                          static_cast<std::int64_t>(state.label_names.size()), store, budget_bytes);
+  Placement placement = wanted;
+  const auto load = [&] {
+    return load_model(state.config, state.preprocessing.features,
+                      static_cast<std::int64_t>(state.label_names.size()), store, budget_bytes, 0,
+                      placement);
+  };
+  std::unique_ptr<Model> model;
+  try {
+    model = load();
+  } catch (const DeviceError& error) {
+    if (!placement.or_cpu) throw;
+    if (on_warning) on_warning(without_device(error));
+    placement = {};
+    model = load();
+  }
   auto strategy = make_strategy(state.config, {static_cast<std::int64_t>(state.label_names.size()),
                                                state.matrix.experiences(), state.preprocessing});
-  StrategyState().load(*strategy, store);
+  StrategyState().load(*strategy, store, placement.device);
   model = answering_model(std::move(model), std::move(strategy));
   const json::object note = note_with(store, "pager");
   return {std::move(state.config),
@@ -36,6 +51,7 @@ LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_by
           std::move(state.label_names),
           state.data_digest,
           std::move(model),
+          std::move(placement),
           state.finished,
           state.finished ? state.matrix.experiences() : state.position.experience,
           note.empty() ? json::object{} : note.at("pager").as_object(),

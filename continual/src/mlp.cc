@@ -32,8 +32,9 @@ namespace {
 
 class Mlp : public Model {
  public:
-  Mlp(const RunConfig& config, DenseInputs inputs, std::int64_t classes)
+  Mlp(const RunConfig& config, DenseInputs inputs, std::int64_t classes, const Placement& placement)
       : inputs_(std::move(inputs)),
+        layers_({placement.device, config.train.amp}),
         dropout_(config.model, static_cast<std::size_t>(config.model.depth)) {
     const ModelOptions& options = config.model;
     std::int64_t in = inputs_.size();
@@ -51,24 +52,24 @@ class Mlp : public Model {
   torch::Tensor train_forward(const torch::Tensor& x) override {
     if (!dropout_.on()) return test_forward(x);
     dropout_.begin();
-    torch::Tensor h = inputs_(x);
+    torch::Tensor h = inputs_of(x);
     for (std::size_t i = 0; i + 1 < layers_.size(); ++i) h = dropout_(layers_[i](h).relu(), i);
-    return layers_[layers_.size() - 1](h);
+    return layers_[layers_.size() - 1](h).to(at::kCPU);
   }
   torch::Tensor test_forward(const torch::Tensor& x) override {
-    torch::Tensor h = inputs_(x);
+    torch::Tensor h = inputs_of(x);
     for (std::size_t i = 0; i + 1 < layers_.size(); ++i) h = layers_[i](h).relu();
-    return layers_[layers_.size() - 1](h);
+    return layers_[layers_.size() - 1](h).to(at::kCPU);
   }
   torch::Tensor traced_forward(const torch::Tensor& x, std::vector<LayerUse>& uses) override {
-    torch::Tensor h = inputs_(x);
+    torch::Tensor h = inputs_of(x);
     uses.clear();
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       const torch::Tensor output = layers_[i](h);
       uses.push_back({2 * i, 2 * i + 1, h, output});
       h = output.relu();
     }
-    return uses.back().output;
+    return uses.back().output.to(at::kCPU);
   }
   Prediction predict(const torch::Tensor& x, std::optional<std::uint32_t>) override {
     const at::NoGradGuard no_grad;
@@ -87,6 +88,8 @@ class Mlp : public Model {
   void commit_failed() override {}
 
  private:
+  torch::Tensor inputs_of(const torch::Tensor& x) const { return layers_.inputs(inputs_(x)); }
+
   DenseInputs inputs_;
   DenseLayers layers_;
   UnitDropout dropout_;
@@ -94,13 +97,15 @@ class Mlp : public Model {
 
 }  // namespace
 
-std::unique_ptr<Model> make_mlp(const RunConfig& config, DenseInputs inputs, std::int64_t classes) {
-  return std::make_unique<Mlp>(config, std::move(inputs), classes);
+std::unique_ptr<Model> make_mlp(const RunConfig& config, DenseInputs inputs, std::int64_t classes,
+                                const Placement& placement) {
+  return std::make_unique<Mlp>(config, std::move(inputs), classes, placement);
 }
 
 std::unique_ptr<Model> load_mlp(const RunConfig& config, DenseInputs inputs, std::int64_t classes,
-                                const storage::PageReader& store, std::int64_t learnt_classes) {
-  auto model = std::make_unique<Mlp>(config, std::move(inputs), classes);
+                                const storage::PageReader& store, std::int64_t learnt_classes,
+                                const Placement& placement) {
+  auto model = std::make_unique<Mlp>(config, std::move(inputs), classes, placement);
   model->load(store, learnt_classes);
   return model;
 }

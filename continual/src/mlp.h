@@ -22,7 +22,7 @@ class DenseInputs {
                           const storage::PageReader& store);
 
   std::int64_t size() const { return filters_ ? filters_->size() : features_; }
-  // x: (B, D) to (B, size()), without a gradient.
+  // x: (B, D) to (B, size()), on the host, without a gradient.
   torch::Tensor operator()(const torch::Tensor& x) const { return filters_ ? (*filters_)(x) : x; }
   void add_to_commit(storage::CommitRequest& request) const {
     if (filters_) filters_->add_to_commit(request);
@@ -37,15 +37,18 @@ class DenseInputs {
 
 // `depth` hidden layers of `hidden` ReLU units, with dropout after each in training; at depth 0 the
 // output layer alone. The store knows `learnt_classes` of the classes.
-std::unique_ptr<Model> make_mlp(const RunConfig& config, DenseInputs inputs, std::int64_t classes);
+std::unique_ptr<Model> make_mlp(const RunConfig& config, DenseInputs inputs, std::int64_t classes,
+                                const Placement& placement);
 std::unique_ptr<Model> load_mlp(const RunConfig& config, DenseInputs inputs, std::int64_t classes,
-                                const storage::PageReader& store, std::int64_t learnt_classes);
+                                const storage::PageReader& store, std::int64_t learnt_classes,
+                                const Placement& placement);
 
 // A column of such layers for each experience (progressive networks): layer i > 0 of column k reads
 // layer i - 1 of columns 0 to k. Only the newest column trains. Starts with one.
 std::unique_ptr<Model> make_columns(const RunConfig& config, DenseInputs inputs,
-                                    std::int64_t classes);
+                                    std::int64_t classes, const Placement& placement);
 std::unique_ptr<Model> load_columns(const RunConfig& config, DenseInputs inputs,
-                                    std::int64_t classes, const storage::PageReader& store);
+                                    std::int64_t classes, const storage::PageReader& store,
+                                    const Placement& placement);
 
 }  // namespace perennial::continual

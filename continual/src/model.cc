@@ -31,9 +31,11 @@ class PeerModel : public Model {
  public:
   PeerModel(const RunConfig& config, std::int64_t features, std::int64_t classes,
             std::shared_ptr<PeerImpl> peer, std::unique_ptr<AnalyticGate> gate,
-            std::unique_ptr<AutoencoderGate> autoencoders)
+            std::unique_ptr<AutoencoderGate> autoencoders, const Placement& placement)
       : width_(config.model.width),
         classes_(classes),
+        device_(placement.device),
+        layers_({placement.device, config.train.amp}),
         peer_(std::move(peer)),
         gate_(std::move(gate)),
         autoencoders_(std::move(autoencoders)) {
@@ -42,6 +44,8 @@ class PeerModel : public Model {
       layers_.add("input", features, width_, config.model.peer.seed, lane);
       layers_.add("output", width_, classes, config.model.peer.seed, lane);
     }
+    peer_->set_amp(config.train.amp);
+    if (placement.place) placement.place(*peer_);
   }
   void load(const storage::PageReader& store, std::int64_t outputs) {
     layers_.load(store, outputs);
@@ -102,7 +106,7 @@ class PeerModel : public Model {
   }
   torch::Tensor pool_inputs(const torch::Tensor& x) override {
     const at::NoGradGuard no_grad;
-    return width_ == 0 ? x : layers_[0](x);
+    return width_ == 0 ? x.to(device_) : layers_[0](x.to(device_));
   }
   PeerImpl* peer() override { return peer_.get(); }
   AnalyticGate* gate() override { return gate_.get(); }
@@ -143,11 +147,11 @@ class PeerModel : public Model {
     return outputs.size(-1) == classes_ ? outputs : outputs.narrow(-1, 0, classes_);
   }
 
-  // Through the newest generation, or all of a shared router's.
+  // Through the newest generation, or all of a shared router's; from the host and to it.
   torch::Tensor forward(const torch::Tensor& x) {
-    if (width_ == 0) return of_classes(peer_->forward(x));
-    const torch::Tensor h = layers_[0](x);
-    return layers_[1](h + peer_->forward(h));
+    if (width_ == 0) return of_classes(peer_->forward(x.to(device_))).to(at::kCPU);
+    const torch::Tensor h = layers_[0](x.to(device_));
+    return layers_[1](h + peer_->forward(h)).to(at::kCPU);
   }
 
   // Probabilities (n, classes) that one generation gives to `rows` of x, with its class head's word
@@ -158,7 +162,8 @@ class PeerModel : public Model {
       return rows.numel() == all.size(0) ? all : all.index_select(0, rows);
     };
     torch::Tensor logits =
-        of_classes(peer_->forward(of_rows(x), static_cast<std::uint32_t>(generation)));
+        of_classes(peer_->forward(of_rows(x).to(device_), static_cast<std::uint32_t>(generation)))
+            .to(at::kCPU);
     if (std::cmp_less(generation, known_.size())) {
       const std::int64_t known = known_[static_cast<std::size_t>(generation)];
       logits.narrow(1, known, classes_ - known).fill_(-std::numeric_limits<float>::infinity());
@@ -196,6 +201,7 @@ class PeerModel : public Model {
   }
 
   std::int64_t width_, classes_;
+  at::Device device_;
   DenseLayers layers_;
   std::shared_ptr<PeerImpl> peer_;
   std::unique_ptr<AnalyticGate> gate_;
@@ -223,7 +229,8 @@ torch::Tensor Model::traced_forward(const torch::Tensor&, std::vector<LayerUse>&
 
 std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader* store,
-                                  std::int64_t budget_bytes, ImageShape image) {
+                                  std::int64_t budget_bytes, ImageShape image,
+                                  const Placement& placement) {
   if (config.model.model == ModelKind::mlp) {
     if (budget_bytes > 0) {
       throw InvalidOptions("budget_bytes is " + std::to_string(budget_bytes) +
@@ -231,11 +238,11 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
     }
     DenseInputs inputs = DenseInputs::make(config, features, image);
     return config.train.strategy.has(StrategyKind::progressive)
-               ? make_columns(config, std::move(inputs), classes)
-               : make_mlp(config, std::move(inputs), classes);
+               ? make_columns(config, std::move(inputs), classes, placement)
+               : make_mlp(config, std::move(inputs), classes, placement);
   }
   if (config.model.head == HeadKind::analytic) {
-    return make_head_model(config, features, classes, store, budget_bytes, image);
+    return make_head_model(config, features, classes, store, budget_bytes, image, placement);
   }
   PeerOptions options = config.model.peer;
   options.d_in = config.model.width > 0 ? config.model.width : features;
@@ -255,12 +262,13 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
     autoencoders->add_generation();
   }
   return std::make_unique<PeerModel>(config, features, classes, std::move(peer), std::move(gate),
-                                     std::move(autoencoders));
+                                     std::move(autoencoders), placement);
 }
 
 std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader& store,
-                                  std::int64_t budget_bytes, std::int64_t learnt_classes) {
+                                  std::int64_t budget_bytes, std::int64_t learnt_classes,
+                                  const Placement& placement) {
   const std::int64_t learnt = learnt_classes > 0 ? learnt_classes : classes;
   if (config.model.model == ModelKind::mlp) {
     if (budget_bytes > 0) {
@@ -269,11 +277,11 @@ std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features
     }
     DenseInputs inputs = DenseInputs::load(config, features, store);
     return config.train.strategy.has(StrategyKind::progressive)
-               ? load_columns(config, std::move(inputs), classes, store)
-               : load_mlp(config, std::move(inputs), classes, store, learnt);
+               ? load_columns(config, std::move(inputs), classes, store, placement)
+               : load_mlp(config, std::move(inputs), classes, store, learnt, placement);
   }
   if (config.model.head == HeadKind::analytic) {
-    return load_head_model(config, features, classes, store, budget_bytes, learnt);
+    return load_head_model(config, features, classes, store, budget_bytes, learnt, placement);
   }
   auto peer = PeerImpl::load(store, budget_bytes);
   if (config.model.width == 0 && classes > peer->options().d_out) {
@@ -293,7 +301,7 @@ std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features
         store, features, config.train.autoencoder_options, config.train.gate_options));
   }
   auto model = std::make_unique<PeerModel>(config, features, classes, std::move(peer),
-                                           std::move(gate), std::move(autoencoders));
+                                           std::move(gate), std::move(autoencoders), placement);
   model->load(store, learnt);
   return model;
 }

@@ -23,7 +23,7 @@ void ParameterVector::reset() {
 void ParameterVector::set_zero(const std::vector<torch::Tensor>& parameters) {
   std::int64_t count = 0;
   for (const torch::Tensor& parameter : parameters) count += parameter.numel();
-  flat_ = at::zeros({count});
+  flat_ = at::zeros({count}, parameters.empty() ? at::TensorOptions() : parameters[0].options());
   views_.clear();
 }
 
@@ -63,7 +63,7 @@ const std::vector<torch::Tensor>& ParameterVector::views(
 
 void ParameterVector::visit(StateVisitor& visitor, const std::string& name) {
   const torch::Tensor before = flat_;
-  visitor.tensor(name, flat_);
+  visitor.beside_parameters(name, flat_);
   if (!flat_.is_same(before)) views_.clear();
 }
 

@@ -14,8 +14,8 @@ namespace perennial::continual {
 // The dense parameters that train, in the model's order.
 std::vector<torch::Tensor> parameters_of(Model& model);
 
-// One float32 tensor of P numbers, and views of it that have the parameters' shapes. What changes a
-// view changes the whole.
+// One float32 tensor of P numbers where the parameters are, and views of it that have the
+// parameters' shapes. What changes a view changes the whole.
 class ParameterVector {
  public:
   bool defined() const { return flat_.defined(); }

@@ -115,8 +115,10 @@ void RoutingProbe::add_to(json::object& experience, Model& model, std::int64_t l
   if (!own) return;
   const at::NoGradGuard no_grad;
   const Generation generation = model.peer()->pool().generation(*own);
-  const PeerImpl::Retrieval found =
+  PeerImpl::Retrieval found =
       model.peer()->retrieve(model.pool_inputs(inputs_of(learnt - 1).x), *own);
+  found.ids = found.ids.cpu();
+  found.weights = found.weights.cpu();
   std::unordered_map<std::int64_t, double> weight;
   std::set<std::uint32_t> rows;
   double all = 0;
@@ -161,7 +163,8 @@ json::object RoutingProbe::event(Model& model, std::int64_t learnt) {
       continue;
     }
     const Batch batch = inputs_of(j);
-    const at::Tensor ids = model.peer()->retrieve(model.pool_inputs(batch.x), *generation).ids;
+    const at::Tensor ids =
+        model.peer()->retrieve(model.pool_inputs(batch.x), *generation).ids.cpu();
     const std::vector<std::string> sets = set_digests(ids);
     double accuracy = 0;
     if (answers_alone(model)) {

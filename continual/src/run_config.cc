@@ -4,13 +4,10 @@
 
 #include <algorithm>
 #include <array>
-#include <boost/json/serialize.hpp>
 #include <cmath>
 #include <numbers>
 
 namespace perennial::continual {
-
-namespace json = boost::json;
 
 EnumNames<ModelKind> enum_names(ModelKind) {
   return {{ModelKind::mlp, "mlp"}, {ModelKind::peer, "peer"}};
@@ -359,44 +356,6 @@ void RunConfig::require_loss_of_tasks() const {
             "leaves out of the loss; use scenario class or domain");
     throw InvalidOptions(message);
   }
-}
-
-json::object RunConfig::to_json() const {
-  return {{"stream", perennial::to_json(stream)},
-          {"model", perennial::to_json(model)},
-          {"train", perennial::to_json(train)}};
-}
-
-RunConfig RunConfig::from_json(const json::object& object) {
-  RunConfig config;
-  config.stream = perennial::from_json<StreamOptions>(object.at("stream").as_object());
-  config.model = perennial::from_json<ModelOptions>(object.at("model").as_object());
-  config.train = perennial::from_json<TrainOptions>(object.at("train").as_object());
-  return config;
-}
-
-std::vector<std::string> differences(const RunConfig& stored, const RunConfig& asked) {
-  std::vector<std::string> fields;
-  const json::object a = stored.to_json(), b = asked.to_json();
-  for (const auto& section : a) {
-    const json::object& other = b.at(section.key()).as_object();
-    for (const auto& field : section.value().as_object()) {
-      // Where the data lies decides nothing; that they are the same is checked by their digest.
-      if (field.key() == "dataset" || field.value() == other.at(field.key())) continue;
-      fields.push_back(std::string(section.key()) + "." + std::string(field.key()) + ": " +
-                       json::serialize(field.value()) + " stored, " +
-                       json::serialize(other.at(field.key())) + " asked for");
-    }
-  }
-  return fields;
-}
-
-void refuse_differing(const std::string& what, const std::vector<std::string>& fields,
-                      const std::string& remedy) {
-  if (fields.empty()) return;
-  std::string message = what + "; ";
-  for (const std::string& field : fields) message += field + "; ";
-  throw InvalidOptions(message + remedy);
 }
 
 }  // namespace perennial::continual

@@ -15,8 +15,16 @@ namespace perennial::continual {
 
 namespace json = boost::json;
 
-json::object machine() {
-  return {{"threads", at::get_num_threads()}, {"cpu", at::get_cpu_capability()}};
+json::object machine(const Placement& placement) {
+  json::object machine{{"threads", at::get_num_threads()}, {"cpu", at::get_cpu_capability()}};
+  if (!placement.device.is_cpu()) {
+    machine["device"] = placement.name.empty() ? placement.device.str() : placement.name;
+  }
+  return machine;
+}
+
+std::string without_device(const DeviceError& error) {
+  return std::string("computing on the CPU: ") + error.what();
 }
 
 json::object counters_json(const PagerCounters& counters) {

@@ -4,16 +4,23 @@
 #pragma once
 
 #include <boost/json/object.hpp>
+#include <string>
 #include <string_view>
 
+#include "perennial/continual/placement.h"
 #include "perennial/continual/stream.h"
+#include "perennial/core/error.h"
 #include "perennial/core/pager_counters.h"
 #include "perennial/storage/page_reader.h"
 
 namespace perennial::continual {
 
-// What bits of a run depend on beside its configuration.
-boost::json::object machine();
+// What bits of a run depend on beside its configuration; a device that it computes on, unless that
+// is the CPU.
+boost::json::object machine(const Placement& placement = {});
+
+// The warning of who takes the CPU because the device has no room.
+std::string without_device(const DeviceError& error);
 
 // What events, notes and results tell of the pager.
 boost::json::object counters_json(const PagerCounters& counters);

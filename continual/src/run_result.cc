@@ -25,6 +25,7 @@ json::object RunResult::to_json() const {
   object["steps"] = steps;
   object["seconds"] = seconds;
   object["state_digest"] = state_digest;
+  object["device"] = placement.device.str();
   if (pager) object["pager"] = counters_json(*pager);
   return object;
 }
@@ -32,7 +33,7 @@ json::object RunResult::to_json() const {
 json::object summary_json(const RunResult& result, const RunConfig& config) {
   json::object summary = result.to_json();
   summary["config"] = config.to_json();
-  summary["machine"] = machine();
+  summary["machine"] = machine(result.placement);
   return summary;
 }
 

@@ -103,6 +103,7 @@ class AnsweringModel : public Model {
   void assign(std::int64_t experience, std::int64_t generation) override {
     model_->assign(experience, generation);
   }
+  torch::Tensor pool_inputs(const torch::Tensor& x) override { return model_->pool_inputs(x); }
   PeerImpl* peer() override { return model_->peer(); }
   AnalyticGate* gate() override { return model_->gate(); }
   AutoencoderGate* autoencoder_gate() override { return model_->autoencoder_gate(); }

@@ -48,18 +48,18 @@ class StrategyState::Saver : public StateVisitor {
 
 class StrategyState::Loader : public StateVisitor {
  public:
-  explicit Loader(const storage::PageReader& store) : store_(store) {
+  Loader(const storage::PageReader& store, const at::Device& device)
+      : store_(store), device_(device) {
     for (const std::string& name : store.dense_names()) {
       if (name.starts_with(kPrefix)) there_[name] = {};
     }
   }
 
   void tensor(const std::string& name, torch::Tensor& value) override {
-    const std::string entry = kPrefix + name;
-    value = there_.contains(entry) ? read(entry) : torch::Tensor();
-    if (value.defined()) {
-      there_[entry] = {value, static_cast<std::int64_t>(value._version()), 0};
-    }
+    load(name, value, at::kCPU);
+  }
+  void beside_parameters(const std::string& name, torch::Tensor& value) override {
+    load(name, value, device_);
   }
   void integer(const std::string& name, std::int64_t& value) override {
     const std::string entry = kPrefix + name;
@@ -77,7 +77,16 @@ class StrategyState::Loader : public StateVisitor {
   torch::Tensor read(const std::string& entry) const {
     return tensor_from(value_or_throw(store_.read_dense(entry)), entry);
   }
+  void load(const std::string& name, torch::Tensor& value, const at::Device& device) {
+    const std::string entry = kPrefix + name;
+    value = there_.contains(entry) ? read(entry).to(device) : torch::Tensor();
+    if (value.defined()) {
+      there_[entry] = {value, static_cast<std::int64_t>(value._version()), 0};
+    }
+  }
+
   const storage::PageReader& store_;
+  at::Device device_;
   std::map<std::string, Seen> there_;
 };
 
@@ -105,8 +114,9 @@ std::int64_t state_bytes(Strategy& strategy) {
 
 void StrategyState::committed() { stored_ = offered_; }
 
-void StrategyState::load(Strategy& strategy, const storage::PageReader& store) {
-  Loader loader(store);
+void StrategyState::load(Strategy& strategy, const storage::PageReader& store,
+                         const at::Device& device) {
+  Loader loader(store, device);
   strategy.visit_state(loader);
   stored_ = loader.take();
 }

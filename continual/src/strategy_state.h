@@ -20,8 +20,9 @@ class StrategyState {
   void add_to_commit(Strategy& strategy, storage::CommitRequest& request);
   // The request of the last add_to_commit() was committed; when it was not, do nothing.
   void committed();
-  // Gives the strategy the state that the store holds. Throws StorageError, DataError.
-  void load(Strategy& strategy, const storage::PageReader& store);
+  // Gives the strategy the state that the store holds; `device` is where the dense parameters are.
+  // Throws StorageError, DataError.
+  void load(Strategy& strategy, const storage::PageReader& store, const at::Device& device);
 
  private:
   // A tensor as it was offered: the alias keeps its identity from being reused.

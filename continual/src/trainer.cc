@@ -83,7 +83,8 @@ bool Trainer::Impl::work() {
   progress.examples_done = examples_before(state.position);
   progress.experience = state.position.experience;
   if (!resumed) {
-    record.event("start", {{"config", state.config.to_json()}, {"machine", machine()}});
+    record.event("start",
+                 {{"config", state.config.to_json()}, {"machine", machine(settings.placement)}});
     evaluate_row(0);
     commit("created", "");
   } else if (continues) {
@@ -91,7 +92,7 @@ bool Trainer::Impl::work() {
                               {"config", state.config.to_json()},
                               {"classes", stream.classes()},
                               {"examples", training.train_size(state.position.experience)},
-                              {"machine", machine()}});
+                              {"machine", machine(settings.placement)}});
     routing.load(settings.run_folder / "events.jsonl");
     evaluate_further();
     commit("continued", "");
@@ -100,7 +101,7 @@ bool Trainer::Impl::work() {
     record.event("resume", {{"experience", state.position.experience},
                             {"steps", state.steps},
                             {"store_bytes", store_bytes("resume")},
-                            {"machine", machine()},
+                            {"machine", machine(settings.placement)},
                             {"machine_before", note.empty() ? json::value() : note.at("machine")}});
   }
   const json::value* trained_before = note.if_contains("experience_seconds");
@@ -146,7 +147,18 @@ bool Trainer::Impl::work() {
 Trainer::Trainer(const RunConfig& config, Stream stream, storage::PageStore* store,
                  const RunSettings& settings) {
   config.validate();
-  impl_ = std::make_unique<Impl>(config, std::move(stream), store, settings);
+  if (!settings.placement.or_cpu) {
+    impl_ = std::make_unique<Impl>(config, std::move(stream), store, settings);
+    return;
+  }
+  try {
+    impl_ = std::make_unique<Impl>(config, stream, store, settings);
+  } catch (const DeviceError& error) {
+    if (settings.on_warning) settings.on_warning(without_device(error));
+    RunSettings on_cpu = settings;
+    on_cpu.placement = {};
+    impl_ = std::make_unique<Impl>(config, std::move(stream), store, on_cpu);
+  }
 }
 
 Trainer::~Trainer() = default;
@@ -161,6 +173,7 @@ RunResult Trainer::run() {
   result.gate_accuracy = impl_->state.gate_accuracy;
   result.steps = impl_->state.steps;
   result.state_digest = impl_->state_digest;
+  result.placement = impl_->settings.placement;
   if (impl_->model->peer() != nullptr) result.pager = impl_->model->peer()->pool().counters();
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!was_finished) {

@@ -49,7 +49,7 @@ storage::CommitRequest Trainer::Impl::freeze(const std::string& action,
                     {"steps", state.steps},
                     {"events_bytes", record.event_bytes()},
                     {"experience_seconds", clock.seconds()},
-                    {"machine", machine()}};
+                    {"machine", machine(settings.placement)}};
   if (state.position.at_start()) boundaries.mark(state, record.event_bytes());
   boundaries.add_to(note);
   if (model->peer() != nullptr) {

@@ -24,7 +24,7 @@ void Trainer::Impl::take_further(RunState stored) {
   const StreamShape before{learnt, stored.matrix.experiences(), stored.preprocessing};
   const StreamShape now{stream.classes(), stream.experiences(), stored.preprocessing};
   strategy = make_strategy(state.config, before);
-  strategy_state.load(*strategy, *store);
+  strategy_state.load(*strategy, *store, settings.placement.device);
   if (!strategy->extend(before, now)) {
     std::string message = "strategy " + state.config.train.strategy.text() + " cannot go on with ";
     message += now.classes > before.classes
@@ -35,7 +35,7 @@ void Trainer::Impl::take_further(RunState stored) {
                          "grow_freeze, er, er_ace and their compositions can");
   }
   model = load_model(state.config, stream.features(), stream.classes(), *store,
-                     settings.budget_bytes, learnt);
+                     settings.budget_bytes, learnt, settings.placement);
   dense.load(*store);
   boundaries = Boundaries::load(*store);
   dense.forget_reshaped(model->trainable());

@@ -40,6 +40,11 @@ Trainer::Impl::Impl(const RunConfig& config, Stream run_stream, storage::PageSto
                                settings.follow->rows, true, stream.train_rows()};
   }
   refuse_single_examples();
+  if (settings.commit_dirty_bytes > 0 && settings.placement.place) {
+    throw InvalidOptions("commit_dirty counts changed pages of the host, and those of " +
+                         settings.placement.device.str() +
+                         " get there as a commit begins; use commit_every or commit_seconds");
+  }
   const storage::StatusCode head =
       store == nullptr ? storage::StatusCode::not_found : store->head().status().code();
   if (head == storage::StatusCode::ok) {
@@ -50,7 +55,7 @@ Trainer::Impl::Impl(const RunConfig& config, Stream run_stream, storage::PageSto
     throw StorageError(store->head().status());
   } else {
     model = make_model(config, stream.features(), stream.classes(), store, settings.budget_bytes,
-                       {stream.image_rows(), stream.image_cols()});
+                       {stream.image_rows(), stream.image_cols()}, settings.placement);
   }
   if (model->peer() != nullptr) {
     if (model->learns_by_gradient()) {
@@ -93,7 +98,7 @@ void Trainer::Impl::resume() {
   refuse_differing("the store's run has another configuration", differing,
                    "resume it with its own, or use another store");
   if (!further) require_data(stored->data_digest, stream);
-  const json::object here = machine();
+  const json::object here = machine(settings.placement);
   const json::object there = note_with(*store, "machine");
   if (settings.exact && !there.empty() && there.at("machine") != json::value(here)) {
     throw InvalidOptions("the run was made with " + json::serialize(there.at("machine")) +
@@ -111,10 +116,10 @@ void Trainer::Impl::resume() {
                                  state.anytime.experiences, std::move(stored->anytime.points)};
   stored_tests = stored->tests.size();
   state = std::move(*stored);
-  model =
-      load_model(state.config, stream.features(), stream.classes(), *store, settings.budget_bytes);
+  model = load_model(state.config, stream.features(), stream.classes(), *store,
+                     settings.budget_bytes, 0, settings.placement);
   dense.load(*store);
-  strategy_state.load(*strategy, *store);
+  strategy_state.load(*strategy, *store, settings.placement.device);
   state_digest = value_or_throw(store->head()).state_digest.hex();
   boundaries = Boundaries::load(*store);
   resumed = true;

@@ -16,6 +16,7 @@
 
 #include "child_processes.h"
 #include "commands/commands.h"
+#include "device.h"
 #include "flags.h"
 #include "interrupt.h"
 #include "output.h"
@@ -146,7 +147,8 @@ std::size_t jobs_of(std::int64_t asked) {
 
 // Runs what is not done yet. False when that was stopped.
 bool run_all(const std::vector<Run>& runs, std::size_t jobs, bool keep_stores,
-             const CommonOptions& common, std::vector<std::string>& failures) {
+             const std::string& device, const CommonOptions& common,
+             std::vector<std::string>& failures) {
   std::vector<const Run*> open;
   std::vector<ChildTask> tasks;
   for (const Run& run : runs) {
@@ -154,9 +156,10 @@ bool run_all(const std::vector<Run>& runs, std::size_t jobs, bool keep_stores,
     fs::create_directories(run.folder);
     continual::replace_file(run.folder / "config.json", json::serialize(run.config.to_json()));
     open.push_back(&run);
-    tasks.push_back({{"train", "--store", (run.folder / "store").string(), "--config",
-                      (run.folder / "config.json").string(), "--threads", "1", "--quiet"},
-                     run.folder / "log.txt"});
+    tasks.push_back(
+        {{"train", "--store", (run.folder / "store").string(), "--config",
+          (run.folder / "config.json").string(), "--threads", "1", "--device", device, "--quiet"},
+         run.folder / "log.txt"});
   }
   ProgressDisplay display(common.quiet);
   const InterruptGuard guard;
@@ -257,7 +260,7 @@ int run_bench(const std::vector<std::string>& args) {
         "bench needs to be told of what: perennial bench continual --protocol NAME");
   }
   if (!help) rest.erase(rest.begin());
-  std::string name, scenario, dataset = "fashion-mnist", strategies = "all", out;
+  std::string name, scenario, dataset = "fashion-mnist", strategies = "all", out, device = "cpu";
   std::int64_t seeds = 3, jobs = 0, limit = 0, test_limit = 0;
   bool keep_stores = false, no_bounds = false;
   CommonOptions common;
@@ -277,9 +280,13 @@ int run_bench(const std::vector<std::string>& args) {
       .add("limit", limit, "training examples an experience at most, for a quick look; 0 = all",
            Range{0, 1e9})
       .add("test_limit", test_limit, "test examples an experience; 0 = all", Range{0, 1e9})
+      .add_text("device", device, "NAME",
+                "where runs compute, as of train: cpu, cuda, cuda:1, ..., or auto (default cpu)")
       .add_switch("keep-stores", keep_stores, "keep what each run learnt, in OUT/runs/.../store");
   common.add_to(flags);
   if (!flags.parse(rest)) return kExitOk;
+
+  (void)choose_device(device);  // refused before any work
 
   const continual::Protocol protocol = continual::load_protocol(name, scenario, dataset);
   const std::vector<continual::ProtocolRow> rows = chosen_rows(protocol, strategies, !no_bounds);
@@ -297,7 +304,7 @@ int run_bench(const std::vector<std::string>& args) {
   // What the data cannot give shows before any work; rows differ in strategy, not in data.
   (void)continual::Stream(continual::with_limits(rows.front().config, limit, test_limit).stream);
   std::vector<std::string> failures;
-  const bool finished = run_all(runs, jobs_of(jobs), keep_stores, common, failures);
+  const bool finished = run_all(runs, jobs_of(jobs), keep_stores, device, common, failures);
 
   std::vector<continual::RunFolder> folders;
   std::vector<continual::ResultRow> results;

@@ -70,7 +70,7 @@ int run_demo(const std::vector<std::string>& args) {
   common.add_to(flags);
   run.add_to(flags);
   if (!flags.parse(args)) return kExitOk;
-  run.apply();
+  run.apply(common);
   const auto start = std::chrono::steady_clock::now();
 
   const continual::RunConfig config = demo_config(limit);

@@ -46,10 +46,10 @@ int run_eval(const std::vector<std::string>& args) {
   common.add_to(flags);
   run.add_to(flags);
   if (!flags.parse(args)) return kExitOk;
-  run.apply();
+  run.apply(common);
 
   const auto store = open_view(folder, snapshot);
-  const continual::LearntModel learnt = continual::load_learnt(*store, run.budget_bytes);
+  const continual::LearntModel learnt = load_learnt(*store, run, common);
   if (oracle && !routes_alone(learnt.config.model) && !learnt.config.needs_experience()) {
     throw InvalidOptions("--oracle needs a store whose generations route for themselves");
   }
@@ -85,7 +85,8 @@ int run_eval(const std::vector<std::string>& args) {
   boost::json::object json{
       {"acc", mean},
       {"accuracy", boost::json::array(evaluation.accuracy.begin(), evaluation.accuracy.end())},
-      {"oracle", oracle}};
+      {"oracle", oracle},
+      {"device", learnt.placement.device.str()}};
   if (evaluation.gate_accuracy && !oracle) json["gate_accuracy"] = *evaluation.gate_accuracy;
   output.finish(json);
   return kExitOk;

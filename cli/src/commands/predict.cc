@@ -44,10 +44,10 @@ int run_predict(const std::vector<std::string>& args) {
   common.add_to(flags);
   run.add_to(flags);
   if (!flags.parse(args)) return kExitOk;
-  run.apply();
+  run.apply(common);
 
   const auto store = open_view(folder, snapshot);
-  const continual::LearntModel learnt = continual::load_learnt(*store, run.budget_bytes);
+  const continual::LearntModel learnt = load_learnt(*store, run, common);
   std::optional<std::uint32_t> told;
   if (generation >= 0) {
     if (!routes_alone(learnt.config.model) && !learnt.config.needs_experience()) {
@@ -102,7 +102,9 @@ int run_predict(const std::vector<std::string>& args) {
     }
   }
   if (!out.flush()) throw Error((file.empty() ? "standard output" : file) + " cannot be written");
-  output.finish({{"rows", rows.size(0)}, {"predictions", std::move(predictions)}});
+  output.finish({{"rows", rows.size(0)},
+                 {"device", learnt.placement.device.str()},
+                 {"predictions", std::move(predictions)}});
   return kExitOk;
 }
 

@@ -103,6 +103,7 @@ struct TrainCommand {
       refuse({"lr", "lr_schedule", "optimizer", "expert_lr", "expert_optimizer", "expert_momentum",
               "expert_weight_decay"},
              "--head trained; an analytic head is solved");
+      if (config.model.head_pool == 0) refuse({"amp"}, "--head-pool; the run has no pool");
     }
     const GateKind gate = config.gate();
     const std::string has = " gate; this run has gate " + std::string(enum_name(gate));
@@ -206,7 +207,7 @@ int run_train(const std::vector<std::string>& args) {
   }
   command.refuse_idle(*command.parse(args));
   command.config.validate();
-  command.run.apply();
+  command.run.apply(command.common);
   const std::string run_folder = (folder / "runs" / command.config.train.strategy.text()).string();
   std::vector<std::string> notes;
   std::optional<continual::RunResult> learnt;

@@ -60,8 +60,10 @@ class GrowFreeze : public Strategy {
 
   torch::Tensor extra_loss(StrategyContext& context, const TrainingBatch& batch) override {
     if (!before_.defined()) return {};
-    const torch::Tensor p =
-        context.model.peer()->forward_as(before_, batch.fresh_x()).log_softmax(1);
+    const torch::Tensor p = context.model.peer()
+                                ->forward_as(before_, context.model.pool_inputs(batch.fresh_x()))
+                                .to(at::kCPU)
+                                .log_softmax(1);
     return strength_ * (p.exp() * (p - batch.fresh_logits().log_softmax(1))).sum(1).mean();
   }
 

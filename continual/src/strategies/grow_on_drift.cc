@@ -110,8 +110,10 @@ class GrowOnDrift : public Strategy {
     const at::NoGradGuard no_grad;
     PeerImpl& peer = *context.model.peer();
     peer.train(false);
-    const torch::Tensor logits = peer.forward(batch.x, static_cast<std::uint32_t>(current_))
-                                     .narrow(1, 0, context.stream.classes());
+    const torch::Tensor logits =
+        peer.forward(context.model.pool_inputs(batch.x), static_cast<std::uint32_t>(current_))
+            .to(at::kCPU)
+            .narrow(1, 0, context.stream.classes());
     return at::cross_entropy_loss(context.stream.restrict_to_own(logits, batch.y), batch.y)
         .item<double>();
   }

@@ -113,7 +113,7 @@ class Icarl : public Strategy {
   static torch::Tensor features(Model& model, const torch::Tensor& x) {
     std::vector<LayerUse> uses;
     model.traced_forward(x, uses);
-    const torch::Tensor f = uses.back().input.detach();
+    const torch::Tensor f = uses.back().input.detach().to(at::kCPU);
     return f / f.norm(2, {1}, true).clamp_min(1e-12);
   }
 

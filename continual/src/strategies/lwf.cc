@@ -86,7 +86,8 @@ class LearningWithoutForgetting : public Strategy {
       const std::uint32_t open = *peer->pool().open_generation();
       if (open == 0) return {};
       peer->train(false);
-      torch::Tensor logits = peer->forward(batch.fresh_x(), open - 1);
+      torch::Tensor logits =
+          peer->forward(context.model.pool_inputs(batch.fresh_x()), open - 1).to(at::kCPU);
       peer->train(true);
       return logits;
     }

@@ -101,9 +101,9 @@ class PackNet : public Strategy {
   }
 
   void visit_state(StateVisitor& visitor) override {
-    visitor.tensor("packnet/owners", owners_);
+    visitor.beside_parameters("packnet/owners", owners_);
     values_.visit(visitor, "packnet/values");
-    visitor.tensor("packnet/heads", heads_);
+    visitor.beside_parameters("packnet/heads", heads_);
     if (owners_.defined() != values_.defined() || owners_.defined() != heads_.defined() ||
         (owners_.defined() && (owners_.scalar_type() != at::kByte || heads_.dim() != 2 ||
                                owners_.numel() != values_.flat().numel()))) {
@@ -145,8 +145,8 @@ class PackNet : public Strategy {
     std::int64_t begin = 0;
     for (std::size_t i = 0; i < body.size(); ++i) {
       const std::int64_t size = body[i].numel();
-      torch::Tensor own =
-          owners_.defined() ? owners_.narrow(0, begin, size).clone() : at::zeros({size}, at::kByte);
+      torch::Tensor own = owners_.defined() ? owners_.narrow(0, begin, size).clone()
+                                            : at::zeros({size}, body[i].options().dtype(at::kByte));
       begin += size;
       if (i % 2 == 1) {
         own.fill_(1);

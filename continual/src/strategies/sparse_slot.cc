@@ -43,7 +43,8 @@ class SparseSlot : public Strategy {
     if (slots_ == 0) return;
     const at::NoGradGuard no_grad;
     PeerImpl& peer = *context.model.peer();
-    const torch::Tensor ids = peer.retrieve(batch.x, generation(peer)).ids;
+    const torch::Tensor ids =
+        peer.retrieve(context.model.pool_inputs(batch.x), generation(peer)).ids.cpu();
     const std::int64_t cols = peer.pool().generation(generation(peer)).cols;
     const torch::Tensor ordinals =
         ids.bitwise_right_shift(32).mul_(cols).add_(ids.bitwise_and(0xFFFFFFFF)).flatten();
@@ -67,7 +68,8 @@ class SparseSlot : public Strategy {
     if (slots_ == 0 || context.experience == 0 || touched <= slots_) return;
     PeerImpl& peer = *context.model.peer();
     const std::int64_t cols = peer.pool().generation(generation(peer)).cols;
-    const std::int64_t* id = gradient.ids.const_data_ptr<std::int64_t>();
+    const torch::Tensor ids = gradient.ids.cpu();
+    const std::int64_t* id = ids.const_data_ptr<std::int64_t>();
     const std::int64_t* count = counts_.const_data_ptr<std::int64_t>();
     const std::int64_t* with = background_.const_data_ptr<std::int64_t>();
     std::vector<double> score(static_cast<std::size_t>(touched));
@@ -87,7 +89,7 @@ class SparseSlot : public Strategy {
     std::nth_element(best.begin(), best.begin() + slots_ - 1, best.end(), better);
     best.resize(static_cast<std::size_t>(slots_));
     std::sort(best.begin(), best.end());
-    const torch::Tensor rows = at::tensor(best, at::kLong);
+    const torch::Tensor rows = at::tensor(best, at::kLong).to(gradient.ids.device());
     gradient.ids = gradient.ids.index_select(0, rows);
     gradient.values = gradient.values.index_select(0, rows);
   }

@@ -31,14 +31,20 @@ void DeviceFrames::add(std::uint32_t region, std::uint32_t first_row, std::uint3
   const std::int64_t pages = std::int64_t{rows} * tiles;
   const std::int64_t bytes = pages * page_bytes_;
   const Memory memory = memory_of(device_);
-  if (bytes > memory.available) {
+  const auto refuse = [&](const char* but) {
     throw DeviceError("generation " + std::to_string(region) + " needs " + std::to_string(bytes) +
                       " bytes of " + device_.str() + ", of whose " + std::to_string(memory.total) +
-                      " bytes " + std::to_string(memory.available) +
-                      " are available; the experts of a pool must all fit the device");
-  }
+                      " bytes " + std::to_string(memory.available) + " are available" + but +
+                      "; the experts of a pool must all fit the device");
+  };
+  if (bytes > memory.available) refuse("");
   const at::TensorOptions on_device = at::TensorOptions().device(device_);
-  Region added{region, first_row, rows, tiles, at::empty({bytes}, on_device.dtype(at::kByte)), {}};
+  Region added{region, first_row, rows, tiles, {}, {}};
+  try {
+    added.pages = at::empty({bytes}, on_device.dtype(at::kByte));
+  } catch (const c10::OutOfMemoryError&) {
+    refuse(", but not in one piece");
+  }
   const auto start = reinterpret_cast<std::int64_t>(added.pages.data_ptr());
   added.frames = at::arange(start, start + bytes, page_bytes_, on_device.dtype(at::kLong));
   auto* const host = static_cast<std::byte*>(staging.data_ptr());
@@ -52,7 +58,7 @@ void DeviceFrames::add(std::uint32_t region, std::uint32_t first_row, std::uint3
       }
     });
     added.pages.narrow(0, first * page_bytes_, n * page_bytes_)
-        .copy_(staging.narrow(0, 0, n * page_bytes_));
+        .copy_(staging.narrow(0, 0, n * page_bytes_));  // waits: staging is filled again
   }
   regions_.push_back(std::move(added));
   std::sort(regions_.begin(), regions_.end(),

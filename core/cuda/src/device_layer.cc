@@ -9,10 +9,10 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/layer_norm.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cstring>
@@ -36,8 +36,9 @@ using torch::autograd::variable_list;
 // The query (B, H 2 D), normed. Updates the running statistics with `batch_statistics`.
 at::Tensor query_of(const Router& router, const at::Tensor& x, bool batch_statistics) {
   const PeerOptions& options = router.options();
-  const at::Tensor raw = at::linear(
-      x, router.query, router.folded() ? std::optional(router.query_bias) : std::nullopt);
+  const at::Tensor raw =
+      linear(x, router.query, router.folded() ? std::optional(router.query_bias) : std::nullopt,
+             router.amp);
   if (options.query_norm == QueryNorm::none || router.folded()) return raw;
   if (options.query_norm == QueryNorm::batch) {
     return at::batch_norm(raw, router.gamma, router.beta, router.running_mean, router.running_var,
@@ -98,6 +99,7 @@ DeviceLayer::DeviceLayer(const PeerOptions& options, Pool& pool, const at::Devic
 
 struct DeviceLayer::Call : torch::CustomClassHolder {
   std::shared_ptr<DeviceLayer> layer;
+  std::shared_ptr<Pool> pool;  // which the layer works on: a graph may outlive the module
   PeerOptions options;
   std::vector<kernels::KeySegment> segments;
   std::optional<std::uint64_t> dropout_draw;
@@ -191,6 +193,9 @@ class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Func
                      &gate = saved[8], &normalised = saved[9];
     const auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data["call"].toCapsule());
     DeviceLayer& layer = *call->layer;
+    if (row_keys.device() != layer.device() || col_keys.device() != layer.device()) {
+      throw Error("the layer left " + layer.device().str() + " between a forward and its backward");
+    }
     const c10::DeviceGuard guard(layer.device());
     const PeerOptions& options = call->options;
     const kernels::cuda::Stream stream = current_stream(layer.device());
@@ -246,6 +251,7 @@ class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Func
 at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router, const at::Tensor& x,
                                 bool training, std::optional<std::uint64_t> dropout_draw) {
   const c10::DeviceGuard guard(device());
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   follow();
   const PeerOptions& options = router->options();
   const bool batch_statistics =
@@ -258,6 +264,7 @@ at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router, const at:
   const at::Tensor col_keys = router->col_keys().contiguous();
   auto call = c10::make_intrusive<Call>();
   call->layer = shared_from_this();
+  call->pool = pool().shared_from_this();
   call->options = options;
   call->segments = router->segments();
   call->dropout_draw = dropout_draw;
@@ -267,6 +274,7 @@ at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router, const at:
 PeerImpl::Retrieval DeviceLayer::retrieve(const Router& router, const at::Tensor& x) {
   const at::NoGradGuard no_grad;
   const c10::DeviceGuard guard(device());
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   follow();
   const PeerOptions& options = router.options();
   const Found found =

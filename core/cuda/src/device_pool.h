@@ -35,7 +35,17 @@ class GrowingBuffer {
 };
 
 // Which experts have changed is known as one bit each, on the device; a step waits for nothing and
-// allocates nothing once its buffers have grown. See PoolDevice for what the members promise.
+// allocates no buffer once they have grown. See PoolDevice for what the members promise.
+//
+// Streams: everything is queued on LibTorch's current stream of the moment, and what is kept here
+// (pages, tables, buffers) is used again, or given back to LibTorch's allocator, in that stream's
+// order. So all work on a layer belongs on one stream; who changes the current stream between two
+// calls makes the new one wait for the old one first, and also before the layer goes. Autograd runs
+// a backward on its forward's stream.
+// Host memory: pages and records pass through one pinned buffer by copies that are waited for, so
+// it can be filled again. What upload() copies comes from pinned memory of its own, which
+// LibTorch's host allocator gives to nobody before the copy is done (copy_ with non_blocking
+// records an event).
 class DevicePool : public PoolDevice {
  public:
   // Loads everything. Throws DeviceError when it does not fit. staging_bytes: host memory through

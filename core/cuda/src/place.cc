@@ -9,6 +9,7 @@
 #include "perennial/core/cuda.h"
 #include "perennial/core/error.h"
 #include "perennial/kernels/cuda/device.h"
+#include "runtime.h"
 
 namespace perennial::cuda {
 
@@ -39,6 +40,13 @@ at::Device require_device(int index) {
                       ": " + kernels::cuda::error_text(built));
   }
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
+}
+
+std::string model_of(const at::Device& device) {
+  cudaDeviceProp properties{};
+  check(static_cast<kernels::cuda::Error>(cudaGetDeviceProperties(&properties, device.index())),
+        "asking for the device's name");
+  return properties.name;
 }
 
 void place_on(PeerImpl& peer, const at::Device& device) {

@@ -2,6 +2,7 @@
 // CUDA's side of runtime.h, over LibTorch's streams and allocators.
 #include "runtime.h"
 
+#include <ATen/Context.h>
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -19,6 +20,9 @@ kernels::cuda::Stream current_stream(const at::Device& device) {
 }
 
 Memory memory_of(const at::Device& device) {
+  // The allocator's figures are to be had once LibTorch has begun with CUDA, which its first tensor
+  // on the device would see to; this is asked for before.
+  at::globalContext().lazyInitDevice(at::kCUDA);
   const c10::cuda::CUDAGuard guard(device);
   std::size_t free = 0, total = 0;
   check(static_cast<kernels::cuda::Error>(cudaMemGetInfo(&free, &total)), "asking for memory");

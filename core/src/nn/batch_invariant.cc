@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
+#include "perennial/core/error.h"
 #include "perennial/kernels/matmul.h"
 
 namespace perennial {
@@ -17,6 +18,8 @@ constexpr std::int64_t kGrain = 16;
 
 at::Tensor rows_times(const at::Tensor& x, const at::Tensor& weights, const at::Tensor& bias) {
   const std::int64_t n = weights.size(0), k = weights.size(1);
+  if (!x.is_cpu())
+    throw Error("gates and heads expect CPU tensors, not one on " + x.device().str());
   const float* added = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
   at::Tensor out = at::empty({x.size(0), n});
   at::parallel_for(0, x.size(0), kGrain, [&](auto begin, auto end) {

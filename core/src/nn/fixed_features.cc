@@ -81,9 +81,10 @@ FixedFeatures::FixedFeatures(std::int64_t d_in, ImageShape image,
 }
 
 at::Tensor FixedFeatures::operator()(const at::Tensor& x) const {
-  if (x.dim() != 2 || x.size(1) != d_in_ || x.scalar_type() != at::kFloat) {
-    throw Error("the features expect float32 (B, " + std::to_string(d_in_) + "), not " +
-                std::string(c10::toString(x.scalar_type())) + " " + c10::str(x.sizes()));
+  if (x.dim() != 2 || x.size(1) != d_in_ || x.scalar_type() != at::kFloat || !x.is_cpu()) {
+    throw Error("the features expect CPU float32 (B, " + std::to_string(d_in_) + "), not " +
+                std::string(c10::toString(x.scalar_type())) + " " + c10::str(x.sizes()) + " on " +
+                x.device().str());
   }
   const at::Tensor rows = x.contiguous();
   return options_.kind == FeatureKind::random ? rows_times(rows, weights_, bias_).relu_()

@@ -66,13 +66,22 @@ PoolOptions pool_options(const PeerOptions& options) {
   return pool;
 }
 
-void check_input(const PeerOptions& options, const Router& router, const torch::Tensor& x) {
+at::Device device_of(const Pool& pool) {
+  return pool.device() == nullptr ? at::Device(at::kCPU) : pool.device()->device();
+}
+
+void check_input(const PeerOptions& options, const Pool& pool, const Router& router,
+                 const torch::Tensor& x) {
+  const at::Device device = device_of(pool);
+  if (router.query.device() != device) {
+    throw Error("the layer's routers are on " + router.query.device().str() +
+                " and its experts on " + device.str() +
+                "; perennial::cuda::place_on() moves a layer, torch's to() does not");
+  }
   if (x.dim() < 1 || x.size(-1) != options.d_in || x.scalar_type() != at::kFloat ||
-      x.device() != router.query.device()) {
-    std::string device = router.query.device().str();
-    if (router.query.is_cpu()) device = "CPU";
-    throw Error("the PEER layer expects " + device + " float32 (..., " +
-                std::to_string(options.d_in) + "), not " +
+      x.device() != device) {
+    throw Error("the PEER layer expects " + (device.is_cpu() ? "CPU" : device.str()) +
+                " float32 (..., " + std::to_string(options.d_in) + "), not " +
                 std::string(c10::toString(x.scalar_type())) + " " + c10::str(x.sizes()) + " on " +
                 x.device().str());
   }
@@ -133,7 +142,7 @@ void PeerImpl::place(std::shared_ptr<PoolDevice> device) {
 }
 
 void PeerImpl::place_routers() {
-  const at::Device device = pool_->device() == nullptr ? at::kCPU : pool_->device()->device();
+  const at::Device device = device_of(*pool_);
   std::vector<torch::Tensor> tensors = parameters();
   for (torch::Tensor& buffer : buffers()) tensors.push_back(buffer);
   for (torch::Tensor& tensor : tensors) {
@@ -141,6 +150,15 @@ void PeerImpl::place_routers() {
     tensor.set_data(tensor.detach().to(device));
     tensor.mutable_grad().reset();
   }
+  for (const auto& router : routers_) {
+    if (router != nullptr) router->amp = amp_;
+  }
+}
+
+void PeerImpl::set_amp(Amp amp) {
+  amp_ = amp;
+  remembered_.reset();
+  place_routers();
 }
 
 torch::Tensor PeerImpl::through(const std::shared_ptr<Router>& router, const torch::Tensor& x,
@@ -153,7 +171,7 @@ torch::Tensor PeerImpl::run(std::uint32_t generation, const torch::Tensor& x) {
   require_known(generation);
   const std::shared_ptr<Router>& router =
       routers_[options_.routing == Routing::shared ? 0 : generation];
-  check_input(options_, *router, x);
+  check_input(options_, *pool_, *router, x);
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = options_.d_out;
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
@@ -216,10 +234,11 @@ torch::Tensor PeerImpl::forward_as(const torch::Tensor& routing, const torch::Te
     }
     router->keys_changed();
     if (pool_->device() != nullptr) router->to(pool_->device()->device());
+    router->amp = amp_;
     remembered_ = std::move(router);
     remembered_routing_ = routing;
   }
-  check_input(options_, *remembered_, x);
+  check_input(options_, *pool_, *remembered_, x);
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = options_.d_out;
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
@@ -230,7 +249,7 @@ torch::Tensor PeerImpl::forward_as(const torch::Tensor& routing, const torch::Te
 PeerImpl::Retrieval PeerImpl::retrieve(const torch::Tensor& x, std::uint32_t generation) {
   const torch::NoGradGuard no_grad;
   const Router& router = router_of(generation);
-  check_input(options_, router, x);
+  check_input(options_, *pool_, router, x);
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
   if (pool_->device() != nullptr) return pool_->device()->retrieve(router, flat);
   const QueryResult query =
@@ -350,6 +369,8 @@ std::vector<std::pair<std::string, torch::Tensor>> PeerImpl::trainable() {
 
 void PeerImpl::require_budget() const {
   pool_->pager().require_slots(options_.heads * options_.top_k);
+  // Takes in what the device has not got yet.
+  if (pool_->device() != nullptr) (void)pool_->device()->compact_gradient();
 }
 
 }  // namespace perennial

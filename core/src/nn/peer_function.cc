@@ -15,6 +15,7 @@
 
 #include "nn/norm_backward.h"
 #include "nn/token_threads.h"
+#include "perennial/core/error.h"
 #include "perennial/kernels/matmul.h"
 #include "pool/pager.h"
 #include "pool/tape.h"
@@ -152,6 +153,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
                      &rstd = saved[8], &scale = saved[9], &ids = saved[10], &row_index = saved[11],
                      &weights = saved[12], &pre = saved[13], &gate = saved[14],
                      &normalised = saved[15];
+    if (!weight.is_cpu()) throw Error("the layer left cpu between a forward and its backward");
     const auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data["call"].toCapsule());
     const Router& router = *call->router;
     Pool& pool = *call->pool;
@@ -218,23 +220,30 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     }
 
     // Norm and query network.
-    const auto [draw, dgamma, dbeta] =
+    const auto [dquery, dgamma, dbeta] =
         norm_backward(router, {raw, normed, mean, rstd, scale}, gamma, dnormed, batch_statistics);
+    const at::Tensor draw = rounded(dquery, router.amp);
     at::Tensor dweight;
     if (ctx->needs_input_grad(1)) {
+      const at::Tensor in = rounded(x, router.amp);
       dweight = at::empty_like(weight);
       at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
         kernels::matmul_nn(end - begin, options.d_in, tokens, data(draw) + begin, 1, channels,
-                           data(x), options.d_in, out(dweight) + begin * options.d_in, options.d_in,
-                           false);
+                           data(in), options.d_in, out(dweight) + begin * options.d_in,
+                           options.d_in, false);
       });
+      dweight = rounded(dweight, router.amp);
     }
     if (dx.defined()) {
+      const bool whole = router.amp == Amp::off;
+      const at::Tensor w = rounded(weight, router.amp);
+      at::Tensor sum = whole ? dx : at::empty_like(dx);
       over_tokens(0, tokens, [&](auto begin, auto end) {
         kernels::matmul_nn(end - begin, options.d_in, channels, data(draw) + begin * channels,
-                           channels, 1, data(weight), options.d_in, out(dx) + begin * options.d_in,
-                           options.d_in, true);
+                           channels, 1, data(w), options.d_in, out(sum) + begin * options.d_in,
+                           options.d_in, whole);
       });
+      if (!whole) dx.add_(rounded(sum, router.amp));
     }
     return {dx, dweight, dgamma, dbeta, drow_keys, dcol_keys, at::Tensor()};
   }

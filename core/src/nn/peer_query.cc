@@ -26,14 +26,16 @@ QueryResult compute_query(const Router& router, const at::Tensor& x, const at::T
                           const at::Tensor& gamma, const at::Tensor& beta, bool batch_statistics) {
   const PeerOptions& options = router.options();
   const std::int64_t tokens = x.size(0), channels = options.heads * options.d_key;
+  const at::Tensor in = rounded(x, router.amp), w = rounded(weight, router.amp),
+                   added = rounded(router.query_bias, router.amp);
   QueryResult result;
   result.raw = at::empty({tokens, channels});
   // The product of tokens [begin, end) and channels [from, to).
   const auto project = [&](std::int64_t begin, std::int64_t end, std::int64_t from,
                            std::int64_t to) {
-    const float* bias = data(router.query_bias);
-    kernels::matmul_nt(end - begin, to - from, options.d_in, data(x) + begin * options.d_in,
-                       options.d_in, data(weight) + from * options.d_in, options.d_in,
+    const float* bias = data(added);
+    kernels::matmul_nt(end - begin, to - from, options.d_in, data(in) + begin * options.d_in,
+                       options.d_in, data(w) + from * options.d_in, options.d_in,
                        bias == nullptr ? nullptr : bias + from,
                        out(result.raw) + begin * channels + from, channels);
   };
@@ -42,6 +44,7 @@ QueryResult compute_query(const Router& router, const at::Tensor& x, const at::T
   } else {
     over_tokens(0, tokens, [&](auto begin, auto end) { project(begin, end, 0, channels); });
   }
+  result.raw = rounded(result.raw, router.amp);
   if (options.query_norm == QueryNorm::none || router.folded()) {
     result.normed = result.raw;
     return result;

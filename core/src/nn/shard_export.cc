@@ -82,7 +82,7 @@ void export_shard(PeerImpl& layer, std::uint32_t generation, const std::filesyst
   }
   append(std::span<const std::int64_t>(numbers));
   for (const auto& [name, tensor] : router) {
-    const at::Tensor values = tensor.detach().contiguous();
+    const at::Tensor values = tensor.detach().cpu().contiguous();
     append(std::span(values.const_data_ptr<float>(), static_cast<std::size_t>(values.numel())));
   }
   append(std::span<const std::uint8_t>(digests));

@@ -56,7 +56,8 @@ void SparseOptimizerOptions::validate() const {
 SparseOptimizer::SparseOptimizer(Pool& pool, const SparseOptimizerOptions& options)
     : pool_(pool), options_(options), pin_(std::make_unique<PagePin>()) {
   options_.validate();
-  if (pool_.device() != nullptr) pool_.device()->fetch();  // the pager knows then what state there is
+  if (pool_.device() != nullptr)
+    pool_.device()->fetch();  // the pager knows then what state there is
   pool_.pager().attach_state(
       kernels::update_state_floats(rule_of(options_), pool_.options().layout()));
 }
@@ -100,7 +101,7 @@ std::uint64_t SparseOptimizer::experts_updated() const {
 }
 
 void SparseOptimizer::count(const at::Tensor& experts) {
-  on_device_ = on_device_.defined() ? on_device_ + experts : experts;
+  on_device_ = on_device_.defined() ? on_device_.to(experts.device()) + experts : experts;
 }
 
 void SparseOptimizer::step() {
@@ -125,7 +126,8 @@ void SparseOptimizer::step() {
 void SparseOptimizer::step(const CompactGradient& gradient) {
   const std::int64_t used = pool_.options().layout().used();
   const at::Tensor ids = gradient.ids.cpu().contiguous();
-  const at::Tensor values = gradient.values.contiguous();
+  const bool on_device = pool_.device() != nullptr;
+  const at::Tensor values = (on_device ? gradient.values : gradient.values.cpu()).contiguous();
   if (ids.dim() != 1 || values.dim() != 2 || values.size(0) != ids.size(0) ||
       values.size(1) != used) {
     throw Error("a compact gradient has ids (U) and values (U, " + std::to_string(used) + ")");
@@ -141,7 +143,7 @@ void SparseOptimizer::step(const CompactGradient& gradient) {
                   " is not in the open generation, or ids do not ascend");
     }
   }
-  if (pool_.device() != nullptr) {
+  if (on_device) {
     count(pool_.device()->step(rule_of(options_), {gradient.ids, values}));
     return;
   }

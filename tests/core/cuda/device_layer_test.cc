@@ -21,10 +21,6 @@ using testing::same_values;
 using testing::small_options;
 using testing::train;
 
-// Query and norm are LibTorch's on the device and our kernels' on the CPU, and exp and erf are
-// other libraries': sums of a few dozen terms differ in their last bits, over three steps.
-constexpr double kTolerance = 1e-4;
-
 struct LayerCase {
   std::string name;
   std::function<void(PeerOptions&)> change;
@@ -68,14 +64,6 @@ std::vector<LayerCase> cases() {
        },
        {.algorithm = SparseAlgorithm::rowwise_adagrad, .lr = 0.01}},
   };
-}
-
-void expect_near(const at::Tensor& device, const at::Tensor& cpu, const char* what) {
-  ASSERT_EQ(device.sizes(), cpu.sizes()) << what;
-  if (cpu.numel() == 0) return;
-  EXPECT_LE((device.cpu() - cpu).abs().max().item<double>(),
-            kTolerance * (1 + cpu.abs().max().item<double>()))
-      << what;
 }
 
 class DeviceLayerTest : public DeviceTest {};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The device that the tests of this folder run on: the host's memory with the CPU's kernels
-// (core_device_test), or CUDA (core_cuda_test), where the tests skip without one.
+// The device that the tests of this folder run on: a stand-in on the host
+// (core_device_test; host_device.h), or CUDA (core_cuda_test), where the tests skip without one.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -36,6 +36,18 @@ inline std::shared_ptr<PeerImpl> on_device(const PeerOptions& options) {
 }
 
 inline at::Tensor to_device(const at::Tensor& tensor) { return tensor.to(device_under_test()); }
+
+// Query and norm are LibTorch's on the device and our kernels' on the CPU, and exp and erf are
+// other libraries': sums of a few dozen terms differ in their last bits, over three steps.
+inline constexpr double kTolerance = 1e-4;
+
+inline void expect_near(const at::Tensor& device, const at::Tensor& cpu, const char* what) {
+  ASSERT_EQ(device.sizes(), cpu.sizes()) << what;
+  if (cpu.numel() == 0) return;
+  EXPECT_LE((device.cpu() - cpu).abs().max().item<double>(),
+            kTolerance * (1 + cpu.abs().max().item<double>()))
+      << what;
+}
 
 // As testing::train, of a layer on the device.
 inline void train_on_device(PeerImpl& peer, SparseOptimizer& experts, int steps, std::uint64_t seed,

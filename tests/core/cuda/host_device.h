@@ -3,7 +3,7 @@
 // (host_kernels.cc). It finds what code for CUDA gets wrong and the CPU forgives:
 // - Only kernels and copies reach its memory. The host that reads or writes through data_ptr() ends
 //   the process, saying so with a backtrace.
-// - Fresh memory is full of NaNs.
+// - Fresh memory is full of NaNs, and so is memory that was given back.
 // - An operator over its tensors and the CPU's throws what CUDA throws. As there, CPU tensors of no
 //   dimension are read as numbers, and indexing takes indices of the CPU.
 // - A kernel that is given a pointer to the host's memory, or to nothing of the device's, fails.

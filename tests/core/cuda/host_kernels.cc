@@ -290,6 +290,7 @@ Error compact_gradient(const UpdateArgs& args, float* rows, Stream /*stream*/) {
 }
 
 Error update_experts(const UpdateArgs& args, Stream /*stream*/) {
+  if (args.most_experts == 0) return 0;
   const DeviceAccess access;
   if (const Error error = error_in(args); error != 0) return error;
   if (args.rows == nullptr && args.rule.algorithm == UpdateAlgorithm::rowwise_adagrad &&
@@ -315,9 +316,9 @@ Error gather_records(const Frames& frames, const std::int64_t* ids, std::int64_t
   return 0;
 }
 
-Error mark_experts(const std::int64_t* ids, const std::uint32_t* experts,
-                   std::int64_t /*most_experts*/, const OpenGeneration& generation,
-                   std::uint32_t* bits, Stream /*stream*/) {
+Error mark_experts(const std::int64_t* ids, const std::uint32_t* experts, std::int64_t most_experts,
+                   const OpenGeneration& generation, std::uint32_t* bits, Stream /*stream*/) {
+  if (most_experts == 0) return 0;
   const DeviceAccess access;
   if (!of_device(ids) || !of_device(experts) || !of_device(bits)) return kHostPointer;
   for (std::uint32_t i = 0; i < *experts; ++i) {

@@ -20,7 +20,7 @@ namespace perennial::cuda {
 
 namespace {
 
-constexpr std::size_t kArenaBytes = std::size_t{1} << 36;  // addresses, not memory
+constexpr std::size_t kArenaBytes = std::size_t{1} << 34;  // addresses, not memory
 constexpr std::size_t kAlignment = 512;                    // CUDA's allocator in LibTorch has it
 constexpr std::size_t kReachStep = std::size_t{1} << 24;
 constexpr int kNothing = 0xFF;  // of a float, a NaN
@@ -58,9 +58,7 @@ class Arena {
     if (size > n) free_[at + n] = size - n;
     used_[at] = n;
     reach_ = std::max(reach_, (at + n + kReachStep - 1) / kReachStep * kReachStep);
-    protect(PROT_READ | PROT_WRITE);
-    std::memset(base_ + at, kNothing, n);
-    if (users_ == 0) protect(PROT_NONE);
+    forget(at, n);
     return base_ + at;
   }
 
@@ -70,6 +68,7 @@ class Arena {
     const auto found = used_.find(at);
     std::size_t n = found->second;
     used_.erase(found);
+    forget(at, n);
     const auto after = free_.lower_bound(at);
     if (after != free_.end() && after->first == at + n) {
       n += after->second;
@@ -106,6 +105,11 @@ class Arena {
  private:
   static std::size_t rounded(std::size_t bytes) {
     return std::max((bytes + kAlignment - 1) / kAlignment, std::size_t{1}) * kAlignment;
+  }
+  void forget(std::size_t at, std::size_t n) {
+    protect(PROT_READ | PROT_WRITE);
+    std::memset(base_ + at, kNothing, n);
+    if (users_ == 0) protect(PROT_NONE);
   }
   void protect(int how) {
     if (reach_ > 0) TORCH_CHECK(mprotect(base_, reach_, how) == 0, "mprotect failed");

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "perennial/continual/placement.h"
 #include "perennial/continual/run_config.h"
 #include "perennial/core/autoencoder_gate.h"
 #include "perennial/core/gate.h"
@@ -27,14 +28,15 @@ struct Prediction {
   torch::Tensor generations;
 };
 
-// What a dense layer y = x W' + b got and gave in a forward.
+// What a dense layer y = x W' + b got and gave in a forward, where it computes.
 struct LayerUse {
   std::size_t weight = 0, bias = 0;  // places in Model::trainable()
   torch::Tensor input;               // (B, in)
   torch::Tensor output;              // (B, out), in the graph
 };
 
-// Single-threaded. Tensors are CPU float32.
+// Single-threaded. Inputs and answers are the host's float32 wherever the model computes, and
+// gradients pass from one to the other; parameters are where it computes.
 class Model {
  public:
   virtual ~Model() = default;
@@ -67,7 +69,8 @@ class Model {
   // that have none.
   virtual void add_column();
 
-  // (B, d_in): what the PEER layer gets of inputs x; without gradients. Only where there is one.
+  // (B, d_in), where the PEER layer is: what it gets of inputs x; without gradients. Only where
+  // there is one.
   virtual torch::Tensor pool_inputs(const torch::Tensor& x) { return x; }
   // The PEER layer and its gate, where there are; at most one of the gates.
   virtual PeerImpl* peer() { return nullptr; }
@@ -86,10 +89,11 @@ class Model {
 };
 
 // A new model. `store` may be null (nothing is kept); budget_bytes as in Pool; `image` is what the
-// inputs are, for features of images.
+// inputs are, for features of images. Throws DeviceError where `placement` has no room for it.
 std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader* store,
-                                  std::int64_t budget_bytes, ImageShape image = {});
+                                  std::int64_t budget_bytes, ImageShape image = {},
+                                  const Placement& placement = {});
 // The model of the store's current state. With `learnt_classes` below `classes` it takes new
 // classes: its last layer's rows for those that were learnt keep their bits, and the others get the
 // initial values of a new model; an analytic head has seen none of them; frozen generations never
@@ -97,6 +101,7 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
 // themselves have as many outputs as were made, with spare_classes.
 std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features,
                                   std::int64_t classes, const storage::PageReader& store,
-                                  std::int64_t budget_bytes, std::int64_t learnt_classes = 0);
+                                  std::int64_t budget_bytes, std::int64_t learnt_classes = 0,
+                                  const Placement& placement = {});
 
 }  // namespace perennial::continual

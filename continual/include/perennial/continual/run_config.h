@@ -10,6 +10,7 @@
 #include "perennial/continual/anytime.h"
 #include "perennial/continual/strategy_options.h"
 #include "perennial/continual/stream.h"
+#include "perennial/core/amp.h"
 #include "perennial/core/autoencoder_gate.h"
 #include "perennial/core/gate.h"
 #include "perennial/core/options.h"
@@ -118,6 +119,7 @@ struct TrainOptions {
   std::int64_t epochs = 1;
   std::int64_t batch = 256;
   OptimizerKind optimizer = OptimizerKind::adam;
+  Amp amp = Amp::off;
   double lr = 1e-3;
   double expert_lr = 0;
   LrSchedule lr_schedule = LrSchedule::constant;
@@ -146,6 +148,10 @@ struct TrainOptions {
     visitor(
         "optimizer", self.optimizer,
         "update rule of dense parameters, and of experts unless expert_optimizer says otherwise");
+    visitor("amp", self.amp,
+            "bf16: products of dense layers and of the pool's query network round what they read "
+            "and write to bfloat16, in training and in answers; weights, experts, scores, norms "
+            "and loss stay float32");
     visitor("lr", self.lr, "learning rate", Range{0, 1e3});
     visitor("expert_lr", self.expert_lr, "learning rate of the experts; 0 = lr", Range{0, 1e3});
     visitor("lr_schedule", self.lr_schedule,
@@ -192,7 +198,8 @@ struct RunConfig {
   // True when the strategy answers only when told which experience an input is from.
   bool needs_experience() const;
 
-  // {"stream": {...}, "model": {...}, "train": {...}}
+  // {"stream": {...}, "model": {...}, "train": {...}}. Without amp where it is off: what was learnt
+  // before there was such an option keeps its digest.
   boost::json::object to_json() const;
   static RunConfig from_json(const boost::json::object& object);
 

@@ -59,10 +59,16 @@ struct StreamShape {
 class StateVisitor {
  public:
   virtual ~StateVisitor() = default;
-  // A CPU tensor of float32, float64, int64 or uint8; undefined where there is none. What is
-  // changed other than through torch's operations must be a new tensor, or it passes for unchanged.
+  // A tensor of float32, float64, int64 or uint8, the host's; undefined where there is none. What
+  // is changed other than through torch's operations must be a new tensor, or it passes for
+  // unchanged.
   virtual void tensor(const std::string& name, torch::Tensor& value) = 0;
   virtual void integer(const std::string& name, std::int64_t& value) = 0;
+  // As tensor(), of what a strategy keeps for dense parameters and uses with them: it is where they
+  // are, and is loaded to there.
+  virtual void beside_parameters(const std::string& name, torch::Tensor& value) {
+    tensor(name, value);
+  }
 };
 
 // Hooks, called by the trainer in this order:

@@ -40,7 +40,8 @@ struct RunSettings {
   std::filesystem::path run_folder = {};  // events.jsonl, metrics.csv, summary.json; empty = none
   std::int64_t budget_bytes = 0;          // memory for the pool's pages; 0 = no limit
   // Beside RunConfig's commit_every: commit after so many seconds, or once so many bytes of pages
-  // have changed; 0 = off. Such commits are written while training goes on.
+  // have changed (not on a device, whose pages change at a commit); 0 = off. Such commits are
+  // written while training goes on.
   double commit_seconds = 0;
   std::int64_t commit_dirty_bytes = 0;
   // A commit that fails for want of space or by an I/O error is tried again; where the run cannot
@@ -53,7 +54,8 @@ struct RunSettings {
   // Where a followed table is after the stream's rows, and how many rows make an experience; set by
   // follow_table(). The stream's training rows are then kept in the store until they are learnt.
   std::optional<FollowRows> follow = {};
-  bool exact = false;  // refuse to resume where bits may differ (threads, processor)
+  bool exact = false;  // refuse to resume where bits may differ (threads, processor, device)
+  Placement placement = {};
   std::function<void(const Progress&)> on_progress = {};
   std::function<bool()> stop_requested = {};  // polled after each step
   // One line that a user should see, as of bits that may differ on another machine.
@@ -68,6 +70,7 @@ struct RunResult {
   std::int64_t steps = 0;
   double seconds = 0;                  // of this process
   std::string state_digest;            // of the last commit; empty without a store
+  Placement placement;                 // where this process computed
   std::optional<PagerCounters> pager;  // of this process, where there is a pool
 
   // acc, bwt.gem, ..., and those of the anytime curve if the run has one; null where empty.
@@ -113,6 +116,7 @@ struct LearntModel {
   std::vector<std::string> label_names;
   storage::Digest data_digest;  // of the data set it was learnt from
   std::unique_ptr<Model> model;
+  Placement placement;           // where the model computes
   bool finished = false;         // the run's stream has ended
   std::int64_t experiences = 0;  // that were learnt to their end, of the stream's
   // The pager's counters at the last commit of a run, since that process began; empty without one.
@@ -120,8 +124,11 @@ struct LearntModel {
   // The test sets that the store keeps, as read (x and y); of a run over stream single.
   std::vector<Dataset> tests;
 };
-// Throws StorageError, DataError.
-LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_bytes);
+// `on_warning` is told why a placement that may do without its device does. Throws StorageError,
+// DataError, DeviceError.
+LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_bytes,
+                        const Placement& placement = {},
+                        const std::function<void(const std::string&)>& on_warning = {});
 // Throws DataError unless the stream's data set is the one that the store learnt from.
 void require_same_data(const LearntModel& learnt, const Stream& stream);
 // Commits what was changed in the model by hand (grow, freeze), with `action` in the note.

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "perennial/core/amp.h"
 #include "perennial/core/options.h"
 #include "perennial/core/pool.h"
 #include "perennial/kernels/experts.h"
@@ -178,6 +179,10 @@ class PeerImpl : public torch::nn::Module {
   RouterTensors router_tensors(std::uint32_t generation) const;
   const Generation& add_frozen(const ForeignGeneration& content, const RouterTensors& tensors);
 
+  // What the query network's products are computed in from now on, of every generation; no part of
+  // the layer's state. Sub-keys, scores, norm and experts stay as they are.
+  void set_amp(Amp amp);
+
   // For place_on(): moves routers and experts; null: to the CPU. Optimizers of router parameters
   // keep their state where it is.
   void place(std::shared_ptr<PoolDevice> device);
@@ -196,7 +201,8 @@ class PeerImpl : public torch::nn::Module {
 
   // Call it when the optimizer is attached; too small a budget is also refused when it is used.
   // Throws InvalidOptions, with the figures, when the memory budget cannot hold the pages that one
-  // token may retrieve, with the optimizer state attached now.
+  // token may retrieve, with the optimizer state attached now; DeviceError, with the figures, when
+  // the layer is on a device that cannot hold all of that.
   void require_budget() const;
 
   // Adds what changed since the last commit to `request`, as it is now: training may go on while
@@ -213,6 +219,7 @@ class PeerImpl : public torch::nn::Module {
   torch::Tensor through(const std::shared_ptr<Router>& router, const torch::Tensor& x,
                         bool training, std::optional<std::uint64_t> draw);
   void add_router();
+  // Brings routers that were just made to where, and to how, the layer computes.
   void place_routers();
   void require_isolated() const;
   storage::Digest router_digest(const Router& router, std::uint32_t generation) const;
@@ -221,6 +228,7 @@ class PeerImpl : public torch::nn::Module {
   std::shared_ptr<Pool> pool_;
   // One a generation, null for one that was unlearned; or one in all (shared).
   std::vector<std::shared_ptr<Router>> routers_;
+  Amp amp_ = Amp::off;
   std::uint64_t dropout_draws_ = 0;     // training forwards that had dropout
   torch::Tensor remembered_routing_;    // what the next was made of
   std::shared_ptr<Router> remembered_;  // the router of the last forward_as()

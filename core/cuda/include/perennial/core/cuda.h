@@ -15,6 +15,9 @@ namespace perennial::cuda {
 // that is there and new enough, a device, that device, one of the architectures of this build.
 at::Device require_device(int index = 0);
 
+// What such a device is: "NVIDIA H100 80GB HBM3".
+std::string model_of(const at::Device& device);
+
 // Moves a layer's routers, experts and optimizer state to a CUDA device, where forward, backward
 // and SparseOptimizer then work, on tensors of that device and LibTorch's current stream; or back,
 // to at::kCPU. All experts must fit the device's memory; a memory budget of the pool is of the

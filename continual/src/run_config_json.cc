@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// A run's configuration as it is stored and compared.
+#include <boost/json/serialize.hpp>
+
+#include "perennial/continual/run_config.h"
+
+namespace perennial::continual {
+
+namespace json = boost::json;
+
+namespace {
+
+json::object all_fields(const RunConfig& config) {
+  return {{"stream", perennial::to_json(config.stream)},
+          {"model", perennial::to_json(config.model)},
+          {"train", perennial::to_json(config.train)}};
+}
+
+}  // namespace
+
+json::object RunConfig::to_json() const {
+  json::object object = all_fields(*this);
+  if (train.amp == Amp::off) object.at("train").as_object().erase("amp");
+  return object;
+}
+
+RunConfig RunConfig::from_json(const json::object& object) {
+  RunConfig config;
+  config.stream = perennial::from_json<StreamOptions>(object.at("stream").as_object());
+  config.model = perennial::from_json<ModelOptions>(object.at("model").as_object());
+  config.train = perennial::from_json<TrainOptions>(object.at("train").as_object());
+  return config;
+}
+
+std::vector<std::string> differences(const RunConfig& stored, const RunConfig& asked) {
+  std::vector<std::string> fields;
+  const json::object a = all_fields(stored), b = all_fields(asked);
+  for (const auto& section : a) {
+    const json::object& other = b.at(section.key()).as_object();
+    for (const auto& field : section.value().as_object()) {
+      // Where the data lies decides nothing; that they are the same is checked by their digest.
+      if (field.key() == "dataset" || field.value() == other.at(field.key())) continue;
+      fields.push_back(std::string(section.key()) + "." + std::string(field.key()) + ": " +
+                       json::serialize(field.value()) + " stored, " +
+                       json::serialize(other.at(field.key())) + " asked for");
+    }
+  }
+  return fields;
+}
+
+void refuse_differing(const std::string& what, const std::vector<std::string>& fields,
+                      const std::string& remedy) {
+  if (fields.empty()) return;
+  std::string message = what + "; ";
+  for (const std::string& field : fields) message += field + "; ";
+  throw InvalidOptions(message + remedy);
+}
+
+}  // namespace perennial::continual
