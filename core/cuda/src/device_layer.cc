@@ -103,6 +103,7 @@ struct DeviceLayer::Call : torch::CustomClassHolder {
   PeerOptions options;
   std::vector<kernels::KeySegment> segments;
   std::optional<std::uint64_t> dropout_draw;
+  Amp amp = Amp::off;
 };
 
 at::Tensor DeviceLayer::drop_out(const PeerOptions& options, std::uint64_t draw,
@@ -114,8 +115,9 @@ at::Tensor DeviceLayer::drop_out(const PeerOptions& options, std::uint64_t draw,
   return kept;
 }
 
-DeviceLayer::Found DeviceLayer::retrieve(const PeerOptions& options, const at::Tensor& query,
-                                         const at::Tensor& row_keys, const at::Tensor& col_keys,
+DeviceLayer::Found DeviceLayer::retrieve(const PeerOptions& options, Amp amp,
+                                         const at::Tensor& query, const at::Tensor& row_keys,
+                                         const at::Tensor& col_keys,
                                          const std::vector<kernels::KeySegment>& segments,
                                          std::optional<std::uint64_t> dropout_draw) {
   const kernels::cuda::Stream stream = current_stream(device());
@@ -131,6 +133,16 @@ DeviceLayer::Found DeviceLayer::retrieve(const PeerOptions& options, const at::T
   std::memcpy(listed.data_ptr(), segments.data(), static_cast<std::size_t>(bytes));
   const at::Tensor on_device = listed.to(device(), /*non_blocking=*/true);
   kernels::cuda::RetrieveArgs args = retrieve_args(options, query, row_keys, col_keys);
+  at::Tensor low_query, low_rows, low_cols;
+  if (amp == Amp::bf16) {
+    const auto low = [](const at::Tensor& tensor, at::Tensor& kept) {
+      kept = tensor.to(at::kBFloat16);
+      return static_cast<const kernels::BFloat16*>(kept.const_data_ptr());
+    };
+    args.rounded_query = low(query, low_query);
+    args.rows.rounded = low(row_keys, low_rows);
+    args.cols.rounded = low(col_keys, low_cols);
+  }
   args.segments = segments.data();
   args.device_segments = static_cast<const kernels::KeySegment*>(on_device.const_data_ptr());
   args.segment_count = static_cast<std::int64_t>(segments.size());
@@ -176,8 +188,8 @@ class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Func
                             const c10::intrusive_ptr<Call>& call) {
     DeviceLayer& layer = *call->layer;
     const Answer a = layer.answer(call->options, x,
-                                  layer.retrieve(call->options, query, row_keys, col_keys,
-                                                 call->segments, call->dropout_draw));
+                                  layer.retrieve(call->options, call->amp, query, row_keys,
+                                                 col_keys, call->segments, call->dropout_draw));
     ctx->save_for_backward({x, query, row_keys, col_keys, a.found.ids, a.found.row_index,
                             a.found.weights, a.pre, a.gate, a.found.normalised});
     ctx->saved_data["call"] = c10::IValue::make_capsule(call);
@@ -228,7 +240,9 @@ class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Func
                                         data(call->dropout_draw ? normalised : weights),
                                         data(dweights), out(dscores), tokens, stream),
           "the score function's backward");
-    kernels::cuda::RetrieveArgs args = retrieve_args(options, query, row_keys, col_keys);
+    const at::Tensor scored = rounded(query, call->amp), scored_rows = rounded(row_keys, call->amp),
+                     scored_cols = rounded(col_keys, call->amp);
+    kernels::cuda::RetrieveArgs args = retrieve_args(options, scored, scored_rows, scored_cols);
     args.ids = const_cast<std::int64_t*>(ids.const_data_ptr<std::int64_t>());
     args.row_index = const_cast<std::int32_t*>(row_index.const_data_ptr<std::int32_t>());
     check(kernels::cuda::retrieve_backward_query(args, data(dscores), tokens, out(dquery), stream),
@@ -268,6 +282,7 @@ at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router, const at:
   call->options = options;
   call->segments = router->segments();
   call->dropout_draw = dropout_draw;
+  call->amp = router->amp;
   return Function::apply(x, query, row_keys, col_keys, call);
 }
 
@@ -277,9 +292,9 @@ PeerImpl::Retrieval DeviceLayer::retrieve(const Router& router, const at::Tensor
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   follow();
   const PeerOptions& options = router.options();
-  const Found found =
-      retrieve(options, query_of(router, x, false).contiguous(), router.row_keys().contiguous(),
-               router.col_keys().contiguous(), router.segments(), std::nullopt);
+  const Found found = retrieve(options, router.amp, query_of(router, x, false).contiguous(),
+                               router.row_keys().contiguous(), router.col_keys().contiguous(),
+                               router.segments(), std::nullopt);
   const std::vector<std::int64_t> shape = {x.size(0), options.heads, options.top_k};
   return {found.ids.view(shape), found.scores.view(shape), found.weights.view(shape)};
 }

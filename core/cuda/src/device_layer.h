@@ -34,8 +34,10 @@ class DeviceLayer : public DevicePool, public std::enable_shared_from_this<Devic
     Found found;
     at::Tensor y, pre, gate;
   };
-  Found retrieve(const PeerOptions& options, const at::Tensor& query, const at::Tensor& row_keys,
-                 const at::Tensor& col_keys, const std::vector<kernels::KeySegment>& segments,
+  // bf16: of the query and the keys, rounded.
+  Found retrieve(const PeerOptions& options, Amp amp, const at::Tensor& query,
+                 const at::Tensor& row_keys, const at::Tensor& col_keys,
+                 const std::vector<kernels::KeySegment>& segments,
                  std::optional<std::uint64_t> dropout_draw);
   Answer answer(const PeerOptions& options, const at::Tensor& x, Found found);
   at::Tensor drop_out(const PeerOptions& options, std::uint64_t draw, const at::Tensor& values);

@@ -151,7 +151,9 @@ void PeerImpl::place_routers() {
     tensor.mutable_grad().reset();
   }
   for (const auto& router : routers_) {
-    if (router != nullptr) router->amp = amp_;
+    if (router == nullptr || router->amp == amp_) continue;
+    router->amp = amp_;
+    router->keys_changed();
   }
 }
 

@@ -189,13 +189,15 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     at::Tensor dscores = at::empty({tokens, slots});
     at::Tensor dnormed = at::empty({tokens, channels});
     const std::vector<kernels::KeySegment> segments = router.segments();
-    kernels::RetrieveArgs retrieved = retrieve_args(options, segments, normed);
+    const at::Tensor scored = rounded(normed, router.amp), rows = rounded(row_keys, router.amp),
+                     cols = rounded(col_keys, router.amp);
+    kernels::RetrieveArgs retrieved = retrieve_args(options, segments, scored);
     const auto side = [](const at::Tensor& keys) {
       return kernels::SubKeys{
           .count = keys.size(1), .per_head = keys.size(0) > 1, .keys = data(keys)};
     };
-    retrieved.rows = side(row_keys);
-    retrieved.cols = side(col_keys);
+    retrieved.rows = side(rows);
+    retrieved.cols = side(cols);
     retrieved.ids = const_cast<std::int64_t*>(ids.const_data_ptr<std::int64_t>());
     retrieved.row_index = const_cast<std::int32_t*>(row_index.const_data_ptr<std::int32_t>());
     over_tokens(0, tokens, [&](auto begin, auto end) {

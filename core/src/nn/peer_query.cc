@@ -93,7 +93,8 @@ RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query) {
   RetrieveResult result{at::empty({tokens, slots}, at::kLong), at::empty({tokens, slots}),
                         at::empty({tokens, slots}, at::kInt)};
   const std::vector<kernels::KeySegment> segments = router.segments();
-  kernels::RetrieveArgs args = retrieve_args(options, segments, query);
+  const at::Tensor scored = rounded(query, router.amp);
+  kernels::RetrieveArgs args = retrieve_args(options, segments, scored);
   args.rows = router.packed_rows();
   args.cols = router.packed_cols();
   args.ids = result.ids.mutable_data_ptr<std::int64_t>();

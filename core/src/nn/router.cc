@@ -162,7 +162,7 @@ kernels::SubKeys Router::packed(Panels& panels, const std::vector<torch::Tensor>
   if (!up_to_date(panels, blocks)) {
     const torch::NoGradGuard no_grad;
     const torch::Tensor keys =
-        (blocks.size() == 1 ? blocks.front() : at::cat(blocks, 1)).contiguous();
+        rounded(blocks.size() == 1 ? blocks.front() : at::cat(blocks, 1), amp).contiguous();
     const std::int64_t sets = keys.size(0), n = keys.size(1), dim = keys.size(2);
     const std::int64_t floats = kernels::panel_floats(n, dim);
     if (!panels.values.defined() || panels.values.size(1) != floats) {

@@ -76,7 +76,7 @@ class Router : public torch::nn::Module {
   bool stored_frozen = false;             // frozen, and the store has it
   bool offered_frozen = false;            // frozen when the commit in flight began
   std::uint64_t first_draw = 0;           // of dropout, that the layer had made before it was added
-  Amp amp = Amp::off;                     // of the query network's products; not stored
+  Amp amp = Amp::off;                     // of the query network and the scores; not stored
   const PeerOptions& options() const { return options_; }
 
  private:

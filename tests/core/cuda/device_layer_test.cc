@@ -105,6 +105,38 @@ TEST_F(DeviceLayerTest, LearnsAsTheCpuDoes) {
   }
 }
 
+// Another order of summation may round a query to the other side: a part in 256.
+TEST_F(DeviceLayerTest, MixedPrecisionIsNearTheCpus) {
+  constexpr double kRounding = 1.0 / 64;
+  for (const QueryNorm norm : {QueryNorm::none, QueryNorm::batch, QueryNorm::layer}) {
+    PeerOptions options = small_options();
+    options.query_norm = norm;
+    PeerImpl cpu(options);
+    const std::shared_ptr<PeerImpl> device = on_device(options);
+    const at::Tensor x = inputs(4, 8, options.d_in);
+    const at::Tensor whole = evaluate(*device, to_device(x)).cpu();
+    cpu.set_amp(Amp::bf16);
+    device->set_amp(Amp::bf16);
+    const at::Tensor y = evaluate(*device, to_device(x)).cpu();
+    EXPECT_FALSE(same_bits(y, whole));
+    const auto near = [&](const at::Tensor& found, const at::Tensor& expected, const char* what) {
+      EXPECT_LE((found.cpu() - expected).abs().max().item<double>(),
+                kRounding * expected.abs().max().item<double>())
+          << what;
+    };
+    near(y, evaluate(cpu, x), "y");
+    const auto found = device->retrieve(to_device(x), 0), expected = cpu.retrieve(x, 0);
+    EXPECT_TRUE(same_bits(found.ids.cpu(), expected.ids));
+    near(found.scores, expected.scores, "scores");
+    testing::backward(cpu, x);
+    testing::backward(*device, to_device(x));
+    const auto wanted = cpu.trainable(), had = device->trainable();
+    for (std::size_t i = 0; i < had.size(); ++i) {
+      near(had[i].second.grad(), wanted[i].second.grad(), had[i].first.c_str());
+    }
+  }
+}
+
 TEST_F(DeviceLayerTest, GrowsAndFreezes) {
   for (const Routing routing : {Routing::isolated, Routing::shared}) {
     PeerOptions options = small_options();

@@ -49,7 +49,8 @@ bool all_there(const ExpertArgs& args) {
 }
 
 bool all_there(const RetrieveArgs& args) {
-  return all_of_device({args.query, args.rows.keys, args.cols.keys, args.device_segments, args.ids,
+  return all_of_device({args.query, args.rows.keys, args.cols.keys, args.rounded_query,
+                        args.rows.rounded, args.cols.rounded, args.device_segments, args.ids,
                         args.scores, args.row_index}) &&
          !of_device(args.segments);
 }
@@ -152,6 +153,20 @@ Error retrieve(const RetrieveArgs& args, std::int64_t tokens, void* workspace,
   if (!all_there(args)) return kHostPointer;
   if (const Error error = scribble(workspace, workspace_bytes); error != 0) return error;
   kernels::RetrieveArgs host = host_args(args);
+  std::vector<float> query, row_keys, col_keys;
+  if (args.rounded_query != nullptr) {
+    const auto promoted = [](const BFloat16* values, std::int64_t n, std::vector<float>& kept) {
+      for (std::int64_t i = 0; i < n; ++i) kept.push_back(to_float(values[i]));
+      return kept.data();
+    };
+    const auto side = [&](const SubKeys& keys, std::vector<float>& kept) {
+      const std::int64_t sets = keys.per_head ? args.heads : 1;
+      return promoted(keys.rounded, sets * keys.count * args.sub_dim, kept);
+    };
+    host.query = promoted(args.rounded_query, tokens * args.heads * 2 * args.sub_dim, query);
+    host.rows.keys = side(args.rows, row_keys);
+    host.cols.keys = side(args.cols, col_keys);
+  }
   const std::vector<float> rows = panels(args.heads, args.sub_dim, host.rows);
   const std::vector<float> cols = panels(args.heads, args.sub_dim, host.cols);
   kernels::retrieve(host, 0, tokens, 0, args.heads);

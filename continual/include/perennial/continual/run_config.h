@@ -150,8 +150,8 @@ struct TrainOptions {
         "update rule of dense parameters, and of experts unless expert_optimizer says otherwise");
     visitor("amp", self.amp,
             "bf16: products of dense layers and of the pool's query network round what they read "
-            "and write to bfloat16, in training and in answers; weights, experts, scores, norms "
-            "and loss stay float32");
+            "and write to bfloat16, and those of queries with sub-keys what they read, in training "
+            "and in answers; weights, experts, sums, norms and loss stay float32");
     visitor("lr", self.lr, "learning rate", Range{0, 1e3});
     visitor("expert_lr", self.expert_lr, "learning rate of the experts; 0 = lr", Range{0, 1e3});
     visitor("lr_schedule", self.lr_schedule,

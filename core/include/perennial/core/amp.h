@@ -11,9 +11,10 @@
 
 namespace perennial {
 
-// bf16: operands and results of dense products are rounded to bfloat16, to the nearest; everything
-// between products, gradients at rest and weights are float32, and so are the sums within a product
-// (on CUDA with LibTorch's setAllowBF16ReductionCuBLAS(false), which the program calls).
+// bf16: operands and results of dense products are rounded to bfloat16, to the nearest, and queries
+// and sub-keys for their scores; everything between products, gradients at rest and weights are
+// float32, and so are the sums within a product (on CUDA with LibTorch's
+// setAllowBF16ReductionCuBLAS(false), which the program calls).
 enum class Amp : std::uint8_t { off, bf16 };
 EnumNames<Amp> enum_names(Amp);
 

@@ -179,8 +179,9 @@ class PeerImpl : public torch::nn::Module {
   RouterTensors router_tensors(std::uint32_t generation) const;
   const Generation& add_frozen(const ForeignGeneration& content, const RouterTensors& tensors);
 
-  // What the query network's products are computed in from now on, of every generation; no part of
-  // the layer's state. Sub-keys, scores, norm and experts stay as they are.
+  // What the products of the query network and of queries with sub-keys are computed in from now
+  // on, of every generation; no part of the layer's state. Scores are sums in float32; sub-keys,
+  // norm and experts stay as they are.
   void set_amp(Amp amp);
 
   // For place_on(): moves routers and experts; null: to the CPU. Optimizers of router parameters

@@ -290,8 +290,8 @@ Error launch(const UpdateArgs& args, Stream stream) {
 }  // namespace
 
 Error compact_gradient(const UpdateArgs& args, float* rows, Stream stream) {
-  if (!servable(args, true)) return kInvalidValue;
   if (args.most_experts == 0) return 0;
+  if (!servable(args, true)) return kInvalidValue;
   if (wide(args.layout, rows)) {
     compact_kernel<4><<<grid_of(args), kThreads, 0, stream>>>(args, rows);
   } else {
@@ -301,8 +301,8 @@ Error compact_gradient(const UpdateArgs& args, float* rows, Stream stream) {
 }
 
 Error update_experts(const UpdateArgs& args, Stream stream) {
+  if (args.most_experts == 0) return 0;  // with rows that are nowhere
   if (!servable(args, args.rows == nullptr)) return kInvalidValue;
-  if (args.most_experts == 0) return 0;
   switch (math::kind_of(args.rule)) {
     case UpdateKind::sgd:
       return launch<UpdateKind::sgd>(args, stream);
