@@ -262,7 +262,8 @@ class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Func
   }
 };
 
-at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router, const at::Tensor& x,
+at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router,
+                                const std::shared_ptr<Pool>& pool, const at::Tensor& x,
                                 bool training, std::optional<std::uint64_t> dropout_draw) {
   const c10::DeviceGuard guard(device());
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
@@ -278,7 +279,7 @@ at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router, const at:
   const at::Tensor col_keys = router->col_keys().contiguous();
   auto call = c10::make_intrusive<Call>();
   call->layer = shared_from_this();
-  call->pool = pool().shared_from_this();
+  call->pool = pool;
   call->options = options;
   call->segments = router->segments();
   call->dropout_draw = dropout_draw;

@@ -18,7 +18,8 @@ class DeviceLayer : public DevicePool, public std::enable_shared_from_this<Devic
   DeviceLayer(const PeerOptions& options, Pool& pool, const at::Device& device,
               std::int64_t staging_bytes = std::int64_t{32} << 20);
 
-  at::Tensor forward(const std::shared_ptr<Router>& router, const at::Tensor& x, bool training,
+  at::Tensor forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
+                     const at::Tensor& x, bool training,
                      std::optional<std::uint64_t> dropout_draw) override;
   PeerImpl::Retrieval retrieve(const Router& router, const at::Tensor& x) override;
 

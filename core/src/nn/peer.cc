@@ -165,7 +165,7 @@ void PeerImpl::set_amp(Amp amp) {
 
 torch::Tensor PeerImpl::through(const std::shared_ptr<Router>& router, const torch::Tensor& x,
                                 bool training, std::optional<std::uint64_t> draw) {
-  if (pool_->device() != nullptr) return pool_->device()->forward(router, x, training, draw);
+  if (pool_->device() != nullptr) return pool_->device()->forward(router, pool_, x, training, draw);
   return peer_forward(router, pool_, x, training, draw);
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 #include "nn/router.h"
@@ -25,9 +26,11 @@ class PoolDevice {
   // changed. Cost: O(those experts); waits for the device. May do I/O.
   virtual void fetch() = 0;
 
-  // As peer_forward() and PeerImpl::retrieve(), of tensors on the device.
-  virtual at::Tensor forward(const std::shared_ptr<Router>& router, const at::Tensor& x,
-                             bool training, std::optional<std::uint64_t> dropout_draw) = 0;
+  // As peer_forward() and PeerImpl::retrieve(), of tensors on the device. `pool` is this device's:
+  // the graph holds it.
+  virtual at::Tensor forward(const std::shared_ptr<Router>& router,
+                             const std::shared_ptr<Pool>& pool, const at::Tensor& x, bool training,
+                             std::optional<std::uint64_t> dropout_draw) = 0;
   virtual PeerImpl::Retrieval retrieve(const Router& router, const at::Tensor& x) = 0;
 
   // The gradients that backward passes left; see Pool and SparseOptimizer.

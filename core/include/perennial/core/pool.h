@@ -137,7 +137,7 @@ class PoolDevice;
 
 // Owns the generations, the pager and the gradients that wait for the optimizer. Single-threaded
 // from outside; uses ATen's threads inside. Members that read or write experts may do I/O.
-class Pool : public std::enable_shared_from_this<Pool> {
+class Pool {
  public:
   // An empty pool. Without a store it lives in memory only, and `budget_bytes` must be 0.
   // budget_bytes: memory for pages of weights and optimizer state, 0 = as much as the pool needs.
