@@ -2,8 +2,8 @@
 # Builds and links all CUDA code for one architecture, in a build folder of its own, and runs its
 # tests, which skip where there is no device. A build with CUDA refuses a machine without nvcc.
 #   check_build.sh SOURCE BUILD WORK WARNINGS_AS_ERRORS
-# BUILD: the build without CUDA, whose core and storage are linked instead of compiled once more: they
-# are the same.
+# BUILD: the build without CUDA. What does not depend on CUDA is linked from there instead of compiled
+# once more.
 # Exit 77 where there is no nvcc: the test is skipped then.
 set -euo pipefail
 source_folder="$1" plain="$2" work="$3" warnings_as_errors="$4"
@@ -41,11 +41,12 @@ cmake -S "$source_folder" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
   cat "$work/configure.log" >&2
   fail "the configuration with CUDA failed"
 }
-objects=()
-for name in cuda_device_test device_layer_test device_pool_test; do
-  objects+=("tests/core/cuda/CMakeFiles/core_cuda_test.dir/$name.cc.o")
-done
-cmake --build "$work/build" -j 2 --target kernels_cuda_test bench_cuda perennial_cuda "${objects[@]}" \
+# Sources that are compiled otherwise with CUDA than without.
+cmake --build "$work/build" -j 2 --target kernels_cuda_test perennial_cuda \
+  tests/core/cuda/CMakeFiles/core_cuda_test.dir/cuda_device_test.cc.o \
+  tests/continual/device/CMakeFiles/continual_cuda_test.dir/cuda_placement.cc.o \
+  benchmarks/CMakeFiles/bench_cuda.dir/{bench_cuda.cc,cuda_device.cu}.o \
+  cli/CMakeFiles/perennial.dir/src/device.cc.o \
   >"$work/build.log" 2>&1 || {
   grep -v -E '^(ptxas|\[|    [0-9])' "$work/build.log" >&2 || true
   fail "the build with CUDA failed"
@@ -54,20 +55,47 @@ cmake --build "$work/build" -j 2 --target kernels_cuda_test bench_cuda perennial
 if grep -q 'Compiling entry function' "$work/build.log"; then
   "$source_folder/scripts/cuda_report" --arch "$arch" --check "$work/build.log"
 fi
-for library in core/libperennial_core.a storage/libperennial_storage.a; do
-  [[ -f "$plain/$library" ]] || fail "$plain/$library is missing: build everything first"
-done
-link="$(ninja -C "$work/build" -t commands -s bin/core_cuda_test |
-  sed -E "s#(core/libperennial_core|storage/libperennial_storage)\.a#$plain/&#g")"
-(cd "$work/build" && eval "$link") || fail "core_cuda_test does not link"
+# link PROGRAM TWIN: links it from what was just compiled and, for the rest, from the objects of the
+# plain build's TWIN, which has the same sources.
+link() {
+  local program="$1" twin="$2" command word words=()
+  command="$(ninja -C "$work/build" -t commands -s "bin/$program")"
+  for word in $command; do
+    local other="${word//$program.dir/$twin.dir}"
+    if [[ "$word" == *.o && ! -f "$work/build/$word" ]]; then
+      [[ -f "$plain/$other" ]] || fail "$plain/$other is missing: build everything first"
+      word="$plain/$other"
+    elif [[ "$word" == *libperennial_*.a && "$word" != *_cuda.a && -f "$plain/$word" ]]; then
+      word="$plain/$word"
+    fi
+    words+=("$word")
+  done
+  (cd "$work/build" && eval "${words[*]}") || fail "$program does not link"
+}
+link core_cuda_test core_device_test
+link continual_cuda_test continual_device_test
+link bench_cuda bench_cuda_emulated
+link perennial perennial
 
-"$work/build/bin/kernels_cuda_test"
+"$work/build/bin/kernels_cuda_test" | tee "$work/kernels.log"
 # Linked with LibTorch's CUDA libraries, whose own dependencies a machine without a device may lack.
-if missing="$(ldd "$work/build/bin/core_cuda_test" | awk '/not found/ { printf "%s ", $1 }')" && [[ -n "$missing" ]]; then
-  echo "core_cuda_test was linked, but not run: LibTorch's CUDA dependencies are not installed: $missing"
-else
-  "$work/build/bin/core_cuda_test"
+for program in core_cuda_test continual_cuda_test "bench_cuda --smoke"; do
+  missing="$(ldd "$work/build/bin/${program%% *}" | awk '/not found/ { printf "%s ", $1 }')"
+  if [[ -n "$missing" ]]; then
+    echo "$program was linked, but not run: LibTorch's CUDA dependencies are not installed: $missing"
+    continue
+  fi
+  status=0
+  # shellcheck disable=SC2086
+  "$work/build/bin/"$program || status=$?
+  if ((status != 0 && status != 77)); then fail "$program ended with $status"; fi
+done
+# The program itself loads them when a device is asked for, and says in a line what is missing.
+if grep -q 'no CUDA device' "$work/kernels.log"; then
+  if said="$("$work/build/bin/perennial" demo --device cuda --store "$work/store" 2>&1)" ||
+    [[ "$(wc -l <<<"$said")" != 1 || -e "$work/store" ]]; then
+    printf '%s\n' "$said" >&2
+    fail "perennial --device cuda did not say in one line, before it made a store, why it cannot"
+  fi
+  echo "$said"
 fi
-status=0
-"$work/build/bin/bench_cuda" --smoke || status=$?
-if ((status != 0 && status != 77)); then fail "bench_cuda --smoke ended with $status"; fi
