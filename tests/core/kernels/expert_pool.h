@@ -20,26 +20,39 @@ struct ExpertCase {
   Activation activation = Activation::gelu;
 };
 
+// Reference, CPU and CUDA kernels run through it.
 inline std::vector<ExpertCase> expert_cases() {
-  return {
-      {"one", 1, 1, {1, 1, false}, Activation::gelu},
-      {"no_tokens", 0, 4, {8, 8, false}, Activation::gelu},
-      {"no_slots", 3, 0, {8, 8, false}, Activation::gelu},
-      {"odd", 5, 7, {17, 13, false}, Activation::relu},
-      {"odd_glu", 5, 7, {17, 13, true}, Activation::gelu},
-      {"sixteen", 3, 16, {16, 16, false}, Activation::identity},
-      {"seventeen_slots_glu", 4, 17, {33, 100, true}, Activation::relu},
-      {"wide_to_narrow", 6, 32, {200, 10, false}, Activation::gelu},
-      {"narrow_to_wide_glu", 6, 40, {5, 150, true}, Activation::gelu},
-      {"layer", 9, 128, {64, 64, false}, Activation::gelu},
-      {"wide_expert", 4, 5, {17, 13, false, 3}, Activation::silu},
-      {"wider_than_a_group_glu", 3, 2, {20, 9, true, 21}, Activation::gelu_tanh},
-      {"one_bf16", 1, 1, {1, 1, false, 1, WeightType::bf16}, Activation::gelu},
-      {"no_slots_bf16", 3, 0, {8, 8, false, 1, WeightType::bf16}, Activation::gelu},
-      {"odd_glu_bf16", 5, 7, {17, 13, true, 1, WeightType::bf16}, Activation::silu},
-      {"layer_bf16", 9, 128, {64, 48, false, 1, WeightType::bf16}, Activation::gelu},
-      {"wide_expert_bf16", 4, 5, {33, 19, true, 3, WeightType::bf16}, Activation::relu},
+  using enum Activation;
+  std::vector<ExpertCase> all = {
+      {"one", 1, 1, {1, 1, false}, gelu},
+      {"no_tokens", 0, 4, {8, 8, false}, gelu},
+      {"no_slots", 3, 0, {8, 8, false}, gelu},
+      {"odd", 5, 7, {17, 13, false}, relu},
+      {"odd_glu", 5, 7, {17, 13, true}, gelu},
+      {"sixteen", 3, 16, {16, 16, false}, identity},
+      {"seventeen_slots_glu", 4, 17, {33, 100, true}, relu},
+      {"wide_to_narrow", 6, 32, {200, 10, false}, gelu},
+      {"narrow_to_wide_glu", 6, 40, {5, 150, true}, gelu},
+      {"layer", 9, 128, {64, 64, false}, gelu},
+      {"wide_expert", 4, 5, {17, 13, false, 3}, silu},
+      {"wider_than_a_group_glu", 3, 2, {20, 9, true, 21}, gelu_tanh},
+      {"one_bf16", 1, 1, {1, 1, false, 1, WeightType::bf16}, gelu},
+      {"no_slots_bf16", 3, 0, {8, 8, false, 1, WeightType::bf16}, gelu},
+      {"odd_glu_bf16", 5, 7, {17, 13, true, 1, WeightType::bf16}, silu},
+      {"layer_bf16", 9, 128, {64, 48, false, 1, WeightType::bf16}, gelu},
+      {"wide_expert_bf16", 4, 5, {33, 19, true, 3, WeightType::bf16}, relu},
+      // Wide loads and not, many warps and few, each number of threads a token, 512 slots.
+      {"wide_32", 40, 128, {128, 128, false}, relu},
+      {"wide_64_glu", 150, 130, {256, 192, true}, relu},
+      {"wide_128", 5, 512, {1024, 516, false}, identity},
+      {"wide_bf16", 150, 128, {512, 256, false, 1, WeightType::bf16}, relu},
+      {"wide_bf16_glu", 5, 512, {2048, 1032, true, 1, WeightType::bf16}, relu},
+      {"narrow_large", 3, 65, {1021, 2047, true}, relu},
   };
+  for (const Activation activation : kActivations) {
+    all.push_back({"activation", 7, 16, {32, 32, true, 2}, activation});
+  }
+  return all;
 }
 
 // Two generations, the second with huge row numbers; 3 experts a page, frames apart in memory.

@@ -123,7 +123,7 @@ TEST(UpdateExperts, StateHasTheStatedSize) {
 // Uses, rows of gradients, and any cut into ranges: the same bits.
 TEST(UpdateExperts, BitsDependOnNeitherTheRouteNorTheRanges) {
   for (const auto& [name, rule] : rule_cases()) {
-    for (const ExpertLayout& layout : update_layouts()) {
+    for (const ExpertLayout& layout : all_update_layouts()) {
       SCOPED_TRACE(name + " " + std::to_string(layout.d_in));
       UpdatePool fused(rule, layout), compact(rule, layout), cut(rule, layout);
       for (std::uint32_t step = 1; step <= 5; ++step) {

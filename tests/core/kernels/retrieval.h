@@ -19,7 +19,13 @@ struct RetrievalCase {
   std::vector<KeySegment> segments;
 };
 
+// Reference, CPU and CUDA kernels run through it.
 inline std::vector<RetrievalCase> retrieval_cases() {
+  RetrievalCase many_segments{"many_segments", 3, 1, 128, 4, 1200, 100, true, {}};
+  for (std::int64_t s = 0; s < 12; ++s) {
+    many_segments.segments.push_back(
+        {s * 100, 100, s % 3 == 0 ? 100 : 17, static_cast<std::uint32_t>(s * 150)});
+  }
   return {
       {"one_expert", 1, 1, 1, 1, 1, 1, true, {{0, 1, 1, 0}}},
       {"no_tokens", 0, 2, 4, 8, 16, 16, true, {{0, 16, 16, 0}}},
@@ -52,6 +58,14 @@ inline std::vector<RetrievalCase> retrieval_cases() {
        {{0, 20, 10, 0}, {25, 1, 64, 25}, {26, 40, 10, 26}, {70, 20, 33, 1000}}},
       {"masked_first_rows", 5, 1, 5, 7, 60, 12, true, {{31, 29, 3, 31}}},
       {"empty_segment", 3, 1, 4, 2, 8, 8, true, {{0, 0, 8, 0}, {0, 4, 0, 0}, {4, 4, 8, 4}}},
+      // Sides that fill what a device's block keeps, and tiles of tokens, keys and terms, full ones
+      // and not.
+      {"full_buffer", 1, 1, 128, 3, 1500, 300, true, {{0, 1500, 300, 0}}},
+      many_segments,
+      {"tall_tile", 131, 1, 16, 40, 130, 70, false, {{0, 130, 70, 0}}},
+      {"full_tiles", 64, 1, 16, 64, 128, 128, false, {{0, 128, 128, 0}}},
+      {"beyond_tiles", 67, 2, 16, 72, 129, 36, false, {{0, 129, 36, 0}}},
+      {"odd_terms", 17, 1, 9, 37, 260, 31, true, {{0, 260, 31, 0}}},
   };
 }
 

@@ -35,9 +35,17 @@ inline std::vector<RuleCase> rule_cases() {
   };
 }
 
+// Of fp32 experts, and of both types: CPU and CUDA kernels run through the latter.
 inline std::vector<ExpertLayout> update_layouts() {
   return {{1, 1, false},   {16, 16, false}, {17, 13, false}, {17, 13, true},
           {5, 150, false}, {64, 64, true},  {200, 10, true}};
+}
+inline std::vector<ExpertLayout> all_update_layouts() {
+  std::vector<ExpertLayout> all = update_layouts();
+  all.push_back({512, 516, true});  // many elements a thread
+  all.push_back({17, 13, true, 1, WeightType::bf16});
+  all.push_back({64, 40, false, 1, WeightType::bf16});
+  return all;
 }
 
 // 12 experts on pages of 3, some of which a step touches: once, often, or without any use.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What one thread of the expert kernels does: its part of a dot product in 16 virtual lanes, and
 // its columns of a sum of rows. The orders of addition are those of the CPU kernels (experts.h), so
-// the bits are, too. Runs on the host under test.
+// the bits are, too.
 #pragma once
 
 #include <cmath>

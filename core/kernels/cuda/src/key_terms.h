@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A sub-key's gradient from the slots that it won, element by element. Uses are grouped by key as
-// the experts' are (use_terms.h), a key's id being (set, key). Runs on the host under test.
+// the experts' are (use_terms.h), a key's id being (set, key).
 #pragma once
 
 #include <cmath>

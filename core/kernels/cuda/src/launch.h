@@ -8,8 +8,8 @@
 
 #include "perennial/kernels/cuda/device.h"
 
-// Blocks of a multiprocessor that a kernel's registers must allow, for sm_80, or for sm_80 and sm_90:
-// without the number ptxas spills a few bytes of some kernels there.
+// Blocks of a multiprocessor that a kernel's registers must allow, for sm_80, or for sm_80 and
+// sm_90: without the number ptxas spills a few bytes of some kernels there.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 800
 #define PERENNIAL_SM80_BLOCKS(blocks) , blocks
 #else

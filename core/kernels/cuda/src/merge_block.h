@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Product-key retrieval of one token and head by one thread block, from the scores of both sides:
 // the best of each side, then the pairs of ranks (a + 1)(b + 1) <= K, segment by segment, ordered
-// exactly. The same source runs on the host under test.
+// exactly.
 #pragma once
 
 #include <cstddef>
@@ -30,8 +30,8 @@ struct Pairs {
   float *row = nullptr, *col = nullptr;  // scores
   std::int32_t* row_index = nullptr;
 
-  PERENNIAL_BLOCK_FUNCTION void set(std::int64_t at, float row_score, float col_score,
-                                    std::int64_t pair_id, std::int32_t index) const {
+  __device__ inline void set(std::int64_t at, float row_score, float col_score,
+                             std::int64_t pair_id, std::int32_t index) const {
     sum[at] = order_value(row_score) + order_value(col_score);
     id[at] = pair_id;
     row[at] = row_score;
@@ -39,11 +39,11 @@ struct Pairs {
     row_index[at] = index;
   }
   // Pair::before.
-  PERENNIAL_BLOCK_FUNCTION bool before(std::int64_t a, std::int64_t b) const {
+  __device__ inline bool before(std::int64_t a, std::int64_t b) const {
     if (sum[a] != sum[b]) return sum[a] > sum[b];
     return Pair(row[a], col[a], id[a]).before(Pair(row[b], col[b], id[b]));
   }
-  PERENNIAL_BLOCK_FUNCTION void copy(std::int64_t to, const Pairs& from, std::int64_t at) const {
+  __device__ inline void copy(std::int64_t to, const Pairs& from, std::int64_t at) const {
     sum[to] = from.sum[at];
     id[to] = from.id[at];
     row[to] = from.row[at];
@@ -107,9 +107,8 @@ struct MergeScratch {
 };
 
 // best: the first min(n, k) of the n candidates, in order. Returns how many.
-template <class Block>
-PERENNIAL_BLOCK_FUNCTION std::int64_t order_pairs(const Block& block, std::int64_t n,
-                                                  std::int64_t k, const MergeScratch& s) {
+__device__ inline std::int64_t order_pairs(const Block& block, std::int64_t n, std::int64_t k,
+                                           const MergeScratch& s) {
   const Pairs& pairs = s.candidates;
   const std::int64_t kept = n < k ? n : k;
   if (n <= kMostCounted) {
@@ -140,9 +139,8 @@ PERENNIAL_BLOCK_FUNCTION std::int64_t order_pairs(const Block& block, std::int64
 
 // The pairs with a lowest side, in id order, from place `taken` on. Fewer than k pairs are skipped
 // on the way, since fewer than k without one exist.
-PERENNIAL_BLOCK_FUNCTION void fill_lowest(const TokenHead& token, const KeySegment* segments,
-                                          std::int64_t segment_count, std::int64_t k,
-                                          std::int64_t taken) {
+__device__ inline void fill_lowest(const TokenHead& token, const KeySegment* segments,
+                                   std::int64_t segment_count, std::int64_t k, std::int64_t taken) {
   for (std::int64_t s = 0; s < segment_count && taken < k; ++s) {
     const KeySegment& segment = segments[s];
     const float* row_scores = token.row_scores + segment.key_begin;
@@ -158,10 +156,9 @@ PERENNIAL_BLOCK_FUNCTION void fill_lowest(const TokenHead& token, const KeySegme
   }
 }
 
-template <class Block>
-PERENNIAL_BLOCK_FUNCTION void retrieve_token(const Block& block, const TokenHead& token,
-                                             const KeySegment* segments, std::int64_t segment_count,
-                                             std::int64_t k, MergeScratch s) {
+__device__ inline void retrieve_token(const Block& block, const TokenHead& token,
+                                      const KeySegment* segments, std::int64_t segment_count,
+                                      std::int64_t k, MergeScratch s) {
   std::int64_t kept = 0, width = -1;
   for (std::int64_t index = 0; index < segment_count; ++index) {
     const KeySegment segment = segments[index];

@@ -133,8 +133,7 @@ __global__ void __launch_bounds__(kMergeThreads)
   const float* mine = c.scores + index * c.floats;
   const TokenHead token{mine, mine + c.row_floats, ids + index * k, scores + index * k,
                         row_index + index * k};
-  retrieve_token(DeviceBlock(), token, segments, segment_count, k,
-                 MergeScratch::at(shared, k, nullptr));
+  retrieve_token(Block(), token, segments, segment_count, k, MergeScratch::at(shared, k, nullptr));
 }
 
 dim3 score_grid(const Chunk& c, int tile_tokens) {

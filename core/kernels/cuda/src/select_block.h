@@ -30,7 +30,7 @@ struct BlockSide {
   std::int64_t size = 0;
 };
 
-PERENNIAL_BLOCK_FUNCTION std::int64_t power_of_two(std::int64_t n) {
+__device__ inline std::int64_t power_of_two(std::int64_t n) {
   std::int64_t p = 1;
   while (p < n) p *= 2;
   return p;
@@ -38,9 +38,8 @@ PERENNIAL_BLOCK_FUNCTION std::int64_t power_of_two(std::int64_t n) {
 
 // Bitonic sort, best first, of `size` items (a power of two); before(a, b) compares and swap(a, b)
 // exchanges the items at two places.
-template <class Block, class Before, class Swap>
-PERENNIAL_BLOCK_FUNCTION void bitonic(const Block& block, std::int64_t size, Before before,
-                                      Swap swap) {
+template <class Before, class Swap>
+__device__ inline void bitonic(const Block& block, std::int64_t size, Before before, Swap swap) {
   for (std::int64_t span = 2; span <= size; span *= 2) {
     for (std::int64_t step = span / 2; step > 0; step /= 2) {
       block.each(size / 2, [&](std::int64_t pair) {
@@ -53,9 +52,8 @@ PERENNIAL_BLOCK_FUNCTION void bitonic(const Block& block, std::int64_t size, Bef
 }
 
 // sorted: the best min(n, k) of keys[0 .. n), descending; keys are overwritten. n <= kBufferKeys.
-template <class Block>
-PERENNIAL_BLOCK_FUNCTION void sort_keys(const Block& block, std::uint64_t* keys, std::int64_t n,
-                                        std::int64_t k, std::uint64_t* sorted) {
+__device__ inline void sort_keys(const Block& block, std::uint64_t* keys, std::int64_t n,
+                                 std::int64_t k, std::uint64_t* sorted) {
   if (n <= kMostCounted) {
     block.each(n, [&](std::int64_t i) {
       const std::uint64_t mine = keys[i];
@@ -78,10 +76,8 @@ PERENNIAL_BLOCK_FUNCTION void sort_keys(const Block& block, std::uint64_t* keys,
 }
 
 // A key that at least k scores reach, or 0: the k-th largest of the maxima of groups.
-template <class Block>
-PERENNIAL_BLOCK_FUNCTION std::uint64_t lower_bound(const Block& block, const float* scores,
-                                                   std::int64_t n, std::int64_t k,
-                                                   const SelectScratch& scratch) {
+__device__ inline std::uint64_t lower_bound(const Block& block, const float* scores, std::int64_t n,
+                                            std::int64_t k, const SelectScratch& scratch) {
   const std::int64_t groups = k > 64 ? 256 : 128;  // twice as many as k, or more
   if (n < 2 * groups) return 0;
   std::uint64_t* maxima = scratch.buffer;
@@ -106,10 +102,8 @@ PERENNIAL_BLOCK_FUNCTION std::uint64_t lower_bound(const Block& block, const flo
 }
 
 // side: the best min(k, n) of scores[0 .. n) above minus infinity, in the order of pair_order.h.
-template <class Block>
-PERENNIAL_BLOCK_FUNCTION void select_side(const Block& block, const float* scores, std::int64_t n,
-                                          std::int64_t k, const SelectScratch& scratch,
-                                          BlockSide& side) {
+__device__ inline void select_side(const Block& block, const float* scores, std::int64_t n,
+                                   std::int64_t k, const SelectScratch& scratch, BlockSide& side) {
   std::uint64_t bound = lower_bound(block, scores, n, k, scratch);
   block.once([&] { *scratch.counter = 0; });
   for (std::int64_t base = 0; base < n; base += kStepScores) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // An expert's gradient from its uses, element by element, and the index arithmetic that groups
-// uses by expert. Runs on the host under test.
+// uses by expert.
 #pragma once
 
 #include <cmath>

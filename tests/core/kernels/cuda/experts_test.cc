@@ -25,22 +25,6 @@ bool exact(Activation activation) {
   return activation == Activation::relu || activation == Activation::identity;
 }
 
-std::vector<ExpertCase> cases() {
-  std::vector<ExpertCase> all = expert_cases();
-  using enum Activation;
-  // Every width of the sums kernel, both loads, many warps, and H K = 512.
-  all.push_back({"wide_32", 40, 128, {128, 128, false}, relu});
-  all.push_back({"wide_64_glu", 300, 130, {256, 192, true}, relu});
-  all.push_back({"wide_128", 5, 512, {1024, 516, false}, identity});
-  all.push_back({"wide_bf16", 300, 128, {512, 256, false, 1, WeightType::bf16}, relu});
-  all.push_back({"wide_bf16_glu", 5, 512, {2048, 1032, true, 1, WeightType::bf16}, relu});
-  all.push_back({"narrow_large", 3, 65, {1021, 2047, true}, relu});
-  for (const Activation activation : kActivations) {
-    all.push_back({"activation", 7, 16, {32, 32, true, 2}, activation});
-  }
-  return all;
-}
-
 void expect_close(const std::vector<float>& actual, const std::vector<float>& expected,
                   bool same_bits, std::int64_t terms) {
   if (same_bits) {
@@ -53,7 +37,7 @@ void expect_close(const std::vector<float>& actual, const std::vector<float>& ex
 class CudaExperts : public CudaTest {};
 
 TEST_F(CudaExperts, AgreeWithTheCpu) {
-  for (const ExpertCase& shape : cases()) {
+  for (const ExpertCase& shape : expert_cases()) {
     SCOPED_TRACE(shape.name + " " + std::to_string(static_cast<int>(shape.activation)));
     ExpertPool pool(shape);
     pool.forward(0, shape.tokens);

@@ -16,14 +16,6 @@
 namespace perennial::kernels::cuda {
 namespace {
 
-std::vector<ExpertLayout> layouts() {
-  std::vector<ExpertLayout> all = update_layouts();
-  all.push_back({512, 516, true});  // many elements a thread, wide
-  all.push_back({17, 13, true, 1, WeightType::bf16});
-  all.push_back({64, 40, false, 1, WeightType::bf16});
-  return all;
-}
-
 // What a pool's step reads, on the device.
 struct DeviceStep {
   explicit DeviceStep(UpdatePool& pool)
@@ -71,7 +63,7 @@ struct DeviceStep {
 class CudaOptimizer : public CudaTest {};
 
 TEST_F(CudaOptimizer, CompactGradientHasTheBitsOfTheCpu) {
-  for (const ExpertLayout& layout : layouts()) {
+  for (const ExpertLayout& layout : all_update_layouts()) {
     SCOPED_TRACE(layout.d_in);
     UpdatePool pool({}, layout);
     DeviceStep step(pool);
@@ -84,7 +76,7 @@ TEST_F(CudaOptimizer, CompactGradientHasTheBitsOfTheCpu) {
 
 TEST_F(CudaOptimizer, UpdatesHaveTheBitsOfTheCpu) {
   for (const auto& [name, rule] : rule_cases()) {
-    for (ExpertLayout layout : layouts()) {
+    for (ExpertLayout layout : all_update_layouts()) {
       for (const bool by_rows : {false, true}) {
         SCOPED_TRACE(name + " " + std::to_string(layout.d_in) + (by_rows ? " rows" : " uses"));
         UpdatePool cpu(rule, layout), device(rule, layout);

@@ -18,19 +18,6 @@
 namespace perennial::kernels::cuda {
 namespace {
 
-std::vector<RetrievalCase> cases() {
-  std::vector<RetrievalCase> all = retrieval_cases();
-  all.push_back({"tall_tile", 200, 2, 16, 40, 700, 900, false, {{0, 700, 900, 0}}});
-  all.push_back({"full_buffer", 3, 1, 128, 3, 5000, 3000, true, {{0, 5000, 3000, 0}}});
-  RetrievalCase many{"many_segments", 5, 2, 128, 4, 1200, 400, true, {}};
-  for (std::int64_t s = 0; s < 12; ++s) {
-    many.segments.push_back(
-        {s * 100, 100, s % 3 == 0 ? 400 : 37, static_cast<std::uint32_t>(s * 150)});
-  }
-  all.push_back(many);
-  return all;
-}
-
 // A problem's arrays on the device.
 struct DeviceRetrieval {
   explicit DeviceRetrieval(const Retrieval& problem)
@@ -94,21 +81,21 @@ void expect_device_agrees(Retrieval& problem, std::int64_t chunk = 0) {
 class CudaRetrieve : public CudaTest {};
 
 TEST_F(CudaRetrieve, AgreesWithTheCpuWithTies) {
-  for (const RetrievalCase& shape : cases()) {
+  for (const RetrievalCase& shape : retrieval_cases()) {
     Retrieval problem(shape, dyadic);
     expect_device_agrees(problem);
   }
 }
 
 TEST_F(CudaRetrieve, AgreesWithTheCpuOnRandomScores) {
-  for (const RetrievalCase& shape : cases()) {
+  for (const RetrievalCase& shape : retrieval_cases()) {
     Retrieval problem(shape, uniform);
     expect_device_agrees(problem);
   }
 }
 
 TEST_F(CudaRetrieve, ChunksChangeNothing) {
-  for (const RetrievalCase& shape : cases()) {
+  for (const RetrievalCase& shape : retrieval_cases()) {
     for (const std::int64_t chunk : {1, 3, 64}) {
       Retrieval problem(shape, uniform);
       expect_device_agrees(problem, chunk);
@@ -116,10 +103,27 @@ TEST_F(CudaRetrieve, ChunksChangeNothing) {
   }
 }
 
+// Every score better than all before it: the bound of the groups is all that can help, and the
+// buffer is cut back again and again.
+TEST_F(CudaRetrieve, AgreesOnAscendingAndEqualScores) {
+  for (const int order : {-1, 0, 1}) {
+    for (const std::int64_t k : {1, 16, 128}) {
+      Retrieval problem({"ordered", 1, 1, k, 1, 6000, 2500, true, {{0, 6000, 2500, 9}}}, uniform);
+      problem.query = {1, 1};
+      for (auto* keys : {&problem.row_keys, &problem.col_keys}) {
+        for (std::size_t i = 0; i < keys->size(); ++i) {
+          (*keys)[i] = static_cast<float>(order) * static_cast<float>(i);
+        }
+      }
+      expect_device_agrees(problem);
+    }
+  }
+}
+
 TEST_F(CudaRetrieve, AgreesOnNonFiniteScores) {
   constexpr float kHuge = std::numeric_limits<float>::infinity();
   const float specials[] = {std::nanf(""), -kHuge, kHuge, std::numeric_limits<float>::max(), -0.0f};
-  for (RetrievalCase shape : cases()) {
+  for (RetrievalCase shape : retrieval_cases()) {
     for (const std::uint32_t density : {1u, 2u, 20u}) {
       shape.dim = 1;
       Retrieval problem(shape, dyadic);
@@ -137,7 +141,7 @@ TEST_F(CudaRetrieve, AgreesOnNonFiniteScores) {
 }
 
 TEST_F(CudaRetrieve, QueryGradientHasTheBitsOfTheCpu) {
-  for (const RetrievalCase& shape : cases()) {
+  for (const RetrievalCase& shape : retrieval_cases()) {
     if (shape.tokens == 0) continue;
     SCOPED_TRACE(shape.name);
     Retrieval problem(shape, uniform);
@@ -155,7 +159,7 @@ TEST_F(CudaRetrieve, QueryGradientHasTheBitsOfTheCpu) {
 }
 
 TEST_F(CudaRetrieve, KeyGradientsHaveTheBitsOfTheCpu) {
-  for (const RetrievalCase& shape : cases()) {
+  for (const RetrievalCase& shape : retrieval_cases()) {
     SCOPED_TRACE(shape.name);
     Retrieval problem(shape, uniform);
     problem.run();

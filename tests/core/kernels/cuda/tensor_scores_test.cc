@@ -69,19 +69,10 @@ Found retrieve_rounded(const Retrieval& problem, std::size_t offset) {
   return {ids.read(), scores.read(), row_index.read()};
 }
 
-// The common table, and sizes with several tiles of tokens, keys and terms, full ones and not.
-std::vector<RetrievalCase> cases() {
-  std::vector<RetrievalCase> all = retrieval_cases();
-  all.push_back({"full_tiles", 64, 2, 16, 64, 128, 256, false, {{0, 128, 256, 0}}});
-  all.push_back({"beyond_tiles", 67, 2, 16, 72, 129, 261, false, {{0, 129, 261, 0}}});
-  all.push_back({"odd_terms", 17, 1, 9, 37, 300, 131, true, {{0, 300, 131, 0}}});
-  return all;
-}
-
 class CudaTensorScores : public CudaTest {};
 
 TEST_F(CudaTensorScores, AgreeExactlyWhereSumsAreExact) {
-  for (const RetrievalCase& shape : cases()) {
+  for (const RetrievalCase& shape : retrieval_cases()) {
     SCOPED_TRACE(shape.name);
     Retrieval problem(shape, dyadic);  // bf16 has them all
     problem.run();
@@ -95,7 +86,7 @@ TEST_F(CudaTensorScores, AgreeExactlyWhereSumsAreExact) {
 }
 
 TEST_F(CudaTensorScores, AreNearOnRandomInputs) {
-  for (const RetrievalCase& shape : cases()) {
+  for (const RetrievalCase& shape : retrieval_cases()) {
     SCOPED_TRACE(shape.name);
     Retrieval problem(shape, uniform);
     problem.query = promoted(rounded(problem.query));
