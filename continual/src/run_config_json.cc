@@ -20,7 +20,8 @@ json::object all_fields(const RunConfig& config) {
 
 json::object RunConfig::to_json() const {
   json::object object = all_fields(*this);
-  if (train.amp == Amp::off) object.at("train").as_object().erase("amp");
+  if (train.amp == Amp::off)
+    object.at("train").as_object().stable_erase("amp");  // in the order of before
   return object;
 }
 

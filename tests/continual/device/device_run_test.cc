@@ -7,6 +7,7 @@
 #include "device_run_testing.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/storage/memory_store.h"
+#include "run_testing.h"
 
 namespace perennial::continual {
 namespace {
@@ -103,6 +104,36 @@ TEST_P(DeviceRunTest, WhatWasLearntAnswersOnEither) {
   }
   const Prediction prediction = there.model->predict(stream.test_batch(0, 0, 5).x, 0);
   EXPECT_TRUE(prediction.probabilities.is_cpu() && prediction.generations.is_cpu());
+}
+
+class DeviceRecordTest : public FolderTest {
+ protected:
+  void SetUp() override {
+    if (const std::string why = cuda::no_device(); !why.empty()) GTEST_SKIP() << why;
+  }
+};
+
+TEST_F(DeviceRecordTest, TellsOfTheDeviceAndOfTheRoutingThere) {
+  const RunConfig config = small_config({"", [](RunConfig&) {}});
+  const auto store = storage::make_memory_store();
+  RunSettings settings;
+  settings.run_folder = folder_;
+  settings.placement = on_device();
+  const RunResult result = Trainer(config, make_stream(config), store.get(), settings).run();
+  EXPECT_EQ(result.to_json().at("device").as_string(), settings.placement.device.str());
+  const std::string events = read_text(folder_ / "events.jsonl");
+  std::size_t routings = 0;
+  for (std::size_t at = 0; (at = events.find("\"event\":\"routing\"", at)) != events.npos; ++at) {
+    ++routings;
+  }
+  EXPECT_EQ(routings, 3U);
+  EXPECT_NE(events.find("\"usage\":"), events.npos);
+  if (settings.placement.device.is_cpu()) return;
+  EXPECT_NE(events.find("\"device\":\"the device\""), events.npos);
+  // What was made there has other bits elsewhere.
+  settings.placement = {};
+  settings.exact = true;
+  EXPECT_THROW(Trainer(config, make_stream(config), store.get(), settings), InvalidOptions);
 }
 
 Case strategy(const std::string& name, const std::function<void(RunConfig&)>& change = {}) {
