@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/core/DeviceGuard.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "bench_cuda.h"
@@ -242,18 +243,20 @@ void bench_experts(CudaRun& run, const Cell& cell) {
       noise(run, {pages * kTile, floats}, cell.type == kernels::WeightType::bf16));
   const Batch batch(run, cell);
   const at::Tensor sink = at::empty({1}, at::TensorOptions().device(run.device));
-  const Sample us = run.time([&](int i) {
-    read_rows(data(records.values()),
-              batch.rows.const_data_ptr<std::int64_t>() + i % kSets * cell.uses(), cell.uses(),
-              floats, out(sink), cuda::current_stream(run.device));
+  // The ceiling: as many different rows in random order, each once.
+  const std::int64_t rows = std::min(cell.uses(), cell.experts());
+  const at::Tensor order =
+      at::randperm(cell.experts(), at::kLong).narrow(0, 0, rows).contiguous().to(run.device);
+  const Sample us = run.time([&](int /*i*/) {
+    read_rows(data(records.values()), order.const_data_ptr<std::int64_t>(), rows, floats, out(sink),
+              cuda::current_stream(run.device));
   });
-  const double bytes = static_cast<double>(batch.different) * cell.record_bytes();
-  const double gross = static_cast<double>(cell.uses()) * cell.record_bytes();
+  const double bytes = static_cast<double>(rows) * cell.record_bytes();
   const double random_rows = bytes / us.median / 1e3;
   run.add({.kernel = "reading random rows",
            .cell = cell,
            .us = us,
-           .work = {bytes, gross, 0},
+           .work = {bytes, bytes, 0},
            .random_rows = random_rows});
   bench_forward(run, cell, records, batch, random_rows);
   bench_training(run, cell, records, batch, random_rows);
