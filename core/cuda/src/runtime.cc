@@ -16,6 +16,7 @@
 namespace perennial::cuda {
 
 kernels::cuda::Stream current_stream(const at::Device& device) {
+  check(kernels::cuda::use_device(device.index()), "choosing the device");
   return c10::cuda::getCurrentCUDAStream(device.index()).stream();
 }
 

@@ -11,7 +11,7 @@
 
 namespace perennial::cuda {
 
-// LibTorch's current stream of a device.
+// LibTorch's current stream of a device, whose kernels this thread launches from now on.
 kernels::cuda::Stream current_stream(const at::Device& device);
 
 // Bytes of a device that can be had now: what is free, and what LibTorch holds without using it.

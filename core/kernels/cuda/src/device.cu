@@ -9,8 +9,12 @@ const char* error_text(Error error) { return cudaGetErrorString(static_cast<cuda
 
 Error device_count(int* count) {
   *count = 0;
-  return static_cast<Error>(cudaGetDeviceCount(count));
+  const cudaError_t error = cudaGetDeviceCount(count);
+  (void)cudaGetLastError();  // no launch's
+  return static_cast<Error>(error);
 }
+
+Error use_device(int device) { return static_cast<Error>(cudaSetDevice(device)); }
 
 namespace {
 __global__ void probe_kernel() {}

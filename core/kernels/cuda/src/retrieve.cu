@@ -186,7 +186,8 @@ Error retrieve(const RetrieveArgs& args, std::int64_t tokens, void* workspace,
                std::size_t workspace_bytes, Stream stream) {
   if (!servable(args)) return kInvalidValue;
   Chunk c = chunk_of(args);
-  if (tokens <= 0 || c.rows == 0 || c.cols == 0) return 0;
+  if (tokens <= 0) return 0;
+  if (c.rows == 0 || c.cols == 0) return kInvalidValue;
   std::int64_t fitting = static_cast<std::int64_t>(workspace_bytes / token_bytes(c));
   if (fitting > kMostChunkTokens) fitting = kMostChunkTokens;
   while (fitting * args.heads > kMostBlocks) fitting /= 2;

@@ -67,6 +67,7 @@ Error score_forward(ScoreFunction function, std::int64_t heads, std::int64_t k, 
 Error score_backward(ScoreFunction function, std::int64_t heads, std::int64_t k,
                      const float* weights, const float* dweights, float* dscores,
                      std::int64_t tokens, Stream stream) {
+  if (k <= 0) return 0;
   const std::int64_t n = tokens * heads;
   return over(n, [&](unsigned grid) {
     score_backward_kernel<<<grid, kThreads, 0, stream>>>(function, n, k, weights, dweights,

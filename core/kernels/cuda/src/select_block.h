@@ -43,7 +43,9 @@ __device__ inline void bitonic(const Block& block, std::int64_t size, Before bef
   for (std::int64_t span = 2; span <= size; span *= 2) {
     for (std::int64_t step = span / 2; step > 0; step /= 2) {
       block.each(size / 2, [&](std::int64_t pair) {
-        const std::int64_t low = pair / step * (2 * step) + pair % step, high = low + step;
+        // step is a power of two: pair / step * (2 step) + pair % step.
+        const std::int64_t within = pair & (step - 1), low = (pair - within) * 2 + within;
+        const std::int64_t high = low + step;
         const bool ascending = (low & span) != 0;  // of every second run
         if (ascending ? before(low, high) : before(high, low)) swap(low, high);
       });

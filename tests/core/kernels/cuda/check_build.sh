@@ -41,13 +41,25 @@ cmake -S "$source_folder" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
   cat "$work/configure.log" >&2
   fail "the configuration with CUDA failed"
 }
-# Sources that are compiled otherwise with CUDA than without.
-cmake --build "$work/build" -j 2 --target kernels_cuda_test perennial_cuda \
-  tests/core/cuda/CMakeFiles/core_cuda_test.dir/cuda_device_test.cc.o \
-  tests/continual/device/CMakeFiles/continual_cuda_test.dir/cuda_placement.cc.o \
-  benchmarks/CMakeFiles/bench_cuda.dir/{bench_cuda.cc,cuda_device.cu}.o \
-  cli/CMakeFiles/perennial.dir/src/device.cc.o \
-  >"$work/build.log" 2>&1 || {
+# objects FOLDER TARGET PATTERN: the objects that the target makes of the folder's sources.
+objects() {
+  local source
+  for source in "$source_folder/$1/"$3; do
+    echo "$1/CMakeFiles/$2.dir/${source#"$source_folder/$1/"}.o"
+  done
+}
+# What depends on CUDA.
+mapfile -t wanted < <(
+  objects core/kernels/cuda perennial_kernels_cuda 'src/*.cu'
+  objects core/cuda perennial_cuda 'src/*.cc'
+  objects tests/core/kernels/cuda kernels_cuda_test '*_test.cc'
+  objects tests/core/cuda core_cuda_test cuda_device_test.cc
+  objects tests/continual/device continual_cuda_test cuda_placement.cc
+  objects benchmarks perennial_bench_cuda_device cuda_device.cu
+  objects benchmarks bench_cuda bench_cuda.cc
+  objects cli perennial src/device.cc
+)
+ninja -C "$work/build" -j 2 "${wanted[@]}" >"$work/build.log" 2>&1 || {
   grep -v -E '^(ptxas|\[|    [0-9])' "$work/build.log" >&2 || true
   fail "the build with CUDA failed"
 }
@@ -55,27 +67,31 @@ cmake --build "$work/build" -j 2 --target kernels_cuda_test perennial_cuda \
 if grep -q 'Compiling entry function' "$work/build.log"; then
   "$source_folder/scripts/cuda_report" --arch "$arch" --check "$work/build.log"
 fi
-# link PROGRAM TWIN: links it from what was just compiled and, for the rest, from the objects of the
-# plain build's TWIN, which has the same sources.
-link() {
-  local program="$1" twin="$2" command word words=()
-  command="$(ninja -C "$work/build" -t commands -s "bin/$program")"
-  for word in $command; do
-    local other="${word//$program.dir/$twin.dir}"
+# make TARGET [TWIN]: from what is there. Objects and libraries that were not compiled just now are
+# the plain build's; TWIN is that build's program with the same sources.
+make() {
+  local target="$1" name twin word words=()
+  name="$(basename "$target")"
+  twin="${2:-$name}"
+  for word in $(ninja -C "$work/build" -t commands -s "$target"); do
     if [[ "$word" == *.o && ! -f "$work/build/$word" ]]; then
-      [[ -f "$plain/$other" ]] || fail "$plain/$other is missing: build everything first"
-      word="$plain/$other"
-    elif [[ "$word" == *libperennial_*.a && "$word" != *_cuda.a && -f "$plain/$word" ]]; then
+      word="$plain/${word//$name.dir/$twin.dir}"
+      [[ -f "$word" ]] || fail "$word is missing: build everything first"
+    elif [[ "$word" == *libperennial_*.a && ! -f "$work/build/$word" && -f "$plain/$word" ]]; then
       word="$plain/$word"
     fi
     words+=("$word")
   done
-  (cd "$work/build" && eval "${words[*]}") || fail "$program does not link"
+  (cd "$work/build" && eval "${words[*]}") || fail "$name does not link"
 }
-link core_cuda_test core_device_test
-link continual_cuda_test continual_device_test
-link bench_cuda bench_cuda_emulated
-link perennial perennial
+make core/kernels/cuda/libperennial_kernels_cuda.a
+make core/cuda/libperennial_cuda.a
+make benchmarks/libperennial_bench_cuda_device.a
+make bin/kernels_cuda_test
+make bin/core_cuda_test core_device_test
+make bin/continual_cuda_test continual_device_test
+make bin/bench_cuda bench_cuda_emulated
+make bin/perennial
 
 "$work/build/bin/kernels_cuda_test" | tee "$work/kernels.log"
 for program in core_cuda_test continual_cuda_test "bench_cuda --smoke"; do
@@ -84,12 +100,12 @@ for program in core_cuda_test continual_cuda_test "bench_cuda --smoke"; do
   "$source_folder/tests/run_with_cuda.sh" "$work/build/bin/"$program || status=$?
   if ((status != 0 && status != 77)); then fail "$program ended with $status"; fi
 done
-# The program itself loads LibTorch's CUDA libraries when a device is asked for, and says in a line what is missing.
+# The program itself loads LibTorch's CUDA libraries when a device is asked for, and says what is missing.
 if grep -q 'no CUDA device' "$work/kernels.log"; then
   if said="$("$work/build/bin/perennial" demo --device cuda --store "$work/store" 2>&1)" ||
-    [[ "$(wc -l <<<"$said")" != 1 || -e "$work/store" ]]; then
+    [[ "$(grep -c '^perennial: .*CUDA' <<<"$said")" != 1 || -e "$work/store" ]]; then
     printf '%s\n' "$said" >&2
-    fail "perennial --device cuda did not say in one line, before it made a store, why it cannot"
+    fail "perennial --device cuda did not say, before it made a store, why it cannot"
   fi
   echo "$said"
 fi

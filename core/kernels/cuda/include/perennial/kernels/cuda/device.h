@@ -23,6 +23,9 @@ const char* error_text(Error error);
 
 // How many devices there are. An error without a driver, or with one that is too old.
 Error device_count(int* count);
+// Launches of this thread go to that device from now on: LibTorch's own choice need not reach the
+// CUDA runtime that the kernels are linked with.
+Error use_device(int device);
 // Success if the kernels were built for that device's architecture.
 Error device_served(int device);
 
