@@ -15,7 +15,7 @@ namespace {
 
 // Pools beyond this take minutes to draw on the host.
 constexpr double kMostPoolBytes = 17e9;
-constexpr int kSets = 4;
+constexpr int kBatches = 4;
 
 }  // namespace
 
@@ -41,11 +41,11 @@ void bench_layer(CudaRun& run, const Cell& cell) {
   // The stand-in device of the tests has no sparse tensors.
   EagerSide eager(ours, run.device.is_cuda() ? run.device : at::kCPU);
   std::vector<at::Tensor> batches;
-  for (int i = 0; i < kSets; ++i) {
+  for (int i = 0; i < kBatches; ++i) {
     batches.push_back(at::randn({cell.tokens, cell.d}).to(run.device));
   }
   const auto batch = [&](int i) -> const at::Tensor& {
-    return batches[static_cast<std::size_t>(i % kSets)];
+    return batches[static_cast<std::size_t>(i % kBatches)];
   };
   const double tolerance = cell.type == kernels::WeightType::bf16 ? 2e-2 : 1e-3;
   require_equal_forward(ours, eager, batch(0), tolerance);

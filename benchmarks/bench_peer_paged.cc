@@ -11,14 +11,14 @@ namespace {
 
 // Two experts of d = 256: at random each of 16 million experts brings a page of its own into a
 // frame, so that pages are small where frames are to hold what is used.
-constexpr std::int64_t kPageBytes = 4096;
+constexpr std::int64_t kExpertPageBytes = 4096;
 
 class PagedSide {
  public:
   PagedSide(PeerRun& run, std::int64_t side, std::int64_t budget_bytes)
       : sizes_(run.sizes(side, 256)), store_(storage::make_memory_store()) {
     PeerOptions options = peer_options(sizes_);
-    options.page_bytes = kPageBytes;
+    options.page_bytes = kExpertPageBytes;
     layer_ = std::make_shared<PeerImpl>(options, store_.get(), budget_bytes);
     layer_->grow();
     layer_->eval();
@@ -52,7 +52,7 @@ class PagedSide {
 void bench_paged(PeerRun& run) {
   run.drop_sides();
   // 8 batches of 1,024 tokens name a million experts at most, each with the other one of its page.
-  const double bytes = 8.0 * 1024 * 128 * static_cast<double>(kPageBytes);
+  const double bytes = 8.0 * 1024 * 128 * static_cast<double>(kExpertPageBytes);
   if (!run.fits("paged, N = 4096^2, d = 256", 1.5 * bytes + 3e9)) return;
   // Half of the frames are left to the tokens that come next.
   const auto budget = static_cast<std::int64_t>(2 * bytes);

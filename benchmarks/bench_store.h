@@ -84,6 +84,7 @@ storage::PageId page_id(std::size_t index);
 // Experts of 2 KiB (width 256: u and v, float32).
 inline constexpr std::uint32_t kExpertFloats = 512;
 inline constexpr std::size_t kExpertBytes = kExpertFloats * sizeof(float);
+inline constexpr std::size_t kPageBytes = std::size_t{64} << 10;
 storage::PageShape page_shape(std::size_t page_bytes);
 
 // Pages cut from one block of bytes, starting over at its end.

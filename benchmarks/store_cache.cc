@@ -9,9 +9,9 @@
 namespace perennial::bench {
 namespace {
 
-constexpr std::size_t kPageBytes = kExpertBytes;  // small: what is measured is the bookkeeping
-constexpr std::size_t kSlots = 128;               // pages a token
-constexpr std::size_t kBatch = 64;                // tokens pinned at once
+constexpr std::size_t kSmallPageBytes = kExpertBytes;  // small: what is measured is the bookkeeping
+constexpr std::size_t kSlots = 128;                    // pages a token
+constexpr std::size_t kBatch = 64;                     // tokens pinned at once
 constexpr PolicyKind kPolicies[] = {PolicyKind::s3_fifo, PolicyKind::clock, PolicyKind::lru};
 
 // Nanoseconds a page for pinning and releasing the pages in batches, each of which fits.
@@ -43,7 +43,7 @@ void lookup_rows(StoreRun& run) {
   for (const PolicyKind policy : kPolicies) {
     const std::string name(policy_name(policy));
     {
-      CachedPages cached(kPageBytes, pages, pages, nullptr, {.policy = policy});
+      CachedPages cached(kSmallPageBytes, pages, pages, nullptr, {.policy = policy});
       std::vector<std::uint64_t> all(pages);
       for (std::size_t i = 0; i < pages; ++i) all[i] = cached_page(i);
       (void)pin_ns(cached, all);
@@ -67,8 +67,8 @@ void lookup_rows(StoreRun& run) {
     std::vector<std::unique_ptr<CachedPages>> caches;
     Sides sides;
     for (const PolicyKind policy : kPolicies) {
-      caches.push_back(std::make_unique<CachedPages>(kPageBytes, few, few * percent / 100, nullptr,
-                                                     PageCacheOptions{.policy = policy}));
+      caches.push_back(std::make_unique<CachedPages>(kSmallPageBytes, few, few * percent / 100,
+                                                     nullptr, PageCacheOptions{.policy = policy}));
       (void)pin_ns(*caches.back(), some);
       sides.push_back([&cached = *caches.back(), &some] { return 1e-9 * pin_ns(cached, some); });
     }

@@ -6,8 +6,6 @@ namespace perennial::bench {
 namespace {
 namespace fs = std::filesystem;
 
-constexpr std::size_t kPageBytes = std::size_t{64} << 10;
-
 void commits_of(StoreRun& run, std::size_t dirty, std::size_t repetitions,
                 std::optional<double> target) {
   const PageSource source(kPageBytes, dirty);

@@ -15,7 +15,6 @@ namespace perennial::bench {
 namespace {
 namespace fs = std::filesystem;
 
-constexpr std::size_t kPageBytes = std::size_t{64} << 10;
 constexpr std::size_t kExperts = kPageBytes / kExpertBytes;  // of a page: 32
 
 class NaiveStore {

@@ -15,7 +15,6 @@
 namespace perennial::bench {
 namespace {
 
-constexpr std::size_t kPageBytes = std::size_t{64} << 10;
 constexpr std::size_t kTile = kPageBytes / kExpertBytes;
 constexpr double kComputing = 20e-6;
 constexpr double kMilliseconds = 1e3;

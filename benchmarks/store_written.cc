@@ -11,8 +11,6 @@ namespace {
 namespace fs = std::filesystem;
 using storage::Retention;
 
-constexpr std::size_t kPageBytes = std::size_t{64} << 10;
-
 // Gives space back while it commits.
 std::unique_ptr<storage::PageStore> open_reclaiming(const fs::path& folder) {
   return open_store(folder, {.mode = storage::OpenMode::either, .reclaim_in_background = true});

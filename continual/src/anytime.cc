@@ -6,15 +6,13 @@
 #include <boost/json/array.hpp>
 #include <numeric>
 
+#include "json_values.h"
+
 namespace perennial::continual {
 
 namespace json = boost::json;
 
 namespace {
-
-json::value or_null(std::optional<double> metric) {
-  return metric ? json::value(*metric) : json::value(nullptr);
-}
 
 // The end of experience k, or null.
 const AnytimePoint* end_of(const AnytimeCurve& curve, std::int64_t k) {

@@ -17,8 +17,6 @@ namespace {
 
 // Of its own: which examples are looked at depends on no seed of the run.
 constexpr std::uint64_t kSubsetSeed = 0x616E7974696D65;
-// Test examples a prediction call takes, as in evaluate().
-constexpr std::int64_t kTestBatch = 1000;
 
 }  // namespace
 

@@ -8,13 +8,6 @@
 
 namespace perennial::continual {
 
-namespace {
-
-// Test examples a prediction call takes: bounds the memory of an evaluation.
-constexpr std::int64_t kTestBatch = 1000;
-
-}  // namespace
-
 Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
                     const std::function<void(std::int64_t)>& progress,
                     std::optional<std::int64_t> learnt) {

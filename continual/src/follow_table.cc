@@ -17,7 +17,7 @@ namespace perennial::continual {
 
 namespace {
 
-constexpr std::int64_t kRows = 1000, kFewest = 4;
+constexpr std::int64_t kDefaultRows = 1000, kFewest = 4;
 
 using Clock = std::chrono::steady_clock;
 
@@ -69,7 +69,7 @@ class Follower {
   std::optional<RunResult> run() {
     std::optional<RunState> state = state_in(store_);
     rows_ = options_.follow_rows;
-    if (rows_ == 0) rows_ = state && state->follow ? state->follow->rows : kRows;
+    if (rows_ == 0) rows_ = state && state->follow ? state->follow->rows : kDefaultRows;
     if (rows_ < kFewest) {
       throw InvalidOptions("follow_rows is " + std::to_string(rows_) + "; an experience needs " +
                            std::to_string(kFewest) + " rows at least");

@@ -86,8 +86,8 @@ struct Images {
   }
 };
 
-Images read_part(const fs::path& folder, const LabelTable& labels, const Images& others,
-                 BadRows rule, std::vector<std::string>& notes) {
+Images read_images(const fs::path& folder, const LabelTable& labels, const Images& others,
+                   BadRows rule, std::vector<std::string>& notes) {
   BadRowLog bad(folder, rule, "images");
   Images part;
   for (const fs::path& of_class : entries_of(folder, true)) {
@@ -139,10 +139,10 @@ TrainTest load_image_folder(const fs::path& folder, const TableOptions& options,
   LabelTable labels(known_labels);
   labels.add_sorted(names);
   TrainTest data;
-  const Images learnt = read_part(train, labels, {}, options.bad_rows, data.notes);
+  const Images learnt = read_images(train, labels, {}, options.bad_rows, data.notes);
   Images tested;
   if (parts && fs::is_directory(folder / "test")) {
-    tested = read_part(folder / "test", labels, learnt, options.bad_rows, data.notes);
+    tested = read_images(folder / "test", labels, learnt, options.bad_rows, data.notes);
   }
   const std::int64_t channels = std::max(learnt.channels, tested.channels);
   data.train = learnt.dataset(channels, labels.names());

@@ -17,7 +17,7 @@ namespace perennial::continual {
 namespace {
 
 // Examples a pass takes at once: enough for full speed, few enough to stay small.
-constexpr std::int64_t kRows = 256;
+constexpr std::int64_t kSampleRows = 256;
 // The seed of the order in which examples are taken: with a limit, which ones.
 constexpr std::int64_t kOrderSeed = 0;
 
@@ -126,7 +126,7 @@ ParameterVector fisher_information(Model& model, const Stream& stream, std::int6
   fisher.set_zero(parameters);
   const std::vector<torch::Tensor>& to = fisher.views(parameters);
   std::int64_t count = 0;
-  const std::int64_t rows = options.kind == FisherKind::batched ? options.batch : kRows;
+  const std::int64_t rows = options.kind == FisherKind::batched ? options.batch : kSampleRows;
   for_batches(stream, experience, options.examples, rows, [&](const Batch& batch) {
     if (options.kind == FisherKind::batched) {
       add_batched(model, stream, batch, parameters, to);
@@ -155,7 +155,7 @@ ParameterVector output_sensitivity(Model& model, const Stream& stream, std::int6
   sensitivity.set_zero(parameters);
   const std::vector<torch::Tensor>& to = sensitivity.views(parameters);
   std::int64_t count = 0;
-  for_batches(stream, experience, examples, kRows, [&](const Batch& batch) {
+  for_batches(stream, experience, examples, kSampleRows, [&](const Batch& batch) {
     const Trace trace(model, batch.x);
     torch::Tensor logits = stream.restrict_to_own(trace.logits(), batch.y);
     if (stream.tasks_known()) logits = logits.masked_fill(logits.detach().isinf(), 0);

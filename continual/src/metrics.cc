@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 
+#include "json_values.h"
 #include "perennial/core/error.h"
 
 namespace perennial::continual {
@@ -30,10 +31,6 @@ void check_fraction(double accuracy) {
 
 // a[i][j] in the papers' numbering: j from 1.
 double cell(const AccuracyMatrix& a, std::int64_t i, std::int64_t j) { return a.at(i, j - 1); }
-
-boost::json::value or_null(std::optional<double> metric) {
-  return metric ? boost::json::value(*metric) : boost::json::value(nullptr);
-}
 
 }  // namespace
 

@@ -180,7 +180,7 @@ std::int64_t integer_at(const unsigned char* from, std::size_t bytes, bool is_si
 }
 
 // One part of a data set: examples, and as many labels.
-Dataset read_part(const std::filesystem::path& x_file, const std::filesystem::path& y_file) {
+Dataset read_arrays(const std::filesystem::path& x_file, const std::filesystem::path& y_file) {
   Dataset data;
   data.x = read_npy(x_file, &data.image_rows, &data.image_cols);
   data.y = read_npy_labels(y_file);
@@ -240,8 +240,8 @@ TrainTest load_npy_dataset(const std::filesystem::path& folder) {
                      std::filesystem::exists(folder / "x_train.npy.gz", error);
   TrainTest data;
   data.train =
-      parts ? read_part(file("x_train"), file("y_train")) : read_part(file("x"), file("y"));
-  if (parts) data.test = read_part(file("x_test"), file("y_test"));
+      parts ? read_arrays(file("x_train"), file("y_train")) : read_arrays(file("x"), file("y"));
+  if (parts) data.test = read_arrays(file("x_test"), file("y_test"));
   data.train.label_names = number_names(data.train.y.max().item<std::int64_t>() + 1);
   data.test.label_names = data.train.label_names;
   return data;

@@ -13,7 +13,7 @@ namespace perennial::continual {
 namespace {
 
 // Rows a thread takes at least: below this, starting threads costs more than it gains.
-constexpr std::int64_t kGrainRows = 64;
+constexpr std::int64_t kNormaliseGrainRows = 64;
 
 void check_rows(const torch::Tensor& x) {
   if (x.dim() != 2 || (x.scalar_type() != at::kByte && x.scalar_type() != at::kFloat)) {
@@ -72,7 +72,7 @@ void apply_rows(const torch::Tensor& x, const Preprocessing& preprocessing, torc
   const std::int64_t features = x.size(1);
   const T* in = x.const_data_ptr<T>();
   float* to = out.mutable_data_ptr<float>();
-  at::parallel_for(0, x.size(0), kGrainRows, [&](std::int64_t begin, std::int64_t end) {
+  at::parallel_for(0, x.size(0), kNormaliseGrainRows, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       normalize.row(in + i * features, nullptr, features, to + i * features);
     }

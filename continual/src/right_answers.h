@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which answers are right.
+// Which answers are right, and how many examples are asked about at once.
 #pragma once
 
 #include "perennial/continual/model.h"
 #include "perennial/continual/stream.h"
 
 namespace perennial::continual {
+
+// Test examples a prediction call takes: bounds the memory of an evaluation.
+inline constexpr std::int64_t kTestBatch = 1000;
 
 // (B) bool: whether the likeliest class, among those of the example's experience where that is
 // known, is the example's.

@@ -33,7 +33,7 @@ constexpr const char* kNumbers = "run/numbers";  // float64: mean, deviation, ga
 constexpr const char* kFeatures = "run/features";
 // Rows as read, (N, D) uint8 or float32, and their labels: of a followed table's experience that
 // goes on, and of test set N (from 0).
-constexpr const char* kRows = "run/rows";
+constexpr const char* kRowsEntry = "run/rows";
 std::string test_entry(std::size_t number) { return "run/test/" + std::to_string(number); }
 
 void add_rows(const std::string& name, const Dataset& data, storage::CommitRequest& request) {
@@ -149,10 +149,10 @@ void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored
                                     {"rows", follow->rows},
                                     {"pending", pending}};
     if (pending) {
-      add_rows(kRows, follow->pending, request);
+      add_rows(kRowsEntry, follow->pending, request);
     } else {
       for (const char* part : {"/x", "/y"})
-        request.removed_dense.push_back(kRows + std::string(part));
+        request.removed_dense.push_back(kRowsEntry + std::string(part));
     }
   }
   request.dense[kRun] = bytes_from(json::serialize(record));
@@ -244,7 +244,7 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
       state.follow = FollowState{std::string(follow.at("file").as_string()),
                                  FollowPosition::from_json(follow.at("position").as_object()),
                                  follow.at("rows").as_int64(), follow.at("current").as_bool()};
-      if (follow.at("pending").as_bool()) state.follow->pending = rows_in(kRows, store);
+      if (follow.at("pending").as_bool()) state.follow->pending = rows_in(kRowsEntry, store);
     }
     return state;
   } catch (const InvalidOptions& error) {

@@ -56,7 +56,7 @@ std::string numbered(const char* prefix, std::size_t number) {
   return text;
 }
 
-std::int64_t integer(const json::object& event, std::string_view key) {
+std::int64_t integer_of(const json::object& event, std::string_view key) {
   const json::value* value = event.if_contains(key);
   return value != nullptr && value->is_number() ? value->to_number<std::int64_t>() : 0;
 }
@@ -123,7 +123,7 @@ std::vector<Scalar> scalars_of(const json::object& event) {
   const json::value* name = event.if_contains("event");
   if (name == nullptr || !name->is_string()) return scalars;
   const std::string_view kind = name->get_string();
-  const std::int64_t steps = integer(event, "steps");
+  const std::int64_t steps = integer_of(event, "steps");
   if (kind == "step") {
     add_number(scalars, event, "loss", "train/loss", steps);
   } else if (kind == "evaluate") {
@@ -137,7 +137,7 @@ std::vector<Scalar> scalars_of(const json::object& event) {
       scalars.push_back({"anytime/mean_of_seen", steps, static_cast<float>(mean)});
     }
   } else if (kind == "experience") {
-    const std::int64_t experience = integer(event, "experience");
+    const std::int64_t experience = integer_of(event, "experience");
     for (const auto& field : event) {
       const std::string_view key = field.key();
       if (key == "event" || key == "unix_ms" || key == "experience" || key == "steps") continue;

@@ -9,16 +9,12 @@
 #include <system_error>
 #include <vector>
 
+#include "os_error.h"
 #include "rocksdb_support.h"
 #include "text.h"
 
 namespace perennial::storage {
 namespace fs = std::filesystem;
-
-Status os_error(const fs::path& path, int number) {
-  return error(number == ENOSPC || number == EDQUOT ? StatusCode::no_space : StatusCode::io_error,
-               path.string(), ": ", std::generic_category().message(number));
-}
 
 Status make_private_folder(rocksdb::Env& env, const fs::path& path) {
   std::error_code ignored;

@@ -12,9 +12,6 @@
 
 namespace perennial::storage {
 
-// The system's error number as a status: no_space or io_error, "path: what".
-Status os_error(const std::filesystem::path& path, int number);
-
 // Makes a folder that only the user may enter; ok if it is there.
 Status make_private_folder(rocksdb::Env& env, const std::filesystem::path& path);
 Status sync_folder(rocksdb::Env& env, const std::filesystem::path& path);

@@ -13,7 +13,7 @@
 namespace perennial::storage {
 namespace {
 
-constexpr std::string_view kMagic = "PRNP";
+constexpr std::string_view kPageMagic = "PRNP";
 
 // Of a header: the low half of XXH3-64 over all but its last 4 bytes.
 std::uint32_t check_of(std::span<const std::byte> header) {
@@ -59,7 +59,7 @@ std::size_t stored_bytes(const PageEntry& entry) {
 PageHeader encode_page_header(const PageId& id, const PageEntry& entry, const Digest& body) {
   ByteWriter out;
   out.reserve(kPageHeaderBytes);
-  out.raw(std::as_bytes(std::span(kMagic)));
+  out.raw(std::as_bytes(std::span(kPageMagic)));
   out.u8(kPageFormatVersion);
   out.u8(static_cast<std::uint8_t>(entry.shape.dtype));
   out.u8(static_cast<std::uint8_t>(id.kind));
@@ -99,14 +99,14 @@ Result<std::span<const std::byte>> check_page_value(std::span<const std::byte> v
                  " bytes, found ", value.size(), " bytes");
   }
   const auto header = value.first(kPageHeaderBytes);
-  if (std::memcmp(header.data(), kMagic.data(), kMagic.size()) != 0) {
+  if (std::memcmp(header.data(), kPageMagic.data(), kPageMagic.size()) != 0) {
     return error(StatusCode::corruption, "the header has no page magic");
   }
   ByteReader check(header.last(4));
   if (check.u32() != check_of(header.first(kPageHeaderBytes - 4))) {
     return error(StatusCode::corruption, "the header's digest does not match");
   }
-  if (const auto version = std::to_integer<std::uint32_t>(header[kMagic.size()]);
+  if (const auto version = std::to_integer<std::uint32_t>(header[kPageMagic.size()]);
       version != kPageFormatVersion) {
     return error(StatusCode::version_mismatch, "page format ", version, ", this program reads ",
                  kPageFormatVersion);

@@ -5,25 +5,14 @@
 #include <algorithm>
 #include <cstring>
 
+#include "table_encoding.h"
 #include "text.h"
 
 namespace perennial::storage {
 namespace {
 
-constexpr std::size_t kBlockTrailerBytes = 5;
 constexpr std::size_t kSequenceBytes = 8;  // sequence number and type, after every key
 constexpr char kValueType = 1;
-
-std::optional<std::uint64_t> take_varint(std::string_view& text) {
-  std::uint64_t value = 0;
-  for (int shift = 0; shift < 63 && !text.empty(); shift += 7) {
-    const auto byte = static_cast<unsigned char>(text.front());
-    text.remove_prefix(1);
-    value |= std::uint64_t{byte & 127u} << shift;
-    if (byte < 128) return value;
-  }
-  return std::nullopt;
-}
 
 void append_varint(std::string& text, std::uint64_t value) {
   for (; value >= 128; value >>= 7) text.push_back(static_cast<char>(value | 128));

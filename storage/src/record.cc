@@ -11,7 +11,7 @@
 namespace perennial::storage {
 namespace {
 
-constexpr std::string_view kMagic = "PRNLRECD";
+constexpr std::string_view kRecordMagic = "PRNLRECD";
 constexpr std::size_t kIdBytes = 16;
 constexpr std::size_t kListedBytes = kIdBytes + 8 + 16 + 16;  // id, shape, digest, base, changed
 constexpr std::size_t kChunkRefBytes = 16 + 8;
@@ -144,7 +144,7 @@ Bytes encode_record(const Record& record) {
   ByteWriter out;
   out.reserve(256 + record.info.note.size() + record.pages.size() * kListedBytes +
               record.removed.size() * kIdBytes + record.table.size() * (kListedBytes + 8));
-  out.raw(std::as_bytes(std::span(kMagic)));
+  out.raw(std::as_bytes(std::span(kRecordMagic)));
   out.u32(kRecordFormatVersion);
   out.u32(record.full ? 1 : 0);
   out.u64(record.info.commit);
@@ -195,8 +195,8 @@ Bytes encode_record(const Record& record) {
 Result<Record> decode_record(std::span<const std::byte> bytes, std::uint64_t expected_commit) {
   const Status malformed =
       error(StatusCode::corruption, "record of commit ", expected_commit, " is malformed");
-  if (bytes.size() < kMagic.size() + kDigestBytes ||
-      std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0) {
+  if (bytes.size() < kRecordMagic.size() + kDigestBytes ||
+      std::memcmp(bytes.data(), kRecordMagic.data(), kRecordMagic.size()) != 0) {
     return malformed;
   }
   ByteReader tail(bytes.last(kDigestBytes));
@@ -206,7 +206,7 @@ Result<Record> decode_record(std::span<const std::byte> bytes, std::uint64_t exp
     return error(StatusCode::corruption, "record of commit ", expected_commit, ": expected digest ",
                  stored.hex(), ", found ", found.hex());
   }
-  ByteReader in(body.subspan(kMagic.size()));
+  ByteReader in(body.subspan(kRecordMagic.size()));
   if (const std::uint32_t version = in.u32(); version != kRecordFormatVersion) {
     return error(StatusCode::version_mismatch, "record of commit ", expected_commit, " has format ",
                  version, ", this program reads ", kRecordFormatVersion);

@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 namespace {
 
 // Left free beside the rewritten file: manifest, directory blocks.
-constexpr std::uint64_t kSpareBytes = std::uint64_t{4} << 20;
+constexpr std::uint64_t kRewriteSpareBytes = std::uint64_t{4} << 20;
 
 bool any_is_there(const CommitFiles& files) {
   std::error_code code;
@@ -137,7 +137,7 @@ Status RocksdbBackend::rewrite(const std::vector<BackendFile>& wanted, const Kee
   if (!old.ok()) return old.status();
   if (old->empty()) return {};
   std::vector<std::string> names;
-  std::uint64_t bytes = kSpareBytes;
+  std::uint64_t bytes = kRewriteSpareBytes;
   for (const CommitFile& file : *old) {
     names.push_back(file.path.filename().string());
     bytes += file.size;

@@ -15,6 +15,7 @@
 #include "commit_files.h"
 #include "env_files.h"
 #include "keys.h"
+#include "os_error.h"
 #include "rocksdb_recovery.h"
 #include "rocksdb_support.h"
 #include "store_file_system.h"
@@ -29,7 +30,7 @@ namespace {
 
 // A rewrite in the writer removes files between the reading of the manifest and the linking. That
 // takes milliseconds and a rewrite at least as long, so few attempts meet one.
-constexpr int kAttempts = 60;
+constexpr int kListAttempts = 60;
 constexpr std::chrono::milliseconds kLongestPause{20};
 
 // Messages name the file in db/, of which the view's is a link.
@@ -228,7 +229,7 @@ Result<std::unique_ptr<Backend>> open_view(const StoreFolder& folder, const View
   const fs::path links = (*view)->path();
 
   Attempt attempt;
-  for (int i = 0; i < kAttempts; ++i) {
+  for (int i = 0; i < kListAttempts; ++i) {
     if (i > 0) {
       (*view)->clear();
       std::this_thread::sleep_for(std::min(std::chrono::milliseconds(i), kLongestPause));

@@ -15,19 +15,13 @@
 #include <utility>
 
 #include "byte_codec.h"
+#include "os_error.h"
 #include "safetensors_header.h"
 #include "text.h"
 
 namespace perennial::storage {
 namespace fs = std::filesystem;
 namespace {
-
-Status os_error(const fs::path& path, int number) {
-  const StatusCode code = number == ENOSPC || number == EDQUOT ? StatusCode::no_space
-                          : number == ENOENT                   ? StatusCode::not_found
-                                                               : StatusCode::io_error;
-  return error(code, path.string(), ": ", std::generic_category().message(number));
-}
 
 // Makes the name of a file durable.
 Status sync_folder_of(const fs::path& path) {

@@ -24,7 +24,7 @@ using rocksdb::IOOptions;
 using rocksdb::IOStatus;
 using rocksdb::Slice;
 
-constexpr int kAttempts = 3;
+constexpr int kReadAttempts = 3;
 
 // Fills `into`, or fails.
 IOStatus read_all(const rocksdb::FSRandomAccessFile& file, std::uint64_t offset, std::size_t bytes,
@@ -223,7 +223,7 @@ class StoreFileSystem final : public rocksdb::FileSystemWrapper {
     FileOptions buffered = options;
     buffered.use_direct_reads = false;
     IOStatus status;
-    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    for (int attempt = 0; attempt < kReadAttempts; ++attempt) {
       std::unique_ptr<rocksdb::FSRandomAccessFile> inner;
       std::uint64_t size = 0;
       status = target()->GetFileSize(name, options.io_options, &size, debug);

@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "env_files.h"
+#include "os_error.h"
 #include "perennial/storage/digest.h"
 #include "text.h"
 

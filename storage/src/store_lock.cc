@@ -20,6 +20,7 @@
 #include <thread>
 
 #include "env_files.h"
+#include "os_error.h"
 #include "text.h"
 
 namespace perennial::storage {

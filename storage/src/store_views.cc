@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "env_files.h"
+#include "os_error.h"
 #include "text.h"
 
 namespace perennial::storage {

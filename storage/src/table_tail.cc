@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "table_encoding.h"
 #include "text.h"
 #include "xxh3.h"
 
@@ -22,24 +23,12 @@ constexpr std::size_t kHandlesAt = 1;
 constexpr std::size_t kVersionAt = 41;
 constexpr char kXxh3ChecksumType = 4;
 constexpr std::string_view kVersionAndMagic("\x05\0\0\0\xf7\xcf\xf4\x85\xb7\x41\xe2\x88", 12);
-constexpr std::size_t kBlockTrailerBytes = 5;  // compression type, checksum
 constexpr std::string_view kPropertiesKey = "rocksdb.properties";
 
 struct Handle {
   std::uint64_t offset = 0;
   std::uint64_t size = 0;
 };
-
-std::optional<std::uint64_t> take_varint(std::string_view& text) {
-  std::uint64_t value = 0;
-  for (int shift = 0; shift < 63 && !text.empty(); shift += 7) {
-    const auto byte = static_cast<unsigned char>(text.front());
-    text.remove_prefix(1);
-    value |= std::uint64_t{byte & 127u} << shift;
-    if (byte < 128) return value;
-  }
-  return std::nullopt;
-}
 
 std::optional<Handle> take_handle(std::string_view& text) {
   const auto offset = take_varint(text);

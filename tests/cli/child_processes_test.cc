@@ -31,7 +31,7 @@ std::string children_file() {
 // A signal between fork and exec must not go to the handler that the child has from its parent.
 TEST(ChildProcesses, ASignalBeforeAChildHasBegunEndsIt) {
   if (!std::ifstream(children_file())) GTEST_SKIP() << "this kernel does not list children";
-  std::string log = testing::TempDir() + "perennial-child-XXXXXX";
+  std::string log = ::testing::TempDir() + "perennial-child-XXXXXX";
   const int file = ::mkstemp(log.data());
   ASSERT_GE(file, 0);
   ::close(file);
@@ -55,7 +55,7 @@ TEST(ChildProcesses, ASignalBeforeAChildHasBegunEndsIt) {
 }
 
 TEST(ChildProcesses, StopAsksThoseThatRunAndStartsNoOther) {
-  std::string log = testing::TempDir() + "perennial-child-XXXXXX";
+  std::string log = ::testing::TempDir() + "perennial-child-XXXXXX";
   const int file = ::mkstemp(log.data());
   ASSERT_GE(file, 0);
   ::close(file);

@@ -10,7 +10,7 @@
 namespace perennial::cli {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 enum class Colour { red, dark_green };
 EnumNames<Colour> enum_names(Colour) {
@@ -154,7 +154,7 @@ TEST(Flags, CheckRangesAndForms) {
 
 TEST(Flags, NameTheAllowedValuesOfAnEnum) {
   EXPECT_THAT(refusal({"--colour", "dark_gren"}),
-              testing::AllOf(HasSubstr("--colour"), HasSubstr("did you mean 'dark_green'?")));
+              ::testing::AllOf(HasSubstr("--colour"), HasSubstr("did you mean 'dark_green'?")));
   EXPECT_THAT(refusal({"--colour", "ultraviolet"}), HasSubstr("known: red, dark_green"));
 }
 
@@ -227,9 +227,9 @@ TEST(Flags, HelpNamesEveryFlagItsDefaultAndItsValues) {
 }
 
 TEST(Flags, HelpWinsOverTheRest) {
-  testing::internal::CaptureStdout();
+  ::testing::internal::CaptureStdout();
   const Parsed parsed = parse({"--walls", "3", "--help"});
-  EXPECT_THAT(testing::internal::GetCapturedStdout(), HasSubstr("usage: perennial paint"));
+  EXPECT_THAT(::testing::internal::GetCapturedStdout(), HasSubstr("usage: perennial paint"));
   EXPECT_FALSE(parsed.wanted);
   EXPECT_EQ(parsed.wall.walls, 4);
 }

@@ -19,7 +19,7 @@ TEST(InterruptDeathTest, TheFirstSignalAsksTheWorkToStop) {
           ::raise(signal);
           std::exit(InterruptGuard::interrupted() ? 7 : 2);
         },
-        testing::ExitedWithCode(7), "once more to leave at once");
+        ::testing::ExitedWithCode(7), "once more to leave at once");
   }
 }
 
@@ -31,7 +31,7 @@ TEST(InterruptDeathTest, TheSecondSignalLeavesAtOnce) {
         ::raise(SIGTERM);
         std::exit(1);
       },
-      testing::ExitedWithCode(130), "once more");
+      ::testing::ExitedWithCode(130), "once more");
 }
 
 TEST(InterruptDeathTest, AfterwardsASignalEndsTheProcess) {
@@ -41,7 +41,7 @@ TEST(InterruptDeathTest, AfterwardsASignalEndsTheProcess) {
         ::raise(SIGINT);
         std::exit(1);
       },
-      testing::KilledBySignal(SIGINT), "");
+      ::testing::KilledBySignal(SIGINT), "");
 }
 
 TEST(InterruptDeathTest, ANewGuardStartsUninterrupted) {
@@ -54,7 +54,7 @@ TEST(InterruptDeathTest, ANewGuardStartsUninterrupted) {
         const InterruptGuard guard;
         std::exit(InterruptGuard::interrupted() ? 1 : 7);
       },
-      testing::ExitedWithCode(7), "");
+      ::testing::ExitedWithCode(7), "");
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ namespace perennial::cli {
 
 namespace fs = std::filesystem;
 namespace json = boost::json;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 constexpr int kClasses = 3, kSide = 8, kPixels = kSide * kSide;
 constexpr int kTrain = 600, kTest = 150;
@@ -114,7 +114,7 @@ inline Args operator+(Args left, const Args& right) {
   return left;
 }
 
-class LearningTest : public testing::Test {
+class LearningTest : public ::testing::Test {
  protected:
   LearningTest() {
     std::string name = (fs::temp_directory_path() / "perennial-XXXXXX").string();

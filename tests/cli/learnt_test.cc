@@ -27,7 +27,7 @@ TEST_F(LearningTest, PredictsTheSameFromEveryFormat) {
   EXPECT_EQ(line, "row,label,confidence,generation");
   int rows = 0, right = 0;
   for (; std::getline(lines, line); ++rows) {
-    EXPECT_THAT(line, testing::MatchesRegex("[0-9]+,[0-2],[01]\\.[0-9]+,[01]"));
+    EXPECT_THAT(line, ::testing::MatchesRegex("[0-9]+,[0-2],[01]\\.[0-9]+,[01]"));
     EXPECT_TRUE(line.starts_with(std::to_string(rows) + ","));
     const std::size_t at = line.find(',') + 1;
     right += line[at] - '0' == test_.labels[static_cast<std::size_t>(rows)] ? 1 : 0;

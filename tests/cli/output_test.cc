@@ -74,13 +74,13 @@ TEST(Output, AlignsTables) {
 TEST(Output, GivesStandardOutputToTheResultAlone) {
   for (const bool json : {false, true}) {
     for (const bool quiet : {false, true}) {
-      testing::internal::CaptureStdout();
-      testing::internal::CaptureStderr();
+      ::testing::internal::CaptureStdout();
+      ::testing::internal::CaptureStderr();
       const Output output(json, quiet);
       output.text() << "words\n";
       output.finish({{"answer", 42}, {"text", "two\nlines"}});
-      const std::string out = testing::internal::GetCapturedStdout();
-      const std::string err = testing::internal::GetCapturedStderr();
+      const std::string out = ::testing::internal::GetCapturedStdout();
+      const std::string err = ::testing::internal::GetCapturedStderr();
       EXPECT_EQ(out, json ? "{\"answer\":42,\"text\":\"two\\nlines\"}\n" : "words\n");
       EXPECT_EQ(err, json && !quiet ? "words\n" : "");
     }

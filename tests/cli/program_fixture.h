@@ -28,7 +28,7 @@ extern char** environ;
 namespace perennial::cli {
 
 namespace fs = std::filesystem;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 inline std::string read_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -48,7 +48,7 @@ struct Finished {
   }
 };
 
-class ProgramTest : public testing::Test {
+class ProgramTest : public ::testing::Test {
  protected:
   ProgramTest() {
     std::string name = (fs::temp_directory_path() / "perennial-XXXXXX").string();

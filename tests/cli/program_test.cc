@@ -161,7 +161,7 @@ TEST_F(ProgramTest, SnapshotsLogsAndRestores) {
   EXPECT_THAT(people.out, HasSubstr("again"));
   EXPECT_THAT(people.out, HasSubstr(good.substr(0, 12)));
   EXPECT_THAT(people.out, HasSubstr("5 commits"));
-  EXPECT_THAT(people.out, testing::Not(HasSubstr("write")));
+  EXPECT_THAT(people.out, ::testing::Not(HasSubstr("write")));
 }
 
 TEST_F(ProgramTest, RefusesNamesThatDoNotFit) {

@@ -11,9 +11,9 @@ namespace perennial::cli {
 namespace {
 
 using std::chrono::milliseconds;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
-class ProgressTest : public testing::Test {
+class ProgressTest : public ::testing::Test {
  protected:
   ProgressDisplay::Settings settings(bool terminal, bool quiet = false) {
     return {&out_, terminal, quiet, 100, [this] { return now_; }};

@@ -9,7 +9,7 @@
 namespace perennial::continual {
 namespace {
 
-class AmpRunTest : public testing::TestWithParam<Case> {};
+class AmpRunTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(AmpRunTest, LearnsAsWellAndResumesToTheBit) {
   RunConfig config = small_config(GetParam());
@@ -33,23 +33,23 @@ TEST_P(AmpRunTest, LearnsAsWellAndResumesToTheBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, AmpRunTest,
-                         testing::Values(Case{"grow_freeze", [](RunConfig&) {}},
-                                         Case{"shared_trunk",
-                                              [](RunConfig& c) {
-                                                c.model.peer.routing = Routing::shared;
-                                                c.model.peer.query_norm = QueryNorm::rms;
-                                                c.model.width = 8;
-                                              }},
-                                         Case{"mlp",
-                                              [](RunConfig& c) {
-                                                c.train.strategy = StrategyKind::naive;
-                                                c.model.model = ModelKind::mlp;
-                                              }},
-                                         Case{"ewc",
-                                              [](RunConfig& c) {
-                                                c.train.strategy = StrategyKind::ewc;
-                                                c.model.model = ModelKind::mlp;
-                                              }}),
+                         ::testing::Values(Case{"grow_freeze", [](RunConfig&) {}},
+                                           Case{"shared_trunk",
+                                                [](RunConfig& c) {
+                                                  c.model.peer.routing = Routing::shared;
+                                                  c.model.peer.query_norm = QueryNorm::rms;
+                                                  c.model.width = 8;
+                                                }},
+                                           Case{"mlp",
+                                                [](RunConfig& c) {
+                                                  c.train.strategy = StrategyKind::naive;
+                                                  c.model.model = ModelKind::mlp;
+                                                }},
+                                           Case{"ewc",
+                                                [](RunConfig& c) {
+                                                  c.train.strategy = StrategyKind::ewc;
+                                                  c.model.model = ModelKind::mlp;
+                                                }}),
                          [](const auto& info) { return info.param.name; });
 
 TEST(Amp, IsStoredOnlyWhereItIsOn) {

@@ -14,8 +14,6 @@
 namespace perennial::continual {
 namespace {
 
-const Case kGrowFreeze{"grow_freeze", [](RunConfig&) {}};
-
 RunConfig with_points(RunConfig config) {
   config.train.anytime = {.anytime_every = 3, .anytime_first = 2, .anytime_examples = 10};
   return config;
@@ -36,7 +34,7 @@ std::map<std::string, std::string> learnt(const storage::PageStore& store) {
   return digests;
 }
 
-class AnytimeRun : public testing::TestWithParam<Case> {};
+class AnytimeRun : public ::testing::TestWithParam<Case> {};
 
 TEST_P(AnytimeRun, ChangesNoTrainedBit) {
   const RunConfig config = small_config(GetParam());
@@ -65,18 +63,18 @@ TEST_P(AnytimeRun, StoppedAndContinuedHasTheSameCurve) {
 
 INSTANTIATE_TEST_SUITE_P(
     Runs, AnytimeRun,
-    testing::Values(kGrowFreeze,
-                    Case{"oracle", [](RunConfig& c) { c.train.gate = GateChoice::oracle; }},
-                    Case{"dropout",
-                         [](RunConfig& c) {
-                           c.train.strategy = StrategyKind::naive;
-                           c.model.peer.dropout = 0.2;
-                         }},
-                    Case{"joint_mlp",
-                         [](RunConfig& c) {
-                           c.train.strategy = StrategyKind::joint;
-                           c.model.model = ModelKind::mlp;
-                         }}),
+    ::testing::Values(kGrowFreeze,
+                      Case{"oracle", [](RunConfig& c) { c.train.gate = GateChoice::oracle; }},
+                      Case{"dropout",
+                           [](RunConfig& c) {
+                             c.train.strategy = StrategyKind::naive;
+                             c.model.peer.dropout = 0.2;
+                           }},
+                      Case{"joint_mlp",
+                           [](RunConfig& c) {
+                             c.train.strategy = StrategyKind::joint;
+                             c.model.model = ModelKind::mlp;
+                           }}),
     [](const auto& info) { return info.param.name; });
 
 TEST(AnytimeRuns, TakePointsWhereTheyWereAskedFor) {

@@ -7,8 +7,6 @@
 namespace perennial::continual {
 namespace {
 
-const Case kGrowFreeze{"grow_freeze", [](RunConfig&) {}};
-
 // Refuses commits where it is told to.
 class FlakyStore final : public perennial::testing::StoreWrapper {
  public:

@@ -24,7 +24,7 @@ void on_filters(RunConfig& c) {
 
 Stream images(const RunConfig& config) { return {config.stream, image_data()}; }
 
-class DenseInputsTest : public testing::TestWithParam<Case> {};
+class DenseInputsTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(DenseInputsTest, LearnsAndResumesAtEveryStep) {
   const RunConfig config = small_config(GetParam());
@@ -35,34 +35,34 @@ TEST_P(DenseInputsTest, LearnsAndResumesAtEveryStep) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Runs, DenseInputsTest,
-                         testing::Values(Case{"linear_joint", on_filters},
-                                         Case{"linear_replay",
-                                              [](RunConfig& c) {
-                                                on_filters(c);
-                                                c.train.strategy = StrategyKind::er;
-                                                c.train.strategy_options.memory = 20;
-                                              }},
-                                         // Both make a new model while they learn.
-                                         Case{"gdumb",
-                                              [](RunConfig& c) {
-                                                on_filters(c);
-                                                c.train.strategy = StrategyKind::gdumb;
-                                                c.train.strategy_options.memory = 40;
-                                              }},
-                                         Case{"packnet",
-                                              [](RunConfig& c) {
-                                                on_filters(c);
-                                                c.model.depth = 1;
-                                                c.train.strategy = StrategyKind::packnet;
-                                                c.train.gate = GateChoice::oracle;
-                                              }},
-                                         Case{"columns",
-                                              [](RunConfig& c) {
-                                                on_filters(c);
-                                                c.model.depth = 1;
-                                                c.train.strategy = StrategyKind::progressive;
-                                                c.train.gate = GateChoice::oracle;
-                                              }}),
+                         ::testing::Values(Case{"linear_joint", on_filters},
+                                           Case{"linear_replay",
+                                                [](RunConfig& c) {
+                                                  on_filters(c);
+                                                  c.train.strategy = StrategyKind::er;
+                                                  c.train.strategy_options.memory = 20;
+                                                }},
+                                           // Both make a new model while they learn.
+                                           Case{"gdumb",
+                                                [](RunConfig& c) {
+                                                  on_filters(c);
+                                                  c.train.strategy = StrategyKind::gdumb;
+                                                  c.train.strategy_options.memory = 40;
+                                                }},
+                                           Case{"packnet",
+                                                [](RunConfig& c) {
+                                                  on_filters(c);
+                                                  c.model.depth = 1;
+                                                  c.train.strategy = StrategyKind::packnet;
+                                                  c.train.gate = GateChoice::oracle;
+                                                }},
+                                           Case{"columns",
+                                                [](RunConfig& c) {
+                                                  on_filters(c);
+                                                  c.model.depth = 1;
+                                                  c.train.strategy = StrategyKind::progressive;
+                                                  c.train.gate = GateChoice::oracle;
+                                                }}),
                          [](const auto& info) { return info.param.name; });
 
 TEST(DenseInputs, AreTheFeaturesOfTheAnalyticHead) {

@@ -15,8 +15,8 @@
 namespace perennial::continual {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 // 3,200 examples an experience are 200 steps.
 RunConfig drift_config(std::int64_t experiences) {

@@ -56,7 +56,7 @@ TEST(GrowthByNeed, AHardExperienceGetsALargerGenerationThanAnEasyOne) {
   }
 }
 
-class GrowthByNeedRun : public testing::TestWithParam<Case> {};
+class GrowthByNeedRun : public ::testing::TestWithParam<Case> {};
 
 TEST_P(GrowthByNeedRun, LearnsAndResumesAtEveryStep) {
   const RunConfig config = small_config(GetParam());
@@ -69,27 +69,27 @@ TEST_P(GrowthByNeedRun, LearnsAndResumesAtEveryStep) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Runs, GrowthByNeedRun,
-                         testing::Values(Case{"every_two_steps",
-                                              [](RunConfig& c) {
-                                                by_need(c);
-                                                c.train.epochs = 3;
-                                              }},
-                                         Case{"class_heads_and_replay",
-                                              [](RunConfig& c) {
-                                                by_need(c);
-                                                c.train.gate_options.head_weight = 5;
-                                                c.train.epochs = 3;
-                                                c.train.strategy = StrategySet::parse(
-                                                    "strategy", "grow_freeze+er");
-                                              }},
-                                         Case{"five_steps_of_sgd",
-                                              [](RunConfig& c) {
-                                                by_need(c);
-                                                c.train.strategy_options.growth_window = 5;
-                                                c.train.epochs = 2;
-                                                c.train.optimizer = OptimizerKind::sgd;
-                                                c.train.lr = 0.4;
-                                              }}),
+                         ::testing::Values(Case{"every_two_steps",
+                                                [](RunConfig& c) {
+                                                  by_need(c);
+                                                  c.train.epochs = 3;
+                                                }},
+                                           Case{"class_heads_and_replay",
+                                                [](RunConfig& c) {
+                                                  by_need(c);
+                                                  c.train.gate_options.head_weight = 5;
+                                                  c.train.epochs = 3;
+                                                  c.train.strategy = StrategySet::parse(
+                                                      "strategy", "grow_freeze+er");
+                                                }},
+                                           Case{"five_steps_of_sgd",
+                                                [](RunConfig& c) {
+                                                  by_need(c);
+                                                  c.train.strategy_options.growth_window = 5;
+                                                  c.train.epochs = 2;
+                                                  c.train.optimizer = OptimizerKind::sgd;
+                                                  c.train.lr = 0.4;
+                                                }}),
                          [](const auto& info) { return info.param.name; });
 
 TEST(GrowthByNeed, WithAllColumnsFromTheStartIsAFixedSize) {

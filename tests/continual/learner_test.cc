@@ -43,7 +43,7 @@ RunResult learn(const RunConfig& config, storage::PageStore* store,
   return learn(config, stream_of(config), store, std::move(stop));
 }
 
-class LearnerTest : public testing::TestWithParam<Case> {};
+class LearnerTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(LearnerTest, StoppedAndContinuedAtEveryStepEndsInTheSameState) {
   RunConfig config = small_config(GetParam());
@@ -70,50 +70,51 @@ void analytic_head(RunConfig& c) {
 
 INSTANTIATE_TEST_SUITE_P(
     Runs, LearnerTest,
-    testing::Values(Case{"linear", [](RunConfig& c) { c.train.lr_schedule = LrSchedule::linear; }},
-                    Case{"cosine_two_epochs",
-                         [](RunConfig& c) {
-                           c.train.lr_schedule = LrSchedule::cosine;
-                           c.train.epochs = 2;
-                         }},
-                    Case{"linear_sgd_joint_mlp",
-                         [](RunConfig& c) {
-                           c.train.lr_schedule = LrSchedule::linear;
-                           c.train.optimizer = OptimizerKind::sgd;
-                           c.train.lr = 0.4;
-                           c.train.strategy = StrategyKind::joint;
-                           c.model.model = ModelKind::mlp;
-                         }},
-                    Case{"mixed",
-                         [](RunConfig& c) {
-                           c.train.gate_options.gate_answer = GateAnswer::mixed;
-                           c.train.gate_options.gate_temperature = 4;
-                         }},
-                    Case{"class_heads", [](RunConfig& c) { c.train.gate_options.head_weight = 5; }},
-                    Case{"mixed_class_heads_of_images",
-                         [](RunConfig& c) {
-                           AnalyticGateOptions& gate = c.train.gate_options;
-                           gate.gate_answer = GateAnswer::mixed;
-                           gate.head_weight = 5;
-                           gate.gate_features = FeatureKind::convolution;
-                           gate.gate_filters = 6;
-                           gate.gate_filter_size = 2;
-                           gate.gate_grid = 2;
-                           gate.ridge = 1;
-                         }},
-                    Case{"analytic_head", analytic_head},
-                    Case{"analytic_head_naive_without_pool",
-                         [](RunConfig& c) {
-                           analytic_head(c);
-                           c.train.strategy = StrategyKind::naive;
-                           c.model.head_pool = 0;
-                         }},
-                    Case{"analytic_head_joint_pool_alone",
-                         [](RunConfig& c) {
-                           analytic_head(c);
-                           c.train.strategy = StrategyKind::joint;
-                           c.model.head_filters = 0;
-                         }}),
+    ::testing::Values(
+        Case{"linear", [](RunConfig& c) { c.train.lr_schedule = LrSchedule::linear; }},
+        Case{"cosine_two_epochs",
+             [](RunConfig& c) {
+               c.train.lr_schedule = LrSchedule::cosine;
+               c.train.epochs = 2;
+             }},
+        Case{"linear_sgd_joint_mlp",
+             [](RunConfig& c) {
+               c.train.lr_schedule = LrSchedule::linear;
+               c.train.optimizer = OptimizerKind::sgd;
+               c.train.lr = 0.4;
+               c.train.strategy = StrategyKind::joint;
+               c.model.model = ModelKind::mlp;
+             }},
+        Case{"mixed",
+             [](RunConfig& c) {
+               c.train.gate_options.gate_answer = GateAnswer::mixed;
+               c.train.gate_options.gate_temperature = 4;
+             }},
+        Case{"class_heads", [](RunConfig& c) { c.train.gate_options.head_weight = 5; }},
+        Case{"mixed_class_heads_of_images",
+             [](RunConfig& c) {
+               AnalyticGateOptions& gate = c.train.gate_options;
+               gate.gate_answer = GateAnswer::mixed;
+               gate.head_weight = 5;
+               gate.gate_features = FeatureKind::convolution;
+               gate.gate_filters = 6;
+               gate.gate_filter_size = 2;
+               gate.gate_grid = 2;
+               gate.ridge = 1;
+             }},
+        Case{"analytic_head", analytic_head},
+        Case{"analytic_head_naive_without_pool",
+             [](RunConfig& c) {
+               analytic_head(c);
+               c.train.strategy = StrategyKind::naive;
+               c.model.head_pool = 0;
+             }},
+        Case{"analytic_head_joint_pool_alone",
+             [](RunConfig& c) {
+               analytic_head(c);
+               c.train.strategy = StrategyKind::joint;
+               c.model.head_filters = 0;
+             }}),
     [](const auto& info) { return info.param.name; });
 
 TEST(LearningRate, FollowsItsSchedule) {

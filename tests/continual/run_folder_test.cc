@@ -128,7 +128,7 @@ TEST_F(RunFolderTest, OfARealRunHasItsResult) {
 // What TensorBoard would show, without the times.
 std::vector<std::string> scalars_in(const std::filesystem::path& folder) {
   std::vector<std::string> all;
-  for (const auto& event : testing::read_events(read_text(folder / kTensorboardFile))) {
+  for (const auto& event : continual::testing::read_events(read_text(folder / kTensorboardFile))) {
     if (event.tag.find("second") != std::string::npos) continue;    // of the clock
     if (event.tag.find("hit_rate") != std::string::npos) continue;  // of the process
     all.push_back(event.tag + "@" + std::to_string(event.step) + "=" + std::to_string(event.value));

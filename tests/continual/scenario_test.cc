@@ -15,21 +15,21 @@
 namespace perennial::continual {
 namespace {
 
-constexpr std::int64_t kClasses = 6;
+constexpr std::int64_t kScenarioClasses = 6;
 
 // Example i is the one feature i, so that it can be told from any other; labels go round.
-Dataset make_part(std::int64_t size) {
+Dataset numbered_part(std::int64_t size) {
   Dataset data;
   data.x = torch::arange(size, torch::kFloat).view({size, 1});
-  data.y = torch::arange(size).remainder(kClasses);
-  for (std::int64_t c = 0; c < kClasses; ++c)
+  data.y = torch::arange(size).remainder(kScenarioClasses);
+  for (std::int64_t c = 0; c < kScenarioClasses; ++c)
     data.label_names.push_back(std::string("c").append(std::to_string(c)));
   return data;
 }
 
-Stream make_stream(StreamOptions options, std::int64_t train = 60) {
+Stream numbered_stream(StreamOptions options, std::int64_t train = 60) {
   options.normalize = Normalization::none;
-  return {options, TrainTest{make_part(train), make_part(24), "made"}};
+  return {options, TrainTest{numbered_part(train), numbered_part(24), "made"}};
 }
 
 Batch whole_pass(const Stream& stream, std::int64_t experience, std::int64_t epoch = 0,
@@ -45,17 +45,17 @@ Batch whole_pass(const Stream& stream, std::int64_t experience, std::int64_t epo
 }
 
 TEST(Scenario, AutomaticIsClassForSplitAndDomainForOthers) {
-  const Stream split = make_stream({.stream = StreamKind::split, .experiences = 3});
+  const Stream split = numbered_stream({.stream = StreamKind::split, .experiences = 3});
   EXPECT_EQ(split.classes(), 6);
   EXPECT_FALSE(split.tasks_known());
   EXPECT_EQ(split.classes_of(1), (std::vector<std::int64_t>{2, 3}));
-  const Stream permuted = make_stream({.experiences = 3});
+  const Stream permuted = numbered_stream({.experiences = 3});
   EXPECT_EQ(permuted.classes(), 6);
   EXPECT_EQ(permuted.classes_of(1).size(), 6U);
 }
 
 TEST(Scenario, DomainSplitNumbersClassesWithinTheirExperience) {
-  const Stream stream = make_stream(
+  const Stream stream = numbered_stream(
       {.stream = StreamKind::split, .experiences = 3, .scenario = Scenario::domain_incremental});
   EXPECT_EQ(stream.classes(), 2);
   EXPECT_EQ(stream.label_names(), (std::vector<std::string>{"c0 or c2 or c4", "c1 or c3 or c5"}));
@@ -63,7 +63,7 @@ TEST(Scenario, DomainSplitNumbersClassesWithinTheirExperience) {
     EXPECT_EQ(stream.classes_of(e), (std::vector<std::int64_t>{0, 1}));
     for (const Batch& batch :
          {whole_pass(stream, e), stream.test_batch(e, 0, stream.test_size(e))}) {
-      const torch::Tensor own = batch.x.select(1, 0).to(torch::kLong).remainder(kClasses);
+      const torch::Tensor own = batch.x.select(1, 0).to(torch::kLong).remainder(kScenarioClasses);
       EXPECT_TRUE(at::equal(batch.y, own - 2 * e));
       EXPECT_TRUE(batch.experience.eq(e).all().item<bool>());
     }
@@ -71,7 +71,8 @@ TEST(Scenario, DomainSplitNumbersClassesWithinTheirExperience) {
 }
 
 TEST(Scenario, PermutedCanHaveClassesOfItsOwnInEveryExperience) {
-  const Stream stream = make_stream({.experiences = 3, .scenario = Scenario::class_incremental});
+  const Stream stream =
+      numbered_stream({.experiences = 3, .scenario = Scenario::class_incremental});
   EXPECT_EQ(stream.classes(), 18);
   EXPECT_EQ(stream.label_names()[7], "c1 (2)");
   EXPECT_EQ(stream.classes_of(2).front(), 12);
@@ -84,7 +85,7 @@ TEST(Scenario, PermutedCanHaveClassesOfItsOwnInEveryExperience) {
 }
 
 TEST(Scenario, TasksRestrictAnswersToTheClassesOfEachExamplesExperience) {
-  const Stream stream = make_stream(
+  const Stream stream = numbered_stream(
       {.stream = StreamKind::split, .experiences = 3, .scenario = Scenario::task_incremental});
   EXPECT_TRUE(stream.tasks_known());
   EXPECT_EQ(stream.classes(), 6);
@@ -105,7 +106,7 @@ TEST(Scenario, TasksRestrictAnswersToTheClassesOfEachExamplesExperience) {
   EXPECT_LT(logits.grad()[0][2].item<float>(), 0);
   EXPECT_TRUE(torch::isfinite(logits.grad()).all().item<bool>());
   // Nothing is changed where tasks are unknown.
-  const Stream unknown = make_stream({.stream = StreamKind::split, .experiences = 3});
+  const Stream unknown = numbered_stream({.stream = StreamKind::split, .experiences = 3});
   EXPECT_TRUE(unknown.restrict_answers(scores, one).is_same(scores));
 }
 
@@ -127,17 +128,17 @@ class LastClassFirst : public Model {
 TEST(Scenario, EvaluationKnowsTheTaskOnlyWhenItIsTaskIncremental) {
   LastClassFirst model;
   StreamOptions options{.stream = StreamKind::split, .experiences = 3};
-  EXPECT_EQ(evaluate(model, make_stream(options), false).accuracy,
+  EXPECT_EQ(evaluate(model, numbered_stream(options), false).accuracy,
             (std::vector<double>{0, 0, 0.5}));
   options.scenario = Scenario::task_incremental;
-  EXPECT_EQ(evaluate(model, make_stream(options), false).accuracy,
+  EXPECT_EQ(evaluate(model, numbered_stream(options), false).accuracy,
             (std::vector<double>{0.5, 0.5, 0.5}));
 }
 
 TEST(Blur, MixesNeighboursLinearlyAndShowsEveryExampleOnce) {
-  const Stream hard = make_stream({.stream = StreamKind::split, .experiences = 3}, 6000);
+  const Stream hard = numbered_stream({.stream = StreamKind::split, .experiences = 3}, 6000);
   const Stream soft =
-      make_stream({.stream = StreamKind::split, .experiences = 3, .blur = 0.5}, 6000);
+      numbered_stream({.stream = StreamKind::split, .experiences = 3, .blur = 0.5}, 6000);
   std::multiset<float> seen;
   for (std::int64_t e = 0; e < 3; ++e) {
     const Batch batch = whole_pass(soft, e);
@@ -155,7 +156,8 @@ TEST(Blur, MixesNeighboursLinearlyAndShowsEveryExampleOnce) {
     EXPECT_LE(foreign(1500, 1550), 0.12);
     EXPECT_NEAR(foreign(0, 100), e == 0 ? 0 : 0.45, e == 0 ? 0 : 0.15);
     // Labels go with the examples.
-    EXPECT_TRUE(at::equal(batch.y, batch.x.select(1, 0).to(torch::kLong).remainder(kClasses)));
+    EXPECT_TRUE(
+        at::equal(batch.y, batch.x.select(1, 0).to(torch::kLong).remainder(kScenarioClasses)));
   }
   EXPECT_EQ(seen.size(), 6000U);
   EXPECT_EQ(std::set<float>(seen.begin(), seen.end()).size(), 6000U);
@@ -163,14 +165,14 @@ TEST(Blur, MixesNeighboursLinearlyAndShowsEveryExampleOnce) {
 
 TEST(Blur, IsAFunctionOfThePositionAndItsSeedAndZeroIsHard) {
   const StreamOptions options{.stream = StreamKind::split, .experiences = 3, .blur = 1};
-  const Stream a = make_stream(options, 600), b = make_stream(options, 600);
+  const Stream a = numbered_stream(options, 600), b = numbered_stream(options, 600);
   whole_pass(b, 0, 2);
   for (std::int64_t step : {0, 5, 11}) {
     EXPECT_TRUE(at::equal(a.train_batch(1, 1, step, 16, 9).x, b.train_batch(1, 1, step, 16, 9).x));
   }
   StreamOptions other = options;
   other.stream_seed = 2;
-  EXPECT_FALSE(at::equal(whole_pass(make_stream(other, 600), 1).x, whole_pass(a, 1).x));
+  EXPECT_FALSE(at::equal(whole_pass(numbered_stream(other, 600), 1).x, whole_pass(a, 1).x));
   // Test sets are never mixed.
   const Batch test = a.test_batch(1, 0, a.test_size(1));
   EXPECT_TRUE(test.experience.eq(1).all().item<bool>());
@@ -180,7 +182,7 @@ TEST(Blur, IsAFunctionOfThePositionAndItsSeedAndZeroIsHard) {
 }
 
 TEST(Blur, TouchesOnlyTheEndsThatMeet) {
-  const Stream stream = make_stream({.experiences = 2, .blur = 0.5}, 60);
+  const Stream stream = numbered_stream({.experiences = 2, .blur = 0.5}, 60);
   const Batch batch = whole_pass(stream, 0);
   EXPECT_GT(batch.experience.sum().item<int>(), 0);
   EXPECT_LE(batch.experience.slice(0, 0, 45).sum().item<int>(), 0);

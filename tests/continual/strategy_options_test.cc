@@ -26,7 +26,7 @@ TEST(StrategySet, NamesComposeWhereThatMakesSense) {
       text(names);
       ADD_FAILURE() << "accepted: " << names;
     } catch (const InvalidOptions& error) {
-      EXPECT_THAT(error.what(), testing::HasSubstr(word));
+      EXPECT_THAT(error.what(), ::testing::HasSubstr(word));
     }
   };
   refused("ewd", "ewc");

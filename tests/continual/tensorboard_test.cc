@@ -45,7 +45,7 @@ TEST(Tensorboard, AScalarIsTheseBytes) {
 TEST(Tensorboard, ReadsBack) {
   const std::string file = tensorboard_header(10) + tensorboard_record(11.25, {"loss", 0, 2.5F}) +
                            tensorboard_record(12, {"accuracy/test_01", 1'234'567, -0.125F});
-  const std::vector<testing::ReadEvent> events = testing::read_events(file);
+  const std::vector<continual::testing::ReadEvent> events = continual::testing::read_events(file);
   ASSERT_EQ(events.size(), 3U);
   EXPECT_EQ(events[0].file_version, "brain.Event:2");
   EXPECT_EQ(events[0].wall_time, 10);
@@ -60,7 +60,7 @@ TEST(Tensorboard, ReadsBack) {
   for (std::size_t i = 0; i < file.size(); ++i) {
     std::string damaged = file;
     damaged[i] = static_cast<char>(damaged[i] ^ 0x10);
-    EXPECT_THROW(testing::read_events(damaged), std::runtime_error) << i;
+    EXPECT_THROW(continual::testing::read_events(damaged), std::runtime_error) << i;
   }
 }
 

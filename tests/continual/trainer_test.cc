@@ -18,7 +18,7 @@
 namespace perennial::continual {
 namespace {
 
-class TrainerTest : public testing::TestWithParam<Case> {};
+class TrainerTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(TrainerTest, StoppedAndContinuedAtEveryStepEndsInTheSameState) {
   const RunConfig config = small_config(GetParam());
@@ -63,7 +63,7 @@ TEST_P(TrainerTest, RestoredToAnEarlierExperienceItLearnsTheSameAgain) {
 
 INSTANTIATE_TEST_SUITE_P(
     Runs, TrainerTest,
-    testing::Values(
+    ::testing::Values(
         Case{"grow_freeze", [](RunConfig&) {}},
         Case{"grow_freeze_two_epochs", [](RunConfig& c) { c.train.epochs = 2; }},
         Case{"grow_freeze_oracle", [](RunConfig& c) { c.train.gate = GateChoice::oracle; }},
@@ -107,8 +107,6 @@ INSTANTIATE_TEST_SUITE_P(
              }}),
     [](const auto& info) { return info.param.name; });
 
-const Case kPlain{"plain", [](RunConfig&) {}};
-
 TEST(Trainer, TheBudgetChangesNoBit) {
   RunConfig config = small_config(kPlain);
   config.train.strategy = StrategyKind::naive;
@@ -140,8 +138,8 @@ TEST(Trainer, AnotherConfigurationIsRefusedAndNamed) {
     run(config, store.get());
     FAIL() << "accepted";
   } catch (const InvalidOptions& error) {
-    EXPECT_THAT(error.what(), testing::HasSubstr("train.lr: 1E-2 stored, 2E-2 asked for"));
-    EXPECT_THAT(error.what(), testing::HasSubstr("model.top_k"));
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("train.lr: 1E-2 stored, 2E-2 asked for"));
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("model.top_k"));
   }
   EXPECT_EQ(store->log().size(), commits);
 }

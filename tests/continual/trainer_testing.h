@@ -41,6 +41,9 @@ struct Case {
   std::function<void(RunConfig&)> change;
 };
 
+inline const Case kPlain{"plain", [](RunConfig&) {}};
+inline const Case kGrowFreeze{"grow_freeze", [](RunConfig&) {}};
+
 inline void PrintTo(const Case& test_case, std::ostream* out) { *out << test_case.name; }
 
 inline RunConfig small_config(const Case& test_case) {

@@ -16,8 +16,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-const Case kPlain{"plain", [](RunConfig&) {}};
-
 storage::Digest digest_of(const storage::PageStore& store, const std::string& name = {}) {
   if (name.empty()) return value_or_throw(store.head()).state_digest;
   const std::uint64_t commit = value_or_throw(store.resolve(name));

@@ -11,21 +11,21 @@ namespace {
 using namespace perennial::testing;
 using ::testing::HasSubstr;
 
-constexpr std::int64_t kWidth = 16;
-constexpr AutoencoderGateOptions kOptions{.autoencoder_code = 5, .autoencoder_lr = 0.02};
+constexpr std::int64_t kInputWidth = 16;
+constexpr AutoencoderGateOptions kCodeOptions{.autoencoder_code = 5, .autoencoder_lr = 0.02};
 
 // Inputs of generation g: noise within a subspace of its own.
-at::Tensor inputs_of(std::uint64_t g, std::uint64_t seed, std::int64_t tokens = 64) {
+at::Tensor subspace_inputs(std::uint64_t g, std::uint64_t seed, std::int64_t tokens = 64) {
   return normal_tensor({tokens, 3}, 1000 + seed * 10 + g, 1.0F)
-      .mm(normal_tensor({3, kWidth}, 500 + g, 1.0F));
+      .mm(normal_tensor({3, kInputWidth}, 500 + g, 1.0F));
 }
 
-AutoencoderGate trained(std::int64_t generations = 3) {
-  AutoencoderGate gate(kWidth, kOptions, {});
+AutoencoderGate trained_gate(std::int64_t generations = 3) {
+  AutoencoderGate gate(kInputWidth, kCodeOptions, {});
   for (std::int64_t g = 0; g < generations; ++g) {
     gate.add_generation();
     for (std::uint64_t batch = 0; batch < 150; ++batch) {
-      gate.observe(inputs_of(static_cast<std::uint64_t>(g), batch), g);
+      gate.observe(subspace_inputs(static_cast<std::uint64_t>(g), batch), g);
     }
     gate.close();
   }
@@ -33,9 +33,9 @@ AutoencoderGate trained(std::int64_t generations = 3) {
 }
 
 TEST(AutoencoderGate, PicksTheGenerationThatReconstructsBest) {
-  const AutoencoderGate gate = trained();
+  const AutoencoderGate gate = trained_gate();
   for (std::uint64_t g = 0; g < 3; ++g) {
-    const at::Tensor x = inputs_of(g, 777, 200);
+    const at::Tensor x = subspace_inputs(g, 777, 200);
     const at::Tensor chosen = gate.choose(x);
     EXPECT_EQ(chosen.scalar_type(), at::kLong);
     EXPECT_GE((chosen == static_cast<std::int64_t>(g)).sum().item<std::int64_t>(), 190) << g;
@@ -44,7 +44,7 @@ TEST(AutoencoderGate, PicksTheGenerationThatReconstructsBest) {
 }
 
 TEST(AutoencoderGate, AStepIsAdamOnTheCrossEntropyOfTheReconstruction) {
-  AutoencoderGate gate(kWidth, kOptions, {});
+  AutoencoderGate gate(kInputWidth, kCodeOptions, {});
   gate.add_generation();
   const auto stored = [&](const char* name) {
     storage::CommitRequest request;
@@ -56,7 +56,7 @@ TEST(AutoencoderGate, AStepIsAdamOnTheCrossEntropyOfTheReconstruction) {
   for (const char* name : {"encoder", "encoder_bias", "decoder", "decoder_bias"}) {
     w.push_back(stored(name).clone().requires_grad_(true));
   }
-  const at::Tensor x = inputs_of(0, 1);
+  const at::Tensor x = subspace_inputs(0, 1);
   const auto error = [&] {
     const at::Tensor s = x.sigmoid();
     const at::Tensor h = (s.mm(w[0].t()) + w[1]).relu();
@@ -83,22 +83,22 @@ TEST(AutoencoderGate, AStepIsAdamOnTheCrossEntropyOfTheReconstruction) {
 }
 
 TEST(AutoencoderGate, WhatANewerGenerationObservesChangesNoOlderScore) {
-  AutoencoderGate gate = trained(2);
-  const at::Tensor x = inputs_of(0, 99);
+  AutoencoderGate gate = trained_gate(2);
+  const at::Tensor x = subspace_inputs(0, 99);
   const at::Tensor before = gate.scores(x);
   gate.add_generation();
   // Not chosen before it has seen anything.
   EXPECT_TRUE(gate.choose(x).lt(2).all().item<bool>());
   EXPECT_TRUE(gate.shares(x).select(1, 2).eq(0).all().item<bool>());
-  gate.observe(inputs_of(2, 0), 2);
+  gate.observe(subspace_inputs(2, 0), 2);
   EXPECT_TRUE(at::equal(gate.scores(x).narrow(1, 0, 2), before));
   EXPECT_THROW(gate.observe(x, 0), Error);  // closed
   EXPECT_THROW(gate.observe(x, 3), Error);
 }
 
 TEST(AutoencoderGate, ScoresDoNotDependOnTheBatchAround) {
-  const AutoencoderGate gate = trained(2);
-  const at::Tensor x = inputs_of(1, 5, 130), all = gate.scores(x);
+  const AutoencoderGate gate = trained_gate(2);
+  const at::Tensor x = subspace_inputs(1, 5, 130), all = gate.scores(x);
   for (const std::int64_t i : {0, 1, 63, 129}) {
     EXPECT_TRUE(at::equal(gate.scores(x.narrow(0, i, 1)), all.narrow(0, i, 1)));
   }
@@ -107,18 +107,18 @@ TEST(AutoencoderGate, ScoresDoNotDependOnTheBatchAround) {
 TEST(AutoencoderGate, SharesAreTheSoftmaxOfScoresTimesTheFactor) {
   AnalyticGateOptions answers;
   answers.gate_temperature = 3;
-  AutoencoderGate gate(kWidth, kOptions, answers);
+  AutoencoderGate gate(kInputWidth, kCodeOptions, answers);
   for (std::int64_t g = 0; g < 2; ++g) {
     gate.add_generation();
-    gate.observe(inputs_of(static_cast<std::uint64_t>(g), 0), g);
+    gate.observe(subspace_inputs(static_cast<std::uint64_t>(g), 0), g);
   }
-  const at::Tensor x = inputs_of(0, 3);
+  const at::Tensor x = subspace_inputs(0, 3);
   EXPECT_TRUE(at::allclose(gate.shares(x), (3 * gate.scores(x)).softmax(1), 1e-5, 1e-6));
 }
 
 TEST(AutoencoderGate, ContinuesFromTheStoreBitForBit) {
   const auto store = storage::make_memory_store();
-  AutoencoderGate whole(kWidth, kOptions, {});
+  AutoencoderGate whole(kInputWidth, kCodeOptions, {});
   const auto commit = [&](AutoencoderGate& gate) {
     storage::CommitRequest request;
     gate.add_to_commit(request);
@@ -128,15 +128,15 @@ TEST(AutoencoderGate, ContinuesFromTheStoreBitForBit) {
   for (std::int64_t g = 0; g < 2; ++g) {
     whole.add_generation();
     for (std::uint64_t batch = 0; batch < 6; ++batch) {
-      whole.observe(inputs_of(static_cast<std::uint64_t>(g), batch), g);
+      whole.observe(subspace_inputs(static_cast<std::uint64_t>(g), batch), g);
       if (batch == 3) commit(whole);
     }
-    AutoencoderGate part = AutoencoderGate::load(*store, kWidth, kOptions, {});
+    AutoencoderGate part = AutoencoderGate::load(*store, kInputWidth, kCodeOptions, {});
     EXPECT_EQ(part.generations(), g + 1);
     for (std::uint64_t batch = 4; batch < 6; ++batch) {
-      part.observe(inputs_of(static_cast<std::uint64_t>(g), batch), g);
+      part.observe(subspace_inputs(static_cast<std::uint64_t>(g), batch), g);
     }
-    const at::Tensor x = inputs_of(0, 50);
+    const at::Tensor x = subspace_inputs(0, 50);
     EXPECT_TRUE(at::equal(part.scores(x), whole.scores(x)));
     whole.close();
     commit(whole);
@@ -146,13 +146,13 @@ TEST(AutoencoderGate, ContinuesFromTheStoreBitForBit) {
     EXPECT_FALSE(name.ends_with("/m") || name.ends_with("/v")) << name;
   }
   storage::CommitRequest request;
-  AutoencoderGate::load(*store, kWidth, kOptions, {}).add_to_commit(request);
+  AutoencoderGate::load(*store, kInputWidth, kCodeOptions, {}).add_to_commit(request);
   EXPECT_EQ(request.dense.size(), 1U);  // the numbers of steps
 }
 
 TEST(AutoencoderGate, ACodeMustBeSmallerThanTheInput) {
   try {
-    AutoencoderGate gate(5, kOptions, {});
+    AutoencoderGate gate(5, kCodeOptions, {});
     ADD_FAILURE() << "accepted";
   } catch (const InvalidOptions& error) {
     EXPECT_THAT(error.what(), HasSubstr("autoencoder_code"));

@@ -11,9 +11,6 @@ using storage::PageKind;
 using storage::StatusCode;
 using ::testing::HasSubstr;
 
-// Nothing happens in the background.
-constexpr PageCacheOptions kQuiet{.spill_ahead = 0, .shadow_frames = 0};
-
 TEST(PageCacheEpoch, WritesTheBytesOfItsBeginning) {
   TestCache t(8, 8, kQuiet);
   for (std::uint32_t i = 0; i < 3; ++i) t.write(weights_page(i), 1);

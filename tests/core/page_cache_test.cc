@@ -13,9 +13,6 @@ using storage::PageKind;
 using storage::StatusCode;
 using ::testing::HasSubstr;
 
-// Nothing happens in the background.
-constexpr PageCacheOptions kQuiet{.spill_ahead = 0, .shadow_frames = 0};
-
 TEST(PageCache, PagesGoThroughTheirStates) {
   TestCache t(1, 4, kQuiet);
   const std::uint64_t a = weights_page(0), b = weights_page(1);

@@ -23,6 +23,8 @@ namespace perennial::testing {
 inline constexpr std::size_t kWords = 64;
 inline constexpr std::size_t kFrameBytes = kWords * 4;
 using Words = std::vector<std::uint32_t>;
+// Nothing happens in the background.
+inline constexpr PageCacheOptions kQuiet{.spill_ahead = 0, .shadow_frames = 0};
 
 inline std::uint64_t weights_page(std::uint32_t page, std::uint32_t region = 0) {
   return PageKey{storage::PageKind::weights, region, page}.packed();

@@ -17,7 +17,7 @@ using namespace perennial::testing;
 using ::testing::HasSubstr;
 namespace json = boost::json;
 
-void expect_same(PeerImpl& found, PeerImpl& expected) {
+void expect_same_layer(PeerImpl& found, PeerImpl& expected) {
   EXPECT_EQ(json::serialize(to_json(found.options())),
             json::serialize(to_json(expected.options())));
   const auto& generations = expected.pool().generations();
@@ -80,7 +80,7 @@ TEST_P(StoredPeer, ComesBackAtEveryStageAndLearnsOn) {
     const storage::Digest digest = commit(*memory, peer).state_digest;
     EXPECT_EQ(commit(*disk, on_disk).state_digest, digest) << "stores disagree";
     const std::shared_ptr<PeerImpl> loaded = PeerImpl::load(*memory, 0);
-    expect_same(*loaded, peer);
+    expect_same_layer(*loaded, peer);
     // Nothing changed: a commit of what was loaded is the same state.
     EXPECT_EQ(commit(*memory, *loaded).state_digest, digest);
   };
@@ -106,7 +106,7 @@ TEST_P(StoredPeer, ComesBackAtEveryStageAndLearnsOn) {
   disk.reset();
   disk = value_or_throw(storage::open_rocksdb_store(folder.path() / "store"));
   const std::shared_ptr<PeerImpl> loaded = PeerImpl::load(*disk, 0);
-  expect_same(*loaded, peer);
+  expect_same_layer(*loaded, peer);
   // And goes on as if nothing had happened.
   SparseOptimizer again(loaded->pool(), {});
   train(peer, adam, 3, 6);
@@ -116,7 +116,7 @@ TEST_P(StoredPeer, ComesBackAtEveryStageAndLearnsOn) {
   train(peer, adam, 2, 7);
   train(*loaded, again, 2, 7);
   EXPECT_EQ(loaded->freeze(), peer.freeze());
-  expect_same(*loaded, peer);
+  expect_same_layer(*loaded, peer);
   EXPECT_EQ(commit(*disk, *loaded).state_digest, commit(*memory, peer).state_digest);
 }
 

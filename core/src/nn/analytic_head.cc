@@ -26,7 +26,7 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr const char* kRecord = "head";
+constexpr const char* kHeadRecord = "head";
 constexpr const char* kTargets = "head/b";
 // Rows of a block of A: 8 MiB each, large enough for a matrix product's best speed.
 constexpr std::int64_t kBlock = 1024;
@@ -128,7 +128,7 @@ void AnalyticHead::add_to_commit(storage::CommitRequest& request) {
                       {"classes", classes_},
                       {"ridge", options_detail::exact_number(ridge_)}};
   if (ridge_ == 0) record["count"] = count_;
-  request.dense[kRecord] = bytes_from(json::serialize(record));
+  request.dense[kHeadRecord] = bytes_from(json::serialize(record));
   for (std::int64_t i = 0; i < block_count(); ++i) {
     for (std::int64_t j = 0; j <= i; ++j) request.dense[entry(i, j)] = bytes_from(block(i, j));
   }
@@ -136,7 +136,7 @@ void AnalyticHead::add_to_commit(storage::CommitRequest& request) {
 }
 
 AnalyticHead AnalyticHead::load(const storage::PageReader& store) {
-  const std::string text = text_from(value_or_throw(store.read_dense(kRecord)));
+  const std::string text = text_from(value_or_throw(store.read_dense(kHeadRecord)));
   try {
     const json::object record = json::parse(text).as_object();
     AnalyticHead head(json::value_to<std::int64_t>(record.at("features")),

@@ -17,6 +17,7 @@
 
 #include "nn/batch_invariant.h"
 #include "nn/gate_answers.h"
+#include "nn/record_names.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/core/error.h"
 #include "perennial/kernels/philox.h"
@@ -30,10 +31,6 @@ constexpr std::uint32_t kWeights = 0x41000000;
 constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEps = 1e-8;
 constexpr std::array kParts = {"encoder", "encoder_bias", "decoder", "decoder_bias"};
 constexpr const char* kSteps = "gate/autoencoder_steps";  // (G) int64
-
-std::string entry(std::size_t generation, const std::string& what) {
-  return "gate/" + std::to_string(generation) + "/" + what;
-}
 
 }  // namespace
 
@@ -159,7 +156,7 @@ void AutoencoderGate::add_to_commit(storage::CommitRequest& request) {
     own.offered = std::exchange(own.changed, false);
     if (!own.offered) continue;
     for (std::size_t i = 0; i < kParts.size(); ++i) {
-      const std::string name = entry(g, kParts[i]);
+      const std::string name = gate_entry(g, kParts[i]);
       request.dense[name] = bytes_from(own.weights[i]);
       if (!own.first.empty()) {
         request.dense[name + "/m"] = bytes_from(own.first[i]);
@@ -198,7 +195,7 @@ AutoencoderGate AutoencoderGate::load(const storage::PageReader& store, std::int
     own.steps = steps[g].item<std::int64_t>();
     own.changed = false;
     for (std::size_t i = 0; i < kParts.size(); ++i) {
-      const std::string name = entry(static_cast<std::size_t>(g), kParts[i]);
+      const std::string name = gate_entry(static_cast<std::size_t>(g), kParts[i]);
       own.weights[i] = tensor_like(store, name, own.weights[i], "gate");
       if (own.first.empty()) continue;
       if (store.read_dense(name + "/m").status().code() == storage::StatusCode::not_found) {

@@ -18,6 +18,7 @@
 
 #include "nn/batch_invariant.h"
 #include "nn/gate_answers.h"
+#include "nn/record_names.h"
 #include "nn/ridge.h"
 #include "perennial/core/dense_state.h"
 
@@ -38,12 +39,7 @@ EnumNames<GateAnswer> enum_names(GateAnswer) {
 
 namespace {
 
-constexpr const char* kRecord = "gate";
-constexpr const char* kUnlearned = "unlearned";  // generations; absent where there are none
-
-std::string entry(std::size_t generation, const char* what) {
-  return "gate/" + std::to_string(generation) + "/" + what;
-}
+constexpr const char* kUnlearnedList = "unlearned";  // generations; absent where there are none
 
 FixedFeatureOptions features_of(const AnalyticGateOptions& options) {
   validate_ranges(options);
@@ -238,16 +234,16 @@ void AnalyticGate::add_to_commit(storage::CommitRequest& request) {
                       {"counts", std::move(counts)}};
   if (has_heads()) record["classes"] = classes_;
   if (image_.rows > 0) record["image"] = json::array{image_.rows, image_.cols};
-  if (!unlearned.empty()) record[kUnlearned] = std::move(unlearned);
-  request.dense[kRecord] = bytes_from(json::serialize(record));
+  if (!unlearned.empty()) record[kUnlearnedList] = std::move(unlearned);
+  request.dense[kGateRecord] = bytes_from(json::serialize(record));
   for (std::size_t g = 0; g < statistics_.size(); ++g) {
     if (statistics_[g].unlearned) continue;
     if (!statistics_[g].changed && !statistics_[g].offered) continue;
     statistics_[g].changed = false;
     statistics_[g].offered = true;
-    request.dense[entry(g, "a")] = bytes_from(statistics_[g].a);
-    request.dense[entry(g, "b")] = bytes_from(statistics_[g].b);
-    if (has_heads()) request.dense[entry(g, "c")] = bytes_from(statistics_[g].c);
+    request.dense[gate_entry(g, "a")] = bytes_from(statistics_[g].a);
+    request.dense[gate_entry(g, "b")] = bytes_from(statistics_[g].b);
+    if (has_heads()) request.dense[gate_entry(g, "c")] = bytes_from(statistics_[g].c);
   }
 }
 
@@ -262,7 +258,7 @@ void AnalyticGate::committed() {
 }
 
 AnalyticGate AnalyticGate::load(const storage::PageReader& store) {
-  const std::string text = text_from(value_or_throw(store.read_dense(kRecord)));
+  const std::string text = text_from(value_or_throw(store.read_dense(kGateRecord)));
   try {
     const json::object record = json::parse(text).as_object();
     ImageShape image;
@@ -276,7 +272,7 @@ AnalyticGate AnalyticGate::load(const storage::PageReader& store) {
     // Absent from the records of older versions.
     const json::value* counts = record.if_contains("counts");
     std::set<std::size_t> unlearned;
-    if (const json::value* list = record.if_contains(kUnlearned)) {
+    if (const json::value* list = record.if_contains(kUnlearnedList)) {
       unlearned = json::value_to<std::set<std::size_t>>(*list);
     }
     const auto generations = json::value_to<std::size_t>(record.at("generations"));
@@ -290,7 +286,7 @@ AnalyticGate AnalyticGate::load(const storage::PageReader& store) {
       gate.add_generation();
       Statistics& statistics = gate.statistics_.back();
       const auto read = [&](const char* what, at::Tensor& tensor) {
-        tensor = tensor_like(store, entry(g, what), tensor, "gate");
+        tensor = tensor_like(store, gate_entry(g, what), tensor, "gate");
       };
       read("a", statistics.a);
       read("b", statistics.b);

@@ -6,13 +6,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
+#include "nn/token_threads.h"
 #include "perennial/kernels/norm.h"
 
 namespace perennial {
 
 namespace {
 
-constexpr std::int64_t kTokenGrain = 16;
 constexpr std::int64_t kChannelGrain = 8;
 
 // Batch norm in evaluation: an affine map with constant statistics.
@@ -43,16 +43,13 @@ NormGradient norm_backward(const Router& router, const QueryResult& query, const
   const bool rms = options.query_norm == QueryNorm::rms;
   NormGradient gradient{at::empty_like(dnormed), at::empty({channels}),
                         rms ? at::Tensor() : at::empty({channels})};
-  const auto data = [](const at::Tensor& tensor) {
-    return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
-  };
   const float *x = data(query.raw), *mean = data(query.mean), *rstd = data(query.rstd),
               *scale = data(query.scale), *g = data(gamma), *dy = data(dnormed);
   float* const dx = gradient.draw.mutable_data_ptr<float>();
   float* const dgamma = gradient.dgamma.mutable_data_ptr<float>();
   float* const dbeta = rms ? nullptr : gradient.dbeta.mutable_data_ptr<float>();
   if (options.query_norm != QueryNorm::batch) {
-    at::parallel_for(0, tokens, kTokenGrain, [&](auto begin, auto end) {
+    over_tokens(0, tokens, [&](auto begin, auto end) {
       if (rms) {
         kernels::rms_norm_backward(begin, end, heads, dim, x, g, rstd, dy, dx);
       } else {

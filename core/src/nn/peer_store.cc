@@ -7,6 +7,7 @@
 #include <boost/json/value_to.hpp>
 #include <span>
 
+#include "nn/record_names.h"
 #include "nn/router.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/core/peer.h"
@@ -17,7 +18,6 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr const char* kRecord = "peer";
 constexpr const char* kFirstDraw = "first_draw";
 
 DataError malformed(const std::string& why) {
@@ -81,7 +81,7 @@ void PeerImpl::add_to_commit(storage::CommitRequest& request) {
   }
   json::object record{{"options", to_json(options_)}, {"routers", std::move(routers)}};
   if (options_.dropout > 0) record["dropout_draws"] = dropout_draws_;
-  request.dense[kRecord] = bytes_from(json::serialize(record));
+  request.dense[kPeerRecord] = bytes_from(json::serialize(record));
   pool_->add_to_commit(request);
 }
 
@@ -99,7 +99,7 @@ void PeerImpl::commit_failed() { pool_->commit_failed(); }
 std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store,
                                          std::int64_t budget_bytes) {
   const torch::NoGradGuard no_grad;
-  const std::string text = text_from(value_or_throw(store.read_dense(kRecord)));
+  const std::string text = text_from(value_or_throw(store.read_dense(kPeerRecord)));
   PeerOptions options;
   json::array records;
   std::uint64_t dropout_draws = 0;

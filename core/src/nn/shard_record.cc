@@ -19,7 +19,7 @@ namespace {
 namespace json = boost::json;
 
 constexpr std::string_view kFormat = "perennial shard ";
-constexpr std::string_view kVersion = "1";
+constexpr std::string_view kShardVersion = "1";
 
 // The options without which an expert or a router would mean something else.
 constexpr std::array<std::string_view, 13> kShaping = {
@@ -46,7 +46,7 @@ T number(const std::string& name, const std::string& text) {
 
 storage::SafetensorsMetadata to_metadata(const ShardRecord& record) {
   const Generation& g = record.generation;
-  return {{"format", std::string(kFormat) + std::string(kVersion)},
+  return {{"format", std::string(kFormat) + std::string(kShardVersion)},
           {"options", json::serialize(to_json(record.options))},
           {"recipe", json::serialize(to_json(g.recipe))},
           {"tile", std::to_string(record.tile)},
@@ -69,9 +69,9 @@ ShardRecord record_from(const storage::SafetensorsMetadata& metadata) {
   if (format == metadata.end() || !format->second.starts_with(kFormat)) {
     throw DataError("it is no shard of Perennial");
   }
-  if (format->second.substr(kFormat.size()) != kVersion) {
+  if (format->second.substr(kFormat.size()) != kShardVersion) {
     throw DataError("it has the format '" + format->second + "'; this program knows '" +
-                    std::string(kFormat) + std::string(kVersion) + "'");
+                    std::string(kFormat) + std::string(kShardVersion) + "'");
   }
   const auto u32 = [&](const char* name) { return number<std::uint32_t>(name, field(name)); };
   ShardRecord record;

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "nn/record_names.h"
 #include "nn/router.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/core/pool.h"
@@ -23,7 +24,7 @@ namespace {
 namespace json = boost::json;
 
 constexpr std::uint32_t kPool = 0;
-constexpr const char *kPoolRecord = "pool/0", *kLayerRecord = "peer", *kGateRecord = "gate";
+constexpr const char* kPoolRecord = "pool/0";
 
 json::object read_record(const storage::PageReader& store, const std::string& name) {
   const std::string text = text_from(value_or_throw(store.read_dense(name)));
@@ -54,7 +55,7 @@ void edit_record(const storage::PageReader& store, const std::string& name,
 }
 
 std::vector<Generation> generations_in(const storage::PageReader& store) {
-  const json::object layer = read_record(store, kLayerRecord);
+  const json::object layer = read_record(store, kPeerRecord);
   if (layer.at("options").at("routing").as_string() != enum_name(Routing::isolated)) {
     throw Error(
         "with shared routing one query network and one set of column keys learnt from every "
@@ -78,7 +79,7 @@ void remove_content(const storage::PageReader& store, const std::vector<Generati
   for (const Generation& g : generations) {
     if (!gone(g)) continue;
     const std::string router = "peer/" + Router::prefix(g.index);
-    const std::string gate = std::string(kGateRecord) + "/" + std::to_string(g.index) + "/";
+    const std::string gate = gate_entry(g.index, "");
     for (const std::string& name : names) {
       if (name.starts_with(router) || name.starts_with(gate)) request.removed_dense.push_back(name);
     }
@@ -98,7 +99,7 @@ void drop_generations_from(const storage::PageReader& store, std::uint32_t keep,
       store, generations, [&](const Generation& g) { return g.index >= keep; }, request);
   edit_record(store, kPoolRecord, request,
               [&](json::object& record) { record.at("generations").as_array().resize(keep); });
-  edit_record(store, kLayerRecord, request, [&](json::object& record) {
+  edit_record(store, kPeerRecord, request, [&](json::object& record) {
     json::array& routers = record.at("routers").as_array();
     if (json::value* draws = record.if_contains("dropout_draws")) {
       const json::value* first = routers.at(keep).as_object().if_contains("first_draw");
@@ -143,7 +144,7 @@ void drop_generation(const storage::PageReader& store, std::uint32_t generation,
     entry.at("router_digest") = "";
     entry["unlearned"] = true;
   });
-  edit_record(store, kLayerRecord, request, [&](json::object& record) {
+  edit_record(store, kPeerRecord, request, [&](json::object& record) {
     record.at("routers").as_array().at(generation) = nullptr;
   });
   if (!has_entry(store, kGateRecord)) return;

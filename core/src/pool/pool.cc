@@ -122,7 +122,7 @@ struct PoolRecord {
   std::vector<Generation> generations;
 };
 
-PoolRecord read_record(std::uint32_t id, const storage::PageReader& store) {
+PoolRecord read_pool_record(std::uint32_t id, const storage::PageReader& store) {
   const std::string name = "pool/" + std::to_string(id);
   const std::string text = text_from(value_or_throw(store.read_dense(name)));
   PoolRecord pool;
@@ -157,12 +157,12 @@ PoolRecord read_record(std::uint32_t id, const storage::PageReader& store) {
 
 std::vector<Generation> Pool::stored_generations(std::uint32_t id,
                                                  const storage::PageReader& store) {
-  return read_record(id, store).generations;
+  return read_pool_record(id, store).generations;
 }
 
 std::shared_ptr<Pool> Pool::load(std::uint32_t id, const storage::PageReader& store,
                                  std::int64_t budget_bytes) {
-  PoolRecord record = read_record(id, store);
+  PoolRecord record = read_pool_record(id, store);
   auto pool = std::make_shared<Pool>(id, record.options, &store, budget_bytes);
   pool->generations_ = std::move(record.generations);
   for (const Generation& generation : pool->generations_) pool->pager_->add_generation(generation);
