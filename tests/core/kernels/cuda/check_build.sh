@@ -34,30 +34,25 @@ if [[ "$errors" != 1 ]] || ! grep -q 'nvcc was not found' "$work/refused.log"; t
 fi
 
 arch="${PERENNIAL_TEST_CUDA_ARCH:-90}"
+# The same sources together as in the plain build, whose objects are then the same.
+unity="$(sed -n 's/^CMAKE_UNITY_BUILD:[A-Z]*=//p' "$plain/CMakeCache.txt")"
 cmake -S "$source_folder" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
   -DPERENNIAL_WITH_CUDA=ON "-DCMAKE_CUDA_ARCHITECTURES=$arch" "-DCMAKE_CUDA_COMPILER=$nvcc" \
   -DCMAKE_CUDA_FLAGS=-Xptxas=-v "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG" -DPERENNIAL_BUILD_TESTS=ON -DPERENNIAL_BUILD_BENCHMARKS=ON \
-  "-DPERENNIAL_WARNINGS_AS_ERRORS=$warnings_as_errors" >"$work/configure.log" 2>&1 || {
+  "-DPERENNIAL_WARNINGS_AS_ERRORS=$warnings_as_errors" "-DCMAKE_UNITY_BUILD=$unity" >"$work/configure.log" 2>&1 || {
   cat "$work/configure.log" >&2
   fail "the configuration with CUDA failed"
 }
-# objects FOLDER TARGET PATTERN: the objects that the target makes of the folder's sources.
-objects() {
-  local source
-  for source in "$source_folder/$1/"$3; do
-    echo "$1/CMakeFiles/$2.dir/${source#"$source_folder/$1/"}.o"
-  done
-}
-# What depends on CUDA.
+# commands OUTPUT: the command that makes it.
+commands() { ninja -C "$work/build" -t commands -s "$1"; }
+# The folders of objects that depend on CUDA; all others are as in the plain build.
+readonly CUDA_OBJECTS='/(perennial_kernels_cuda|perennial_cuda|kernels_cuda_test|core_cuda_test|continual_cuda_test|perennial_bench_cuda_device|bench_cuda)\.dir/|^cli/CMakeFiles/perennial\.dir/src/device\.cc\.o$'
+readonly PRODUCTS=(core/kernels/cuda/libperennial_kernels_cuda.a core/cuda/libperennial_cuda.a
+  benchmarks/libperennial_bench_cuda_device.a bin/kernels_cuda_test bin/core_cuda_test
+  bin/continual_cuda_test bin/bench_cuda bin/perennial)
 mapfile -t wanted < <(
-  objects core/kernels/cuda perennial_kernels_cuda 'src/*.cu'
-  objects core/cuda perennial_cuda 'src/*.cc'
-  objects tests/core/kernels/cuda kernels_cuda_test '*_test.cc'
-  objects tests/core/cuda core_cuda_test cuda_device_test.cc
-  objects tests/continual/device continual_cuda_test cuda_placement.cc
-  objects benchmarks perennial_bench_cuda_device cuda_device.cu
-  objects benchmarks bench_cuda bench_cuda.cc
-  objects cli perennial src/device.cc
+  for product in "${PRODUCTS[@]}"; do commands "$product"; done |
+    tr ' ' '\n' | grep '\.o$' | grep -E "$CUDA_OBJECTS" | sort -u
 )
 ninja -C "$work/build" -j 2 "${wanted[@]}" >"$work/build.log" 2>&1 || {
   grep -v -E '^(ptxas|\[|    [0-9])' "$work/build.log" >&2 || true
@@ -67,31 +62,20 @@ ninja -C "$work/build" -j 2 "${wanted[@]}" >"$work/build.log" 2>&1 || {
 if grep -q 'Compiling entry function' "$work/build.log"; then
   "$source_folder/scripts/cuda_report" --arch "$arch" --check "$work/build.log"
 fi
-# make TARGET [TWIN]: from what is there. Objects and libraries that were not compiled just now are
-# the plain build's; TWIN is that build's program with the same sources.
-make() {
-  local target="$1" name twin word words=()
-  name="$(basename "$target")"
-  twin="${2:-$name}"
-  for word in $(ninja -C "$work/build" -t commands -s "$target"); do
+# Objects and libraries that were not compiled just now are the plain build's.
+for product in "${PRODUCTS[@]}"; do
+  words=()
+  for word in $(commands "$product"); do
     if [[ "$word" == *.o && ! -f "$work/build/$word" ]]; then
-      word="$plain/${word//$name.dir/$twin.dir}"
+      word="$plain/$word"
       [[ -f "$word" ]] || fail "$word is missing: build everything first"
     elif [[ "$word" == *libperennial_*.a && ! -f "$work/build/$word" && -f "$plain/$word" ]]; then
       word="$plain/$word"
     fi
     words+=("$word")
   done
-  (cd "$work/build" && eval "${words[*]}") || fail "$name does not link"
-}
-make core/kernels/cuda/libperennial_kernels_cuda.a
-make core/cuda/libperennial_cuda.a
-make benchmarks/libperennial_bench_cuda_device.a
-make bin/kernels_cuda_test
-make bin/core_cuda_test core_device_test
-make bin/continual_cuda_test continual_device_test
-make bin/bench_cuda bench_cuda_emulated
-make bin/perennial
+  (cd "$work/build" && eval "${words[*]}") || fail "$(basename "$product") does not link"
+done
 
 "$work/build/bin/kernels_cuda_test" | tee "$work/kernels.log"
 for program in core_cuda_test continual_cuda_test "bench_cuda --smoke"; do
