@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "byte_codec.h"
+#include "descriptor.h"
 #include "os_error.h"
 #include "safetensors_header.h"
 #include "text.h"
@@ -40,15 +41,6 @@ Status about(const fs::path& path, const Status& status) {
 Status exists_already(const fs::path& path) {
   return error(StatusCode::invalid_argument, path.string(), " exists already");
 }
-
-struct Descriptor {
-  Descriptor() = default;
-  ~Descriptor() { (void)close(); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int close() { return fd < 0 ? 0 : ::close(std::exchange(fd, -1)); }
-  int fd = -1;
-};
 
 Status read_at(int fd, const fs::path& path, std::uint64_t offset, std::span<std::byte> out) {
   while (!out.empty()) {

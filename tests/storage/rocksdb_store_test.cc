@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <set>
 
 #include "store_testing.h"
@@ -138,7 +139,7 @@ TEST_F(RocksdbStoreTest, BusyNamesTheHolder) {
   const Status status = open_status();
   EXPECT_EQ(status.code(), StatusCode::busy);
   EXPECT_THAT(status.message(), HasSubstr("pid " + std::to_string(::getpid())));
-  EXPECT_THAT(status.message(), HasSubstr("storage_rocksdb_store_test"));
+  EXPECT_THAT(status.message(), HasSubstr(program_invocation_short_name));
   EXPECT_EQ(open_status(OpenMode::either).code(), StatusCode::busy);
 }
 
