@@ -110,7 +110,7 @@ Result<CommitFiles> list_manifest(const fs::path& db_folder, const fs::path& rep
                                   const fs::path& manifest, rocksdb::Env* env) {
   const std::unique_ptr<rocksdb::Env> blind =
       rocksdb::NewCompositeEnv(std::make_shared<WithoutTables>(env->GetFileSystem()));
-  rocksdb::Options options = make_inspection_options(blind.get());
+  rocksdb::Options options = make_rocksdb_options(blind.get());
   options.paranoid_checks = false;  // which would insist on the files
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(options, db_folder.string(), &db);

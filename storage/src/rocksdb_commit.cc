@@ -44,7 +44,7 @@ Status RocksdbBackend::begin(std::uint64_t commit, std::uint64_t bytes) {
   }
   seam_.enter(Phase::build);
   remove_one(*env_, folder_.building(commit));
-  const rocksdb::Options options = make_inspection_options(env_);
+  const rocksdb::Options options = make_rocksdb_options(env_);
   writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(options), options, nullptr,
                                                      /*invalidate_page_cache=*/false);
   building_ = commit;

@@ -124,7 +124,7 @@ class ViewBackend final : public Backend {
 
 Result<std::unique_ptr<rocksdb::DB>> open_links(const fs::path& links, const ViewOptions& options,
                                                 rocksdb::Env* env) {
-  rocksdb::Options rocksdb_options = make_inspection_options(env);
+  rocksdb::Options rocksdb_options = make_rocksdb_options(env);
   rocksdb_options.use_direct_reads = options.direct_reads;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(rocksdb_options, links.string(), &db);
