@@ -263,30 +263,47 @@ TEST_F(FaultTest, FailuresWhileOpening) {
   }
 }
 
-TEST_F(FaultTest, FailuresWhileCreatingLeaveAStoreOrNone) {
-  int failures = 0;
-  bool hit = true;
-  for (int operation = 1; hit; ++operation) {
-    ASSERT_LT(operation, 100);
-    SCOPED_TRACE(operation);
-    plan_.arm(operation, true, Fault::no_space);
-    auto store = open(OpenMode::create);
-    hit = plan_.hit();
-    plan_.disarm();
-    if (!store.ok()) {
-      ++failures;
-      EXPECT_EQ(store.status().code(), StatusCode::no_space) << store.status().to_string();
-      // What is there, if anything, is a store, or one in the making that could not be removed.
-      if (fs::exists(path())) {
-        const auto found = open();
-        EXPECT_EQ(found.ok(), contents_of(path()).contains("FORMAT"));
-        EXPECT_TRUE(found.ok() || open(OpenMode::create).ok());
+TEST_F(FaultTest, ACreationThatFailedLeavesNothingOrIsTakenUpAgain) {
+  for (const Fault fault : {Fault::no_space, Fault::io_error}) {
+    for (const bool for_good : {false, true}) {
+      int failures = 0;
+      bool hit = true;
+      for (int operation = 1; hit; ++operation) {
+        ASSERT_LT(operation, 100);
+        SCOPED_TRACE(::testing::Message() << "operation " << operation << " for_good " << for_good
+                                          << " no_space " << (fault == Fault::no_space));
+        plan_.arm(operation, for_good, fault);
+        auto store = open(OpenMode::create);
+        hit = plan_.hit();
+        plan_.disarm();
+        if (!store.ok()) {
+          ++failures;
+          EXPECT_TRUE(hit);
+          EXPECT_EQ(store.status().code(),
+                    fault == Fault::no_space ? StatusCode::no_space : StatusCode::io_error)
+              << store.status().to_string();
+          // A disk that works again after one failure was cleaned up.
+          EXPECT_TRUE(for_good || !fs::exists(path()) || fs::is_empty(path()))
+              << ::testing::PrintToString(contents_of(path()));
+          if (fs::exists(path())) {
+            const auto found = open();
+            EXPECT_TRUE(found.ok() || found.status().code() == StatusCode::not_found)
+                << found.status().to_string();
+          }
+          store = open(OpenMode::either);
+          ASSERT_TRUE(store.ok()) << store.status().to_string();
+          EXPECT_EQ((*store)->head().status().code(), StatusCode::not_found);
+        }
+        store = Status(StatusCode::io_error, "closed");
+        fs::remove_all(path());
       }
+      EXPECT_GT(failures, 2);
     }
-    store = Status(StatusCode::io_error, "closed");
-    fs::remove_all(path());
   }
-  EXPECT_GT(failures, 2);
+  for (const char* kind : {"make_folder db", "append new", "sync new", "close new", "rename FORMAT",
+                           "sync_folder store", "append MANIFEST", "append dbtmp"}) {
+    EXPECT_TRUE(met_.contains(kind)) << kind;
+  }
 }
 
 TEST_F(FaultTest, SpaceIsCheckedBeforeBuilding) {
