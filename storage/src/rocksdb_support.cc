@@ -69,6 +69,7 @@ rocksdb::Options make_rocksdb_options(rocksdb::Env* env) {
   options.compaction_style = rocksdb::kCompactionStyleLevel;
   options.disable_auto_compactions = true;  // files never overlap; there is nothing to merge
   options.max_open_files = 512;  // -1 would open every commit's file when the store opens
+  options.max_file_opening_threads = 4;  // all are started, whatever there is to open
   options.file_checksum_gen_factory = std::make_shared<FileDigestFactory>();
   options.max_bgerror_resume_count = 0;  // after an error the handle is closed, never resumed
   options.stats_dump_period_sec = 0;
