@@ -68,9 +68,11 @@ rocksdb::Options make_rocksdb_options(rocksdb::Env* env) {
   options.bottommost_compression = rocksdb::kNoCompression;
   options.compaction_style = rocksdb::kCompactionStyleLevel;
   options.disable_auto_compactions = true;  // files never overlap; there is nothing to merge
-  options.max_open_files = 512;  // -1 would open every commit's file when the store opens
+  options.max_open_files = 512;          // -1 would open every commit's file when the store opens
   options.max_file_opening_threads = 4;  // all are started, whatever there is to open
   options.file_checksum_gen_factory = std::make_shared<FileDigestFactory>();
+  // It would take space by the megabyte for a manifest, and for a rewrite that of all old files.
+  options.allow_fallocate = false;
   options.max_bgerror_resume_count = 0;  // after an error the handle is closed, never resumed
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;

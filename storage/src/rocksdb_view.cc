@@ -87,7 +87,7 @@ class ViewBackend final : public Backend {
   bool closed() const override { return false; }
   Status reopen() override { return {}; }
   std::uint64_t reopens() const override { return 0; }
-  Status rewrite(const std::vector<BackendFile>&, const Keep&, std::uint64_t,
+  Status rewrite(const std::vector<BackendFile>&, const Keep&, std::uint64_t, std::uint64_t,
                  std::uint64_t&) override {
     return read_only_error();
   }

@@ -306,6 +306,112 @@ TEST_F(FaultTest, ACreationThatFailedLeavesNothingOrIsTakenUpAgain) {
   }
 }
 
+// A disk on which `free` bytes are left.
+class FullDiskTest : public FaultTest {
+ protected:
+  // A store of many commits of which each replaces most of the one before, and one page stays.
+  void SetUp() override {
+    auto store = open(OpenMode::create);
+    ASSERT_TRUE(store.ok()) << store.status().to_string();
+    for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+      Change change(model_);
+      change.request.retention = Retention::all();
+      change.page(weights(static_cast<std::uint32_t>(seed), 0), seed);
+      for (std::uint64_t entry = 0; entry < 20; ++entry) {
+        change.dense("entry " + std::to_string(entry), bytes_of(seed * 100 + entry, 300));
+      }
+      change.dense("large", bytes_of(seed + 100, 600'000));
+      ASSERT_TRUE((*store)->commit(change.get()).ok());
+    }
+  }
+  static constexpr std::uint64_t kPromised = std::uint64_t{64} << 10;
+  Model model_;
+};
+
+TEST_F(FullDiskTest, DroppingAndReclaimingNeed64KiB) {
+  for (const std::uint64_t free : {kPromised, 2 * kPromised, 32 * kPromised}) {
+    SCOPED_TRACE(free);
+    hooks_.free_bytes = free;
+    auto store = open();
+    ASSERT_TRUE(store.ok()) << store.status().to_string();
+    // What fills the disk further is refused before it begins.
+    Model scratch = model_;
+    Change change(scratch);
+    EXPECT_EQ((*store)->commit(change.dense("d", bytes_of(1, 10)).get()).status().code(),
+              StatusCode::no_space);
+    std::vector<std::uint64_t> commits;
+    for (const CommitInfo& info : (*store)->log()) commits.push_back(info.commit);
+    std::ranges::sort(commits);
+    commits.resize(10);
+    const auto dropped = (*store)->drop(commits, "");
+    ASSERT_TRUE(dropped.ok()) << dropped.status().to_string();
+    const auto report = (*store)->reclaim({.target_space = 1.2, .fold_files = 0});
+    ASSERT_TRUE(report.ok()) << report.status().to_string();
+    EXPECT_GT(report->files_removed + report->files_rewritten, 8u);
+    EXPECT_GT(hooks_.free_bytes, free + 9 * 600'000);
+    EXPECT_EQ(difference(**store, model_), "");
+    EXPECT_TRUE((*store)->verify()->damage.empty());
+  }
+}
+
+// As gc --keep-last 1 does it.
+TEST_F(FullDiskTest, ARuleThatDropsNeeds64KiB) {
+  hooks_.free_bytes = kPromised;
+  auto store = open();
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  CommitRequest rule;
+  rule.retention = Retention{.keep_last = 1};
+  const auto kept = (*store)->commit(rule);
+  ASSERT_TRUE(kept.ok()) << kept.status().to_string();
+  const auto report = (*store)->reclaim({.target_space = 1.2});
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  EXPECT_LE(report->files_left, 1u);  // what is live of commit 40 fits nowhere
+  EXPECT_GT(hooks_.free_bytes, 38u * 600'000);
+  EXPECT_EQ(difference(**store, model_), "");
+  store->reset();
+  store = open();
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  EXPECT_EQ(difference(**store, model_), "");
+  EXPECT_TRUE((*store)->verify()->damage.empty());
+}
+
+// Folding needs as much room as all that stays; what fits goes first, and gives more room.
+TEST_F(FullDiskTest, WhatDoesNotFitIsLeft) {
+  hooks_.free_bytes = 3 * kPromised;
+  auto store = open();
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  const std::size_t files = (*store)->log().size();
+  const auto full = (*store)->reclaim({.fold_files = 2});
+  EXPECT_EQ(full.status().code(), StatusCode::no_space) << full.status().to_string();
+  EXPECT_THAT(full.status().message(), HasSubstr("the file system has"));
+  ASSERT_TRUE((*store)->drop({1, 2, 3}, "").ok());
+  const auto report = (*store)->reclaim({.fold_files = 30});
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  EXPECT_GT(report->files_left, 30u);
+  EXPECT_EQ((*store)->log().size(), files - 2);
+  EXPECT_EQ(difference(**store, model_), "");
+}
+
+// The full table that is due is left for later where it does not fit; a restore cannot do without.
+TEST_F(FullDiskTest, DropsDoWithoutAFullTable) {
+  auto store = open();
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  Change change(model_);
+  for (std::uint32_t row = 0; row < 3000; ++row) change.page(weights(row, 1), row, shape_of(1, 1));
+  ASSERT_TRUE((*store)->commit(change.get()).ok());
+  hooks_.free_bytes = 2 * kPromised;
+  for (std::uint64_t commit = 1; commit <= 6; ++commit) {
+    const auto dropped = (*store)->drop({commit}, "");
+    ASSERT_TRUE(dropped.ok()) << dropped.status().to_string();
+  }
+  EXPECT_EQ((*store)->restore({.commit = 41}).status().code(), StatusCode::no_space);
+  EXPECT_EQ(difference(**store, model_), "");
+  store->reset();
+  store = open();
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  EXPECT_EQ(difference(**store, model_), "");
+}
+
 TEST_F(FaultTest, SpaceIsCheckedBeforeBuilding) {
   std::vector<Model> models;
   fresh_store(models);

@@ -5,6 +5,7 @@
 
 #include <rocksdb/env.h>
 #include <rocksdb/file_system.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <cstdint>
@@ -31,8 +32,12 @@ struct DiskHooks {
   }
   std::mutex mutex;
   DiskHook hook;
-  std::atomic<std::uint64_t> free_bytes{std::uint64_t{1} << 40};  // what the file system says
+  // What is left of the disk, in whole blocks: appends take of it, and fail when there is no more;
+  // the last link of a file gives back what it took.
+  std::atomic<std::uint64_t> free_bytes{std::uint64_t{1} << 40};
 };
+
+inline std::uint64_t in_blocks(std::uint64_t bytes) { return (bytes + 4095) / 4096 * 4096; }
 
 class HookedFile final : public rocksdb::FSWritableFileOwnerWrapper {
  public:
@@ -40,13 +45,13 @@ class HookedFile final : public rocksdb::FSWritableFileOwnerWrapper {
       : FSWritableFileOwnerWrapper(std::move(file)), path_(std::move(path)), hooks_(hooks) {}
   rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
                            rocksdb::IODebugContext* debug) override {
-    const auto fault = hooks_.ask("append", path_);
+    const auto fault = take_space(data.size());
     return fault.ok() ? FSWritableFileOwnerWrapper::Append(data, options, debug) : fault;
   }
   rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
                            const rocksdb::DataVerificationInfo& info,
                            rocksdb::IODebugContext* debug) override {
-    const auto fault = hooks_.ask("append", path_);
+    const auto fault = take_space(data.size());
     return fault.ok() ? FSWritableFileOwnerWrapper::Append(data, options, info, debug) : fault;
   }
   rocksdb::IOStatus Sync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override {
@@ -67,8 +72,19 @@ class HookedFile final : public rocksdb::FSWritableFileOwnerWrapper {
   }
 
  private:
+  rocksdb::IOStatus take_space(std::size_t bytes) {
+    auto fault = hooks_.ask("append", path_);
+    if (!fault.ok()) return fault;
+    const std::uint64_t more = in_blocks(size_ + bytes) - in_blocks(size_);
+    if (more > hooks_.free_bytes) return rocksdb::IOStatus::NoSpace("No space left on device");
+    hooks_.free_bytes -= more;
+    size_ += bytes;
+    return fault;
+  }
+
   std::string path_;
   DiskHooks& hooks_;
+  std::uint64_t size_ = 0;
 };
 
 // What RocksDB opens to sync a file that it has linked.
@@ -150,8 +166,13 @@ class HookedFileSystem final : public rocksdb::FileSystemWrapper {
   }
   rocksdb::IOStatus DeleteFile(const std::string& name, const rocksdb::IOOptions& options,
                                rocksdb::IODebugContext* debug) override {
-    const auto fault = hooks_.ask("delete", name);
-    return fault.ok() ? target()->DeleteFile(name, options, debug) : fault;
+    auto status = hooks_.ask("delete", name);
+    struct stat before {};
+    const bool last = ::lstat(name.c_str(), &before) == 0 && before.st_nlink == 1;
+    if (status.ok()) status = target()->DeleteFile(name, options, debug);
+    if (status.ok() && last)
+      hooks_.free_bytes += in_blocks(static_cast<std::uint64_t>(before.st_size));
+    return status;
   }
   rocksdb::IOStatus DeleteDir(const std::string& name, const rocksdb::IOOptions& options,
                               rocksdb::IODebugContext* debug) override {

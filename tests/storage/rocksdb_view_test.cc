@@ -69,7 +69,7 @@ TEST_F(RocksdbViewTest, StaysWhatItIs) {
   EXPECT_EQ(ranges(*early), "1 2 3 4");
   EXPECT_EQ(early->file_of(2).path, backend->file_of(2).path);
   std::uint64_t written = 0;
-  ASSERT_TRUE(backend->rewrite(files_between(*backend, 2, 3), keep_even, 0, written).ok());
+  ASSERT_TRUE(backend->rewrite(files_between(*backend, 2, 3), keep_even, 0, 0, written).ok());
   ASSERT_TRUE(backend->remove(files_between(*backend, 1, 1)).ok());
   ASSERT_TRUE(add_commit(*backend).ok());
   auto late = view();
@@ -100,7 +100,7 @@ TEST_F(RocksdbViewTest, WritesNothing) {
   auto reader = view();
   std::uint64_t written = 0;
   for (const Status& status : {reader->begin(3, 0), reader->put("k", {}, {}), reader->publish(),
-                               reader->remove({}), reader->rewrite({}, keep_all, 0, written)}) {
+                               reader->remove({}), reader->rewrite({}, keep_all, 0, 0, written)}) {
     EXPECT_EQ(status.code(), StatusCode::invalid_argument);
     EXPECT_EQ(status.message(), "a view is read-only");
   }
