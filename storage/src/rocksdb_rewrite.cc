@@ -207,7 +207,7 @@ void RocksdbBackend::verify_files(std::vector<Damage>& damage,
   const auto gone = [this](const CommitFile& file) {
     return file_of(file.last_commit).path != file.path;
   };
-  verify_commit_files(*files, folder_.db(), gone, damage, tick);
+  verify_commit_files(*files, folder_.db(), *env_->GetFileSystem(), gone, damage, tick);
 }
 
 Result<std::uint64_t> RocksdbBackend::size_bytes() const {
