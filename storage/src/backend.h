@@ -53,7 +53,7 @@ class Backend {
   // The file that holds what is left of a commit; empty path and 0 bytes when there is none.
   virtual BackendFile file_of(std::uint64_t commit) const = 0;
 
-  // Starts commit last + 1, of about `bytes`. no_space before anything is written.
+  // Starts commit last + 1. no_space before anything is written if less than `bytes` are free.
   virtual Status begin(std::uint64_t commit, std::uint64_t bytes) = 0;
   // Adds a key, larger than all before, with the value head + body.
   virtual Status put(const std::string& key, std::span<const std::byte> head,
@@ -73,9 +73,11 @@ class Backend {
   // Replaces neighbouring files, given by their exact commit ranges, by one that holds the keys
   // that `keep` keeps, or by none. Never the file of the newest commit (invalid_argument). Keys are
   // unchanged, so that reads go on. Durable when it returns; a failure leaves either state, whole.
-  // `bytes_per_second` 0 = unlimited. Adds the bytes it wrote to `written`.
+  // no_space before anything is written if less than `bytes` are free. `bytes_per_second` 0 =
+  // unlimited. Adds the bytes it wrote to `written`.
   virtual Status rewrite(const std::vector<BackendFile>& files, const Keep& keep,
-                         std::uint64_t bytes_per_second, std::uint64_t& written) = 0;
+                         std::uint64_t bytes, std::uint64_t bytes_per_second,
+                         std::uint64_t& written) = 0;
   // The same for files of which no key stays; reads none of them.
   virtual Status remove(const std::vector<BackendFile>& files) = 0;
 

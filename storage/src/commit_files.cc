@@ -5,7 +5,6 @@
 #include <rocksdb/file_system.h>
 
 #include <algorithm>
-#include <fstream>
 #include <memory>
 
 #include "keys.h"
@@ -39,21 +38,24 @@ std::string commits_text(const CommitFile& file) {
 }
 
 // What is wrong with one file; empty if nothing. `stop` is set when tick ends the reading.
-std::string check_file(const CommitFile& entry, std::ifstream& file,
+std::string check_file(const CommitFile& entry, const rocksdb::FSRandomAccessFile& file,
                        const std::function<bool(std::uint64_t)>& tick, bool& stop) {
   std::vector<char> buffer(std::size_t{1} << 20);
   Hasher hasher;
   std::uint64_t size = 0;
-  while (file.read(buffer.data(), static_cast<std::streamsize>(buffer.size())), file.gcount() > 0) {
-    const auto count = static_cast<std::size_t>(file.gcount());
-    hasher.update(std::as_bytes(std::span(buffer.data(), count)));
-    size += count;
-    if (tick && !tick(count)) {
+  for (;;) {
+    rocksdb::Slice found;
+    const auto status =
+        file.Read(size, buffer.size(), rocksdb::IOOptions(), &found, buffer.data(), nullptr);
+    if (!status.ok()) return "read error";
+    if (found.empty()) break;
+    hasher.update(std::as_bytes(std::span(found.data(), found.size())));
+    size += found.size();
+    if (tick && !tick(found.size())) {
       stop = true;
       return "";
     }
   }
-  if (file.bad()) return "read error";
   if (size != entry.size) return text_of("expected ", entry.size, " bytes, found ", size);
   if (entry.digest_name != kFileDigestName || entry.digest != file_digest_value(hasher.finish())) {
     return "the file does not have the digest that the manifest lists";
@@ -110,7 +112,7 @@ Result<CommitFiles> list_manifest(const fs::path& db_folder, const fs::path& rep
                                   const fs::path& manifest, rocksdb::Env* env) {
   const std::unique_ptr<rocksdb::Env> blind =
       rocksdb::NewCompositeEnv(std::make_shared<WithoutTables>(env->GetFileSystem()));
-  rocksdb::Options options = make_inspection_options(blind.get());
+  rocksdb::Options options = make_rocksdb_options(blind.get());
   options.paranoid_checks = false;  // which would insist on the files
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(options, db_folder.string(), &db);
@@ -140,14 +142,19 @@ BackendFile file_of_commit(const CommitFiles& files, std::uint64_t commit) {
 }
 
 void verify_commit_files(const CommitFiles& files, const fs::path& folder,
+                         rocksdb::FileSystem& system,
                          const std::function<bool(const CommitFile&)>& gone,
                          std::vector<Damage>& damage,
                          const std::function<bool(std::uint64_t)>& tick) {
   bool stop = false;
   for (const CommitFile& entry : files) {
-    std::ifstream file(folder / entry.path.filename(), std::ios::binary);
-    if (!file && gone && gone(entry)) continue;
-    const std::string what = file ? check_file(entry, file, tick, stop) : "cannot be opened";
+    std::unique_ptr<rocksdb::FSRandomAccessFile> file;
+    const bool opened = system
+                            .NewRandomAccessFile((folder / entry.path.filename()).string(),
+                                                 rocksdb::FileOptions(), &file, nullptr)
+                            .ok();
+    if (!opened && gone && gone(entry)) continue;
+    const std::string what = opened ? check_file(entry, *file, tick, stop) : "cannot be opened";
     if (stop) return;
     if (what.empty()) continue;
     damage.push_back({.file = entry.path.string(),

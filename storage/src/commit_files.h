@@ -3,6 +3,7 @@
 #pragma once
 
 #include <rocksdb/db.h>
+#include <rocksdb/file_system.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -81,6 +82,7 @@ BackendFile file_of_commit(const CommitFiles& files, std::uint64_t commit);
 // Reads every byte of every file (from `folder`) and compares size and digest with the manifest's.
 // `gone` says whether a file that cannot be opened is no longer part of the store.
 void verify_commit_files(const CommitFiles& files, const std::filesystem::path& folder,
+                         rocksdb::FileSystem& system,
                          const std::function<bool(const CommitFile&)>& gone,
                          std::vector<Damage>& damage,
                          const std::function<bool(std::uint64_t)>& tick);

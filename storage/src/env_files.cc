@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <cstring>
 #include <memory>
 #include <system_error>
 #include <vector>
@@ -48,6 +49,17 @@ Status write_file(rocksdb::Env& env, const fs::path& path, const std::string& te
   if (status.ok()) status = file->Sync();
   if (status.ok()) status = file->Close();
   return from_rocksdb(status, path.string());
+}
+
+rocksdb::IOStatus read_exactly(const rocksdb::FSRandomAccessFile& file, std::uint64_t offset,
+                               std::span<char> into) {
+  rocksdb::Slice found;
+  const rocksdb::IOStatus status =
+      file.Read(offset, into.size(), rocksdb::IOOptions(), &found, into.data(), nullptr);
+  if (!status.ok()) return status;
+  if (found.size() != into.size()) return rocksdb::IOStatus::IOError("short read");
+  if (found.data() != into.data()) std::memcpy(into.data(), found.data(), into.size());
+  return status;
 }
 
 void remove_one(rocksdb::Env& env, const fs::path& path) {

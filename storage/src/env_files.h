@@ -4,8 +4,11 @@
 #pragma once
 
 #include <rocksdb/env.h>
+#include <rocksdb/file_system.h>
 
+#include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 
 #include "perennial/storage/status.h"
@@ -21,6 +24,9 @@ Status rename_file(rocksdb::Env& env, const std::filesystem::path& from,
                    const std::filesystem::path& to);
 // Writes a file anew and syncs it (not its folder).
 Status write_file(rocksdb::Env& env, const std::filesystem::path& path, const std::string& text);
+// Fills `into`, or fails.
+rocksdb::IOStatus read_exactly(const rocksdb::FSRandomAccessFile& file, std::uint64_t offset,
+                               std::span<char> into);
 // Removes a file, or a folder and all in it, as far as that works.
 void remove_all(rocksdb::Env& env, const std::filesystem::path& path);
 // Removes a file or an empty folder, if that works.

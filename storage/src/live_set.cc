@@ -7,6 +7,7 @@
 
 #include "keys.h"
 #include "page_codec.h"
+#include "room.h"
 
 namespace perennial::storage {
 namespace {
@@ -122,6 +123,14 @@ bool LiveSet::keeps(const std::string& key) const {
     default:
       return true;
   }
+}
+
+std::uint64_t LiveSet::file_bytes(std::uint64_t first, std::uint64_t last) const {
+  std::uint64_t keys = 0;
+  for (auto at = commits_.lower_bound(first); at != commits_.end() && at->first <= last; ++at) {
+    keys += at->second.keys();
+  }
+  return kTableBytes + bytes(first, last) + kKeyBytes * keys;
 }
 
 std::uint64_t LiveSet::bytes(std::uint64_t first, std::uint64_t last) const {

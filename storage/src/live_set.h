@@ -37,7 +37,10 @@ class LiveSet {
     std::vector<Chunk> chunks;
     std::uint64_t record_bytes = 0;  // 0: the record is not needed
     std::uint64_t bytes = 0;         // of all of it
-    std::size_t tidy_at = 4096;      // pages at which duplicates are removed again
+    std::uint64_t keys() const {
+      return pages.size() + chunks.size() + (record_bytes != 0 ? 1 : 0);
+    }
+    std::size_t tidy_at = 4096;  // pages at which duplicates are removed again
   };
 
   // Reads the records of all commits of `newest`'s catalog and of `pinned` ones, which readers may
@@ -52,6 +55,8 @@ class LiveSet {
   bool keeps(const std::string& key) const;
   // Live bytes of commits [first, last].
   std::uint64_t bytes(std::uint64_t first, std::uint64_t last) const;
+  // At most the bytes of a file that holds them.
+  std::uint64_t file_bytes(std::uint64_t first, std::uint64_t last) const;
 
  private:
   void add(const PageId& id, const PageEntry& entry);

@@ -70,7 +70,7 @@ class MemoryBackend final : public Backend {
   std::uint64_t reopens() const override { return 0; }
 
   Status rewrite(const std::vector<BackendFile>& files, const Keep& keep, std::uint64_t,
-                 std::uint64_t& written) override {
+                 std::uint64_t, std::uint64_t& written) override {
     const std::unique_lock lock(mutex_);
     const auto [begin, end] = range_of(files);
     BackendFile merged{"memory", files.front().first_commit, files.back().last_commit, 0};

@@ -73,7 +73,7 @@ class RocksdbBackend final : public Backend {
   bool closed() const override { return db_ == nullptr || suspect_; }
   Status reopen() override;
   std::uint64_t reopens() const override { return reopens_; }
-  Status rewrite(const std::vector<BackendFile>& files, const Keep& keep,
+  Status rewrite(const std::vector<BackendFile>& files, const Keep& keep, std::uint64_t bytes,
                  std::uint64_t bytes_per_second, std::uint64_t& written) override;
   Status remove(const std::vector<BackendFile>& files) override;
   std::vector<Lease> leases() const override;

@@ -10,12 +10,6 @@
 
 namespace perennial::storage {
 namespace fs = std::filesystem;
-namespace {
-
-// Left free beside the commit's file: manifest, directory blocks, RocksDB's log.
-constexpr std::uint64_t kSpareBytes = std::uint64_t{4} << 20;
-
-}  // namespace
 
 void RocksdbBackend::clear_stage(std::optional<std::uint64_t> keep,
                                  std::optional<std::uint64_t> also_keep) {
@@ -38,13 +32,13 @@ Status RocksdbBackend::begin(std::uint64_t commit, std::uint64_t bytes) {
   if (Status status = reopen(); !status.ok()) return status;
   std::uint64_t free = 0;
   const rocksdb::Status space = env_->GetFreeSpace(folder_.root.string(), &free);
-  if (space.ok() && free < bytes + kSpareBytes) {
-    return error(StatusCode::no_space, folder_.root.string(), ": commit ", commit, " needs ",
-                 bytes + kSpareBytes, " bytes, the file system has ", free);
+  if (space.ok() && free < bytes) {
+    return error(StatusCode::no_space, folder_.root.string(), ": commit ", commit, " needs ", bytes,
+                 " bytes, the file system has ", free);
   }
   seam_.enter(Phase::build);
   remove_one(*env_, folder_.building(commit));
-  const rocksdb::Options options = make_inspection_options(env_);
+  const rocksdb::Options options = make_rocksdb_options(env_);
   writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(options), options, nullptr,
                                                      /*invalidate_page_cache=*/false);
   building_ = commit;

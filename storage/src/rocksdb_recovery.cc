@@ -221,7 +221,7 @@ Result<fs::path> current_manifest(const StoreFolder& folder) {
 Result<Inspection> inspect_store(const StoreFolder& folder, rocksdb::Env* env) {
   const Result<fs::path> manifest = current_manifest(folder);
   if (!manifest.ok()) return manifest.status();
-  const rocksdb::Options options = make_inspection_options(env);
+  const rocksdb::Options options = make_rocksdb_options(env);
   const Result<CommitFiles> listed = list_manifest(folder.db(), folder.db(), *manifest, env);
   if (!listed.ok()) return listed.status();
   if (Status status = replace_missing(folder, options, *manifest, *listed); !status.ok()) {

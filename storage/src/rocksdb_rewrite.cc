@@ -17,9 +17,6 @@ namespace perennial::storage {
 namespace fs = std::filesystem;
 namespace {
 
-// Left free beside the rewritten file: manifest, directory blocks.
-constexpr std::uint64_t kRewriteSpareBytes = std::uint64_t{4} << 20;
-
 bool any_is_there(const CommitFiles& files) {
   std::error_code code;
   return std::ranges::any_of(files,
@@ -126,7 +123,8 @@ void RocksdbBackend::wait_until_deleted(rocksdb::DB& db, const CommitFiles& old,
 }
 
 Status RocksdbBackend::rewrite(const std::vector<BackendFile>& wanted, const Keep& keep,
-                               std::uint64_t bytes_per_second, std::uint64_t& written) {
+                               std::uint64_t bytes, std::uint64_t bytes_per_second,
+                               std::uint64_t& written) {
   if (!lock_->is_owner()) {
     return error(StatusCode::busy, location(), ": opened before this process forked");
   }
@@ -137,15 +135,12 @@ Status RocksdbBackend::rewrite(const std::vector<BackendFile>& wanted, const Kee
   if (!old.ok()) return old.status();
   if (old->empty()) return {};
   std::vector<std::string> names;
-  std::uint64_t bytes = kRewriteSpareBytes;
-  for (const CommitFile& file : *old) {
-    names.push_back(file.path.filename().string());
-    bytes += file.size;
-  }
+  for (const CommitFile& file : *old) names.push_back(file.path.filename().string());
   std::uint64_t free = 0;
   if (env_->GetFreeSpace(folder_.root.string(), &free).ok() && free < bytes) {
-    return error(StatusCode::no_space, location(), ": rewriting needs up to ", bytes,
-                 " bytes, the file system has ", free);
+    return error(StatusCode::no_space, location(), ": rewriting commits ",
+                 old->begin()->first_commit, " to ", old->back().last_commit, " needs up to ",
+                 bytes, " bytes, the file system has ", free);
   }
   const auto job = std::make_shared<RewriteJob>(&keep, bytes_per_second);
   if (!filters_->begin(job)) {
@@ -212,7 +207,7 @@ void RocksdbBackend::verify_files(std::vector<Damage>& damage,
   const auto gone = [this](const CommitFile& file) {
     return file_of(file.last_commit).path != file.path;
   };
-  verify_commit_files(*files, folder_.db(), gone, damage, tick);
+  verify_commit_files(*files, folder_.db(), *env_->GetFileSystem(), gone, damage, tick);
 }
 
 Result<std::uint64_t> RocksdbBackend::size_bytes() const {

@@ -37,19 +37,23 @@ class MadeFolders {
 Status make_store(const StoreFolder& folder, RocksdbBackend& backend) {
   rocksdb::Env& env = backend.env();
   remove_unfinished(folder, env);
-  MadeFolders made(env);
-  Status status;
+  std::vector<fs::path> made;
   for (const fs::path& path : {folder.db(), folder.stage(), folder.views(), folder.runs()}) {
-    if (status.ok()) status = make_folders(path, made.paths, env);
+    if (Status status = make_folders(path, made, env); !status.ok()) return status;
   }
-  if (status.ok()) status = backend.create_database();
-  if (status.ok()) status = write_format(folder, env);
-  if (!status.ok()) {
-    remove_unfinished(folder, env);
-    return status;
+  if (Status status = backend.create_database(); !status.ok()) return status;
+  return write_format(folder, env);
+}
+
+// Takes back what make_store() made. Where FORMAT may still be on the disk the rest stays: it is a
+// store, without a commit.
+void unmake_store(const StoreFolder& folder, rocksdb::Env& env) {
+  std::error_code code;
+  if (fs::exists(folder.format(), code)) {
+    remove_one(env, folder.format());
+    if (fs::exists(folder.format(), code) || !sync_folder(env, folder.root).ok()) return;
   }
-  made.paths.clear();
-  return {};
+  remove_unfinished(folder, env);
 }
 
 Status open_existing(const StoreFolder& folder, RocksdbBackend& backend, VersionedStore& store) {
@@ -93,10 +97,13 @@ Result<std::unique_ptr<PageStore>> open_rocksdb_store_with(const fs::path& path,
   state = look_at_folder(folder);  // another process may have made the store meanwhile
   if (!state.ok()) return state.status();
   if (Status status = check_mode(folder, *state, options.mode); !status.ok()) return status;
-  if (*state != FolderState::store) {
-    if (Status status = make_store(folder, backend); !status.ok()) return status;
+  const bool fresh = *state != FolderState::store;
+  Status status = fresh ? make_store(folder, backend) : Status();
+  if (status.ok()) status = open_existing(folder, backend, *store);
+  if (!status.ok()) {
+    if (fresh) unmake_store(folder, backend.env());
+    return status;
   }
-  if (Status status = open_existing(folder, backend, *store); !status.ok()) return status;
   backend.keep_lock();
   made.paths.clear();
   return std::unique_ptr<PageStore>(std::move(store));

@@ -44,8 +44,11 @@ class FileDigestFactory final : public rocksdb::FileChecksumGenFactory {
   const char* Name() const override { return "perennial.FileDigestFactory"; }
 };
 
+// Whatever a message says is in a status as well, and RocksDB 7.8.3's logger stops the process,
+// where that was built with assertions, at the first message after one that it could not write.
 class SilentLogger final : public rocksdb::Logger {
  public:
+  SilentLogger() : Logger(rocksdb::FATAL_LEVEL) {}
   using rocksdb::Logger::Logv;
   void Logv(const char*, va_list) override {}
 };
@@ -65,16 +68,17 @@ rocksdb::Options make_rocksdb_options(rocksdb::Env* env) {
   options.bottommost_compression = rocksdb::kNoCompression;
   options.compaction_style = rocksdb::kCompactionStyleLevel;
   options.disable_auto_compactions = true;  // files never overlap; there is nothing to merge
-  options.max_open_files = 512;  // -1 would open every commit's file when the store opens
+  options.max_open_files = 512;          // -1 would open every commit's file when the store opens
+  options.max_file_opening_threads = 4;  // all are started, whatever there is to open
   options.file_checksum_gen_factory = std::make_shared<FileDigestFactory>();
+  // It would take space by the megabyte for a manifest, and for a rewrite that of all old files.
+  options.allow_fallocate = false;
   options.max_bgerror_resume_count = 0;  // after an error the handle is closed, never resumed
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   options.skip_stats_update_on_db_open = true;
-  options.info_log_level = rocksdb::WARN_LEVEL;
+  options.info_log = std::make_shared<SilentLogger>();
   options.db_host_id = "";  // a machine's name has no place in files that are copied around
-  options.keep_log_file_num = 2;
-  options.max_log_file_size = std::size_t{1} << 20;
   // The disk works while the file is still being built, so that the final fsync has little left.
   options.bytes_per_sync = std::uint64_t{4} << 20;
   options.write_buffer_size = std::size_t{64} << 10;  // nothing is ever written to it
@@ -84,12 +88,6 @@ rocksdb::Options make_rocksdb_options(rocksdb::Env* env) {
   table.format_version = 5;
   table.no_block_cache = true;  // the pager and the page cache are the caches
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-  return options;
-}
-
-rocksdb::Options make_inspection_options(rocksdb::Env* env) {
-  rocksdb::Options options = make_rocksdb_options(env);
-  options.info_log = std::make_shared<SilentLogger>();
   return options;
 }
 

@@ -23,9 +23,6 @@ std::string file_digest_value(const Digest& digest);
 
 rocksdb::Options make_rocksdb_options(rocksdb::Env* env);
 
-// The same, writing nothing at all beside what is asked for: for looking without touching.
-rocksdb::Options make_inspection_options(rocksdb::Env* env);
-
 // Calls `visit` with the value of a key; not_found, corruption, io_error.
 Status read_key(rocksdb::DB& db, const std::string& key,
                 const std::function<Status(std::span<const std::byte>)>& visit);

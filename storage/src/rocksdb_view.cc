@@ -14,6 +14,7 @@
 
 #include "commit_files.h"
 #include "env_files.h"
+#include "held_files.h"
 #include "keys.h"
 #include "os_error.h"
 #include "rocksdb_recovery.h"
@@ -48,17 +49,88 @@ Status as_in(const StoreFolder& folder, const fs::path& links, const Status& sta
 
 Status read_only_error() { return {StatusCode::invalid_argument, "a view is read-only"}; }
 
+// How a view keeps the files it reads.
+class Keeper {
+ public:
+  virtual ~Keeper() = default;
+  // Takes the manifest as it is at this moment as the one that CURRENT names.
+  virtual rocksdb::Status take_manifest(const fs::path& manifest, const std::string& content) = 0;
+  virtual rocksdb::Status take_table(const fs::path& table) = 0;
+  virtual void forget() = 0;
+  // Where RocksDB finds what was taken.
+  virtual const fs::path& folder() const = 0;
+  virtual rocksdb::Env* env() const = 0;
+  virtual fs::path scratch_folder() const = 0;
+  virtual void pin(std::uint64_t commit) = 0;
+};
+
+// Links in a folder of views/.
+class LinkKeeper final : public Keeper {
+ public:
+  LinkKeeper(std::unique_ptr<rocksdb::Env> env, std::unique_ptr<ViewFolder> view)
+      : env_(std::move(env)), view_(std::move(view)) {}
+  rocksdb::Status take_manifest(const fs::path& manifest, const std::string& content) override {
+    const std::string name = manifest.filename().string();
+    const auto write = [&](const std::string& text, const char* file) {
+      return rocksdb::WriteStringToFile(env_.get(), text, (folder() / file).string());
+    };
+    const rocksdb::Status status = write(content, name.c_str());
+    return status.ok() ? write(name + "\n", "CURRENT") : status;
+  }
+  rocksdb::Status take_table(const fs::path& table) override {
+    return env_->LinkFile(table.string(), (folder() / table.filename()).string());
+  }
+  void forget() override { view_->clear(); }
+  const fs::path& folder() const override { return view_->path(); }
+  rocksdb::Env* env() const override { return env_.get(); }
+  fs::path scratch_folder() const override { return view_->path(); }
+  void pin(std::uint64_t commit) override { view_->pin(commit); }
+
+ private:
+  std::unique_ptr<rocksdb::Env> env_;
+  std::unique_ptr<ViewFolder> view_;
+};
+
+// Open files of db/. Whoever writes does not see such a view.
+class OpenKeeper final : public Keeper {
+ public:
+  OpenKeeper(rocksdb::Env& env, const fs::path& db)
+      : db_(db),
+        files_(std::make_shared<HeldFiles>(env.GetFileSystem(), db)),
+        env_(rocksdb::NewCompositeEnv(files_)) {}
+  rocksdb::Status take_manifest(const fs::path& manifest, const std::string& content) override {
+    const std::string name = manifest.filename().string();
+    files_->hold(name, content);
+    files_->hold("CURRENT", name + "\n");
+    return rocksdb::Status::OK();
+  }
+  rocksdb::Status take_table(const fs::path& table) override {
+    return files_->hold(table.filename().string());
+  }
+  void forget() override { files_->forget(); }
+  const fs::path& folder() const override { return db_; }
+  rocksdb::Env* env() const override { return env_.get(); }
+  fs::path scratch_folder() const override {
+    std::error_code ignored;
+    return fs::temp_directory_path(ignored);
+  }
+  void pin(std::uint64_t) override {}
+
+ private:
+  fs::path db_;
+  std::shared_ptr<HeldFiles> files_;
+  std::unique_ptr<rocksdb::Env> env_;
+};
+
 class ViewBackend final : public Backend {
  public:
-  ViewBackend(StoreFolder folder, std::unique_ptr<rocksdb::Env> env,
-              std::unique_ptr<ViewFolder> view, CommitFiles files, std::unique_ptr<rocksdb::DB> db,
-              bool direct)
+  ViewBackend(StoreFolder folder, std::unique_ptr<Keeper> keeper, CommitFiles files,
+              std::unique_ptr<rocksdb::DB> db, bool direct)
       : folder_(std::move(folder)),
-        env_(std::move(env)),
-        view_(std::move(view)),
+        keeper_(std::move(keeper)),
         files_(std::move(files)),
         db_(std::move(db)),
-        tables_(env_->GetFileSystem(), direct) {}
+        tables_(keeper_->env()->GetFileSystem(), direct) {}
 
   Status get(const std::string& key, const Visit& visit) const override {
     return as_in(folder_, links(), read_key(*db_, key, visit));
@@ -87,24 +159,19 @@ class ViewBackend final : public Backend {
   bool closed() const override { return false; }
   Status reopen() override { return {}; }
   std::uint64_t reopens() const override { return 0; }
-  Status rewrite(const std::vector<BackendFile>&, const Keep&, std::uint64_t,
+  Status rewrite(const std::vector<BackendFile>&, const Keep&, std::uint64_t, std::uint64_t,
                  std::uint64_t&) override {
     return read_only_error();
   }
   Status remove(const std::vector<BackendFile>&) override { return read_only_error(); }
   std::vector<Lease> leases() const override { return {}; }
-  void pin(std::uint64_t commit) override {
-    if (view_ != nullptr) view_->pin(commit);
-  }
+  void pin(std::uint64_t commit) override { keeper_->pin(commit); }
   void verify_files(std::vector<Damage>& damage,
                     const std::function<bool(std::uint64_t)>& tick) const override {
-    verify_commit_files(files_, links(), nullptr, damage, tick);
+    verify_commit_files(files_, links(), *keeper_->env()->GetFileSystem(), nullptr, damage, tick);
   }
   std::string location() const override { return folder_.root.string(); }
-  fs::path scratch_folder() const override {
-    std::error_code ignored;
-    return view_ != nullptr ? view_->path() : fs::temp_directory_path(ignored);
-  }
+  fs::path scratch_folder() const override { return keeper_->scratch_folder(); }
   Result<std::uint64_t> size_bytes() const override {
     std::uint64_t bytes = 0;
     for (const CommitFile& file : files_) bytes += file.size;
@@ -112,11 +179,10 @@ class ViewBackend final : public Backend {
   }
 
  private:
-  fs::path links() const { return view_ != nullptr ? view_->path() : folder_.db(); }
+  const fs::path& links() const { return keeper_->folder(); }
 
   StoreFolder folder_;
-  std::unique_ptr<rocksdb::Env> env_;
-  std::unique_ptr<ViewFolder> view_;  // outlives db_; null: reads db/ itself
+  std::unique_ptr<Keeper> keeper_;  // outlives db_
   CommitFiles files_;
   std::unique_ptr<rocksdb::DB> db_;
   TableReads tables_;
@@ -124,30 +190,12 @@ class ViewBackend final : public Backend {
 
 Result<std::unique_ptr<rocksdb::DB>> open_links(const fs::path& links, const ViewOptions& options,
                                                 rocksdb::Env* env) {
-  rocksdb::Options rocksdb_options = make_inspection_options(env);
+  rocksdb::Options rocksdb_options = make_rocksdb_options(env);
   rocksdb_options.use_direct_reads = options.direct_reads;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(rocksdb_options, links.string(), &db);
   if (!status.ok()) return from_rocksdb(status, links.string());
   return std::unique_ptr<rocksdb::DB>(db);
-}
-
-// The manifest only grows, so whatever of it is there is a state there was; a record that is being
-// written counts as its end.
-Status copy_manifest(const fs::path& manifest, const fs::path& links) {
-  std::ifstream from(manifest, std::ios::binary);
-  if (!from) return os_error(manifest, errno);
-  std::ofstream to(links / manifest.filename(), std::ios::binary);
-  std::vector<char> buffer(std::size_t{1} << 16);
-  while (from.read(buffer.data(), static_cast<std::streamsize>(buffer.size())), from.gcount() > 0) {
-    to.write(buffer.data(), from.gcount());
-  }
-  to.close();
-  std::ofstream current(links / "CURRENT", std::ios::binary);
-  current << manifest.filename().string() << "\n";
-  current.close();
-  if (from.bad() || !to || !current) return os_error(links, errno != 0 ? errno : EIO);
-  return {};
 }
 
 struct Attempt {
@@ -156,8 +204,9 @@ struct Attempt {
   CommitFiles files;
 };
 
-// Links what the manifest lists at this moment.
-Attempt link_files(const StoreFolder& folder, const fs::path& links, rocksdb::Env* env) {
+// Takes what the manifest lists at this moment. It only grows, so whatever of it is there is a
+// state there was; a record that is being written counts as its end.
+Attempt take_files(const StoreFolder& folder, Keeper& keeper) {
   Attempt attempt;
   const auto failed = [&](Status status, bool vanished) {
     attempt.status = std::move(status);
@@ -168,54 +217,74 @@ Attempt link_files(const StoreFolder& folder, const fs::path& links, rocksdb::En
   const std::vector<std::uint64_t> staged = staged_commits(folder);
   const Result<fs::path> manifest = current_manifest(folder);
   if (!manifest.ok()) return failed(manifest.status(), true);
-  if (Status status = copy_manifest(*manifest, links); !status.ok()) {
-    std::error_code code;
-    const bool vanished = !fs::exists(*manifest, code);
-    return failed(std::move(status), vanished);
+  std::ifstream file(*manifest, std::ios::binary);
+  if (!file) return failed(os_error(*manifest, errno), errno == ENOENT);
+  const std::string content((std::istreambuf_iterator<char>(file)), {});
+  if (file.bad()) return failed(os_error(*manifest, errno != 0 ? errno : EIO), false);
+  if (const auto taken = keeper.take_manifest(*manifest, content); !taken.ok()) {
+    return failed(from_rocksdb(taken, keeper.folder().string()), false);
   }
-  Result<CommitFiles> files = list_manifest(links, folder.db(), *manifest, env);
-  if (!files.ok()) return failed(as_in(folder, links, files.status()), true);
+  Result<CommitFiles> files = list_manifest(keeper.folder(), folder.db(), *manifest, keeper.env());
+  if (!files.ok()) return failed(as_in(folder, keeper.folder(), files.status()), true);
   attempt.files = std::move(*files);
   const std::uint64_t last = last_commit_of(attempt.files);
   if (!staged.empty() && staged.back() > last + 1) {
     return failed(lost_commits(*manifest, last, folder.staged(staged.back()), staged.back()), true);
   }
-  for (const CommitFile& file : attempt.files) {
-    const fs::path link = links / file.path.filename();
-    if (::link(file.path.c_str(), link.c_str()) == 0) continue;
-    const int number = errno;
-    if (number != ENOENT) return failed(os_error(file.path, number), false);
-    return failed(error(StatusCode::corruption, manifest->string(), ": lists ", file.path.string(),
+  for (const CommitFile& table : attempt.files) {
+    const auto taken = keeper.take_table(table.path);
+    if (taken.ok()) continue;
+    if (!taken.IsPathNotFound()) return failed(from_rocksdb(taken, table.path.string()), false);
+    return failed(error(StatusCode::corruption, manifest->string(), ": lists ", table.path.string(),
                         ", which is missing"),
                   true);
   }
   return attempt;
 }
 
-// Reads db/ itself: nothing may be written there, so nothing vanishes.
-Result<std::unique_ptr<Backend>> open_in_place(const StoreFolder& folder,
-                                               const ViewOptions& options,
-                                               std::unique_ptr<rocksdb::Env> env) {
-  if (const std::string holder = lock_holder(folder.lock()); !holder.empty()) {
-    return error(StatusCode::busy, folder.lock().string(), ": held by ", holder,
-                 "; reading beside it needs permission to write to ", folder.views().string());
+Status check_tail(const CommitFile& table, const fs::path& links, const Keeper& keeper) {
+  const std::string path = (links / table.path.filename()).string();
+  std::unique_ptr<rocksdb::FSRandomAccessFile> file;
+  const rocksdb::Status opened = keeper.env()->GetFileSystem()->NewRandomAccessFile(
+      path, rocksdb::FileOptions(), &file, nullptr);
+  if (!opened.ok()) return from_rocksdb(opened, path);
+  TableBytes bytes;
+  bytes.name = path;
+  bytes.size = table.size;
+  bytes.read = [&](std::uint64_t offset, std::span<char> into) {
+    return read_exactly(*file, offset, into).ok();
+  };
+  return check_table_tail(bytes);
+}
+
+Result<std::unique_ptr<Backend>> open_with(const StoreFolder& folder, const ViewOptions& options,
+                                           std::unique_ptr<Keeper> keeper) {
+  const fs::path& links = keeper->folder();
+  Attempt attempt;
+  for (int i = 0; i < kListAttempts; ++i) {
+    if (i > 0) {
+      keeper->forget();
+      std::this_thread::sleep_for(std::min(std::chrono::milliseconds(i), kLongestPause));
+    }
+    attempt = take_files(folder, *keeper);
+    if (attempt.status.ok() || !attempt.vanished) break;
   }
-  Result<Inspection> inspection = inspect_store(folder, env.get());
-  if (!inspection.ok()) return inspection.status();
-  Result<std::unique_ptr<rocksdb::DB>> db = open_links(folder.db(), options, env.get());
-  if (!db.ok()) return db.status();
-  return std::unique_ptr<Backend>(
-      std::make_unique<ViewBackend>(folder, std::move(env), nullptr, std::move(inspection->files),
-                                    std::move(*db), options.direct_reads));
+  if (!attempt.status.ok()) return attempt.status;
+  for (const CommitFile& file : attempt.files) {
+    if (Status status = check_tail(file, links, *keeper); !status.ok()) {
+      return as_in(folder, links, status);
+    }
+  }
+  Result<std::unique_ptr<rocksdb::DB>> db = open_links(links, options, keeper->env());
+  if (!db.ok()) return as_in(folder, links, db.status());
+  return std::unique_ptr<Backend>(std::make_unique<ViewBackend>(
+      folder, std::move(keeper), std::move(attempt.files), std::move(*db), options.direct_reads));
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Backend>> open_view(const StoreFolder& folder, const ViewOptions& options,
                                            const StoreSeam& seam) {
-  // A view does not look for what a cut manifest lost.
-  std::unique_ptr<rocksdb::Env> env = make_store_env(
-      seam.env != nullptr ? *seam.env : *rocksdb::Env::Default(), ManifestEnd::as_it_is);
   const Result<FolderState> state = look_at_folder(folder);
   if (!state.ok()) return state.status();
   if (Status status = check_mode(folder, *state, OpenMode::existing); !status.ok()) return status;
@@ -223,31 +292,18 @@ Result<std::unique_ptr<Backend>> open_view(const StoreFolder& folder, const View
   if (options.direct_reads) {
     if (Status status = check_direct_reads(folder.format()); !status.ok()) return status;
   }
+  // A view does not look for what a cut manifest lost.
+  std::unique_ptr<rocksdb::Env> env = make_store_env(
+      seam.env != nullptr ? *seam.env : *rocksdb::Env::Default(), ManifestEnd::as_it_is);
+  auto held = std::make_unique<OpenKeeper>(*env, folder.db());
   Result<std::unique_ptr<ViewFolder>> view = ViewFolder::make(folder);
   if (!view.ok()) return view.status();
-  if (*view == nullptr) return open_in_place(folder, options, std::move(env));
-  const fs::path links = (*view)->path();
-
-  Attempt attempt;
-  for (int i = 0; i < kListAttempts; ++i) {
-    if (i > 0) {
-      (*view)->clear();
-      std::this_thread::sleep_for(std::min(std::chrono::milliseconds(i), kLongestPause));
-    }
-    attempt = link_files(folder, links, env.get());
-    if (attempt.status.ok() || !attempt.vanished) break;
+  if (*view != nullptr) {
+    Result<std::unique_ptr<Backend>> linked =
+        open_with(folder, options, std::make_unique<LinkKeeper>(std::move(env), std::move(*view)));
+    if (linked.status().code() != StatusCode::no_space) return linked;
   }
-  if (!attempt.status.ok()) return attempt.status;
-  for (const CommitFile& file : attempt.files) {
-    if (Status status = check_table_tail(links / file.path.filename()); !status.ok()) {
-      return as_in(folder, links, status);
-    }
-  }
-  Result<std::unique_ptr<rocksdb::DB>> db = open_links(links, options, env.get());
-  if (!db.ok()) return as_in(folder, links, db.status());
-  return std::unique_ptr<Backend>(std::make_unique<ViewBackend>(
-      folder, std::move(env), std::move(*view), std::move(attempt.files), std::move(*db),
-      options.direct_reads));
+  return open_with(folder, options, std::move(held));
 }
 
 }  // namespace perennial::storage

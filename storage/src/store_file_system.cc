@@ -12,6 +12,7 @@
 #include <string>
 #include <utility>
 
+#include "env_files.h"
 #include "page_locator.h"
 
 namespace perennial::storage {
@@ -26,17 +27,6 @@ using rocksdb::Slice;
 
 constexpr int kReadAttempts = 3;
 
-// Fills `into`, or fails.
-IOStatus read_all(const rocksdb::FSRandomAccessFile& file, std::uint64_t offset, std::size_t bytes,
-                  char* into) {
-  Slice found;
-  IOStatus status = file.Read(offset, bytes, IOOptions(), &found, into, nullptr);
-  if (!status.ok()) return status;
-  if (found.size() != bytes) return IOStatus::IOError("short read");
-  if (found.data() != into) std::memcpy(into, found.data(), bytes);
-  return status;
-}
-
 // A table file of which the first block, and all from the last data block on, are in memory.
 class HeldTable final : public rocksdb::FSRandomAccessFile {
  public:
@@ -49,7 +39,7 @@ class HeldTable final : public rocksdb::FSRandomAccessFile {
     bytes.name = name;
     bytes.size = size;
     bytes.read = [&](std::uint64_t offset, std::span<char> into) {
-      const IOStatus status = read_all(*file_, offset, into.size(), into.data());
+      const IOStatus status = read_exactly(*file_, offset, into);
       if (!status.ok()) failure = status;
       return status.ok();
     };
@@ -62,7 +52,7 @@ class HeldTable final : public rocksdb::FSRandomAccessFile {
     first_ = {first->offset, std::string(first->bytes, '\0')};
     rest_ = {last->offset, std::string(size - last->offset, '\0')};
     for (Part* part : {&first_, &rest_}) {
-      IOStatus status = read_all(*file_, part->offset, part->bytes.size(), part->bytes.data());
+      IOStatus status = read_exactly(*file_, part->offset, part->bytes);
       if (!status.ok()) return status;
     }
     if (!is_block(first_.bytes) ||

@@ -218,17 +218,4 @@ FolderLock::~FolderLock() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-std::string lock_holder(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return "";
-  std::string holder;
-  if (::flock(fd, LOCK_SH | LOCK_NB) != 0) {
-    holder = read_all(fd);
-    while (!holder.empty() && holder.back() == '\n') holder.pop_back();
-    if (holder.empty()) holder = "another process";
-  }
-  ::close(fd);
-  return holder;
-}
-
 }  // namespace perennial::storage

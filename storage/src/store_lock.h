@@ -81,7 +81,4 @@ class FolderLock {
   int fd_ = -1;
 };
 
-// Who holds the lock of a store, "" if nobody does. Takes nothing.
-std::string lock_holder(const std::filesystem::path& path);
-
 }  // namespace perennial::storage

@@ -21,7 +21,10 @@ namespace {
 
 constexpr char kLease[] = "LEASE";
 
-bool read_only(int number) { return number == EROFS || number == EACCES || number == EPERM; }
+bool cannot_write(int number) {
+  return number == EROFS || number == EACCES || number == EPERM || number == ENOSPC ||
+         number == EDQUOT;
+}
 
 std::string unique_name() {
   static std::atomic<unsigned> counter{0};
@@ -35,23 +38,24 @@ std::string unique_name() {
 Result<std::unique_ptr<ViewFolder>> ViewFolder::make(const StoreFolder& folder) {
   std::unique_ptr<ViewFolder> none;
   if (::mkdir(folder.views().c_str(), 0700) != 0 && errno != EEXIST) {
-    if (read_only(errno)) return none;
+    if (cannot_write(errno)) return none;
     return os_error(folder.views(), errno);
   }
   // So that the writer does not take a folder whose lease is yet to come for a dead one.
   const FolderLock making(folder.views(), FolderLock::Mode::shared);
   if (!making.held()) {
-    if (read_only(errno)) return none;
+    if (cannot_write(errno)) return none;
     return os_error(folder.views(), errno);
   }
   std::unique_ptr<ViewFolder> view(new ViewFolder);
   const fs::path path = folder.views() / unique_name();
   if (::mkdir(path.c_str(), 0700) != 0) {
-    if (read_only(errno)) return none;
+    if (cannot_write(errno)) return none;
     return os_error(path, errno);
   }
   view->path_ = path;
   Result<std::unique_ptr<ViewLease>> lease = ViewLease::take(path / kLease);
+  if (lease.status().code() == StatusCode::no_space) return none;
   if (!lease.ok()) return lease.status();
   view->lease_ = std::move(*lease);
   return view;

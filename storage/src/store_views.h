@@ -18,7 +18,7 @@ namespace perennial::storage {
 // A reader's folder; removed with the object.
 class ViewFolder {
  public:
-  // Null where the store cannot be written to. Nothing of it is made durable.
+  // Null where the store cannot be written to, or its disk is full. Nothing of it is made durable.
   static Result<std::unique_ptr<ViewFolder>> make(const StoreFolder& folder);
   ~ViewFolder();
   ViewFolder(const ViewFolder&) = delete;

@@ -110,11 +110,15 @@ bool is_block(std::string_view block) {
   return stored == expected;
 }
 
+Status check_table_tail(const TableBytes& file) {
+  Handle index;
+  return read_tail(file, index);
+}
+
 Status check_table_tail(const std::filesystem::path& path) {
   std::ifstream file;
   const Result<TableBytes> bytes = bytes_of(path, file);
-  Handle index;
-  return bytes.ok() ? read_tail(*bytes, index) : bytes.status();
+  return bytes.ok() ? check_table_tail(*bytes) : bytes.status();
 }
 
 Result<std::string> read_table_index(const TableBytes& file) {

@@ -27,6 +27,7 @@ bool is_block(std::string_view block);
 // an error that names another file, or stops the process where the library was built with
 // assertions. This checks footer, metaindex and properties of a file of format version 5 with XXH3
 // checksums. Everything before them RocksDB checks itself. Cost: three small reads.
+Status check_table_tail(const TableBytes& file);
 Status check_table_tail(const std::filesystem::path& path);
 
 // The same, and the index block: for each data block, in order, a key not before its last one and

@@ -9,6 +9,7 @@
 #include "guard.h"
 #include "keys.h"
 #include "page_codec.h"
+#include "room.h"
 #include "text.h"
 #include "versioned_store.h"
 
@@ -133,16 +134,32 @@ VersionedStore::DensePlan VersionedStore::plan_dense(const CommitRequest& reques
 
 // Generous: keys, headers and block overhead come to less than 256 bytes a page.
 std::uint64_t VersionedStore::estimate(const CommitRequest& request, const DensePlan& plan,
-                                       bool full) const {
-  std::uint64_t bytes = (1 << 20) + request.note.size() + plan.new_bytes;
-  for (const PageWrite& page : request.pages) bytes += page.shape.payload_bytes() + 256;
-  bytes += 32 * request.removed_pages.size();
-  for (const auto& [name, entry] : plan.table) bytes += 512 + 32 * entry.chunks.size();
-  if (full) {
-    const StatePtr before = state();
-    bytes += 64 * (before->table.size() + request.pages.size()) + 64 * before->catalog.size();
+                                       const Record& record, FullTable table) const {
+  std::uint64_t bytes = kTableBytes + kKeyBytes + record.info.note.size() + plan.new_bytes;
+  if (!request.pages.empty() || !plan.new_chunks.empty()) bytes += kSpareBytes;
+  for (const PageWrite& page : request.pages) bytes += page.shape.payload_bytes() + kKeyBytes;
+  bytes += kKeyBytes * plan.new_chunks.size();
+  bytes += 16 * request.removed_pages.size() + 8 * record.dropped.size();
+  for (const auto& [name, entry] : plan.table) {
+    bytes += name.size() + 20 + 24 * entry.chunks.size();
+  }
+  if (table.wanted) {
+    bytes += 64 * table.most_pages;
+    for (const auto& [commit, kept] : state()->catalog) bytes += kept.snapshot.size() + 24;
   }
   return bytes;
+}
+
+// Opening then reads more records back.
+Status VersionedStore::begin(const CommitRequest& request, const DensePlan& plan,
+                             const Record& record, FullTable& table) {
+  const auto attempt = [&] {
+    return backend_->begin(record.info.commit, estimate(request, plan, record, table));
+  };
+  Status status = attempt();
+  if (!table.wanted || table.needed || status.code() != StatusCode::no_space) return status;
+  table.wanted = false;
+  return attempt();
 }
 
 Status VersionedStore::write_chunks(const DensePlan& plan, std::uint64_t commit) {
@@ -261,11 +278,10 @@ Result<CommitInfo> VersionedStore::build_and_publish(const CommitRequest& reques
   if (request.identity) record.identity = *request.identity;
   if (request.retention) record.retention = *request.retention;
   apply_retention(record);
-  const bool full = wants_full_table(record);
-  if (Status status = backend_->begin(record.info.commit, estimate(request, plan, full));
-      !status.ok()) {
-    return status;
-  }
+  FullTable table;
+  table.wanted = wants_full_table(record);
+  table.most_pages = state()->table.size() + request.pages.size();
+  if (Status status = begin(request, plan, record, table); !status.ok()) return status;
   Guard abandon([&] { backend_->abandon(); });
   if (Status status = write_chunks(plan, record.info.commit); !status.ok()) return status;
   if (Status status = write_pages(request, record); !status.ok()) return status;
@@ -275,7 +291,7 @@ Result<CommitInfo> VersionedStore::build_and_publish(const CommitRequest& reques
   }
   record.dense = std::move(plan.table);
   State next = next_state(*before, record);
-  if (full) add_full_table(next, record);
+  if (table.wanted) add_full_table(next, record);
   Result<CommitInfo> info = finish(std::move(record), std::move(next));
   if (info.ok()) abandon.dismiss();
   return info;

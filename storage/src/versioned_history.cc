@@ -11,17 +11,14 @@
 namespace perennial::storage {
 
 // Writes a commit that holds nothing but its record.
-Result<CommitInfo> VersionedStore::publish_record(Record record, State next) {
+Result<CommitInfo> VersionedStore::publish_record(Record record, State next, FullTable table) {
   const std::lock_guard lock(history_);
-  CommitRequest nothing;
-  nothing.note = record.info.note;
   DensePlan plan;
   plan.table = record.dense;
-  if (Status status = backend_->begin(record.info.commit, estimate(nothing, plan, true));
-      !status.ok()) {
-    return status;
-  }
+  table.most_pages = next.table.size();
+  if (Status status = begin({}, plan, record, table); !status.ok()) return status;
   Guard abandon([&] { backend_->abandon(); });
+  if (table.wanted) add_full_table(next, record);
   Result<CommitInfo> info = finish(std::move(record), std::move(next));
   if (info.ok()) abandon.dismiss();
   return info;
@@ -51,8 +48,7 @@ Result<CommitInfo> VersionedStore::restore(const RestoreRequest& request) {
   apply_retention(record);
   State next = next_state(*before, record);
   next.table = (*old)->table;
-  add_full_table(next, record);
-  return publish_record(std::move(record), std::move(next));
+  return publish_record(std::move(record), std::move(next), {.wanted = true, .needed = true});
 }
 
 Status VersionedStore::check_drop(const std::set<std::uint64_t>& commits) const {
@@ -91,8 +87,8 @@ Result<CommitInfo> VersionedStore::drop(const std::vector<std::uint64_t>& commit
   record.dropped.assign(gone.begin(), gone.end());
   apply_retention(record);
   State next = next_state(*before, record);
-  if (wants_full_table(record)) add_full_table(next, record);
-  return publish_record(std::move(record), std::move(next));
+  const FullTable table{.wanted = wants_full_table(record)};
+  return publish_record(std::move(record), std::move(next), table);
 }
 
 }  // namespace perennial::storage

@@ -27,21 +27,42 @@ double dead_share(const BackendFile& file, const LiveSet& live) {
   return kept >= file.bytes ? 0 : 1 - static_cast<double>(kept) / static_cast<double>(file.bytes);
 }
 
-// What to do, decided once. Each group of neighbouring files becomes one file.
+// Neighbouring files that become one of at most `room` bytes.
+struct Group {
+  Files files;
+  std::uint64_t room = 0;
+  // Where that does not fit: those of several files that are worth being rewritten by themselves.
+  std::vector<Group> alone = {};
+};
+
+void by_room(std::vector<Group>& groups, const LiveSet& live) {
+  for (Group& group : groups) {
+    for (const BackendFile& file : group.files) {
+      group.room += live.file_bytes(file.first_commit, file.last_commit);
+    }
+    by_room(group.alone, live);
+  }
+  // Where there is little room, what fits makes more.
+  std::ranges::stable_sort(groups, {}, &Group::room);
+}
+
+// What to do, decided once.
 struct Plan {
   Files dead;
-  std::vector<Files> groups;
+  std::vector<Group> groups;
 };
 
 // Ends a run of small files: long ones are folded, and lone ones rewritten if they are mostly dead.
 void end_run(Files& run, const std::set<std::uint64_t>& wanted, std::uint32_t fold_files,
              Plan& plan) {
+  std::vector<Group> alone;
+  for (const BackendFile& file : run) {
+    if (wanted.contains(file.first_commit)) alone.push_back({{file}});
+  }
   if (fold_files > 0 && run.size() >= fold_files) {
-    plan.groups.push_back(run);
+    plan.groups.push_back({.files = run, .alone = std::move(alone)});
   } else {
-    for (const BackendFile& file : run) {
-      if (wanted.contains(file.first_commit)) plan.groups.push_back({file});
-    }
+    plan.groups.insert(plan.groups.end(), alone.begin(), alone.end());
   }
   run.clear();
 }
@@ -87,9 +108,10 @@ Plan make_plan(Files files, const LiveSet& live, const ReclaimOptions& options) 
       continue;
     }
     end_run(run, wanted, options.fold_files, plan);
-    if (wanted.contains(file.first_commit)) plan.groups.push_back({file});
+    if (wanted.contains(file.first_commit)) plan.groups.push_back({{file}});
   }
   end_run(run, wanted, options.fold_files, plan);
+  by_room(plan.groups, live);
   return plan;
 }
 
@@ -110,13 +132,29 @@ Result<ReclaimReport> VersionedStore::reclaim_now(const ReclaimOptions& options)
     report.files_removed = plan.dead.size();
   }
   const Backend::Keep keep = [&](const std::string& key) { return live->keeps(key); };
-  for (const Files& group : plan.groups) {
+  Status no_room;
+  const auto rewrite = [&](const Group& group) {
+    Status status = backend_->rewrite(group.files, keep, group.room, options.bytes_per_second,
+                                      report.bytes_rewritten);
+    if (status.ok()) {
+      report.files_rewritten += group.files.size();
+    } else if (status.code() == StatusCode::no_space && !backend_->closed()) {
+      report.files_left += group.files.size();
+      no_room = std::exchange(status, {});
+    }
+    return status;
+  };
+  for (const Group& group : plan.groups) {
     if (stopped()) break;
-    Status status =
-        backend_->rewrite(group, keep, options.bytes_per_second, report.bytes_rewritten);
-    if (!status.ok()) return status;
-    report.files_rewritten += group.size();
+    const std::uint64_t left = report.files_left;
+    if (Status status = rewrite(group); !status.ok()) return status;
+    if (report.files_left == left) continue;
+    report.files_left -= group.alone.size();
+    for (const Group& alone : group.alone) {
+      if (Status status = rewrite(alone); !status.ok()) return status;
+    }
   }
+  if (!no_room.ok() && report.files_removed + report.files_rewritten == 0) return no_room;
   report.bytes_after = bytes_of(backend_->files());
   for (const Backend::Lease& lease : backend_->leases()) report.readers.push_back(lease.reader);
   return report;

@@ -86,7 +86,19 @@ class VersionedStore final : public PageStore {
 
   Result<CommitInfo> build_and_publish(const CommitRequest& request);
   DensePlan plan_dense(const CommitRequest& request) const;
-  std::uint64_t estimate(const CommitRequest& request, const DensePlan& plan, bool full) const;
+  // Whether a record carries the full table.
+  struct FullTable {
+    bool wanted = false;
+    bool needed = false;  // the record does not describe the difference to the commit before
+    std::uint64_t most_pages = 0;
+  };
+  // The bytes that must be free for a commit.
+  std::uint64_t estimate(const CommitRequest& request, const DensePlan& plan, const Record& record,
+                         FullTable table) const;
+  // Starts it in the backend. A full table for which there is no room is left to a later commit,
+  // unless it is needed.
+  Status begin(const CommitRequest& request, const DensePlan& plan, const Record& record,
+               FullTable& table);
   Status write_chunks(const DensePlan& plan, std::uint64_t commit);
   Status write_pages(const CommitRequest& request, Record& record);
   // A record that follows the current state and changes nothing.
@@ -98,7 +110,7 @@ class VersionedStore final : public PageStore {
   static void add_full_table(const State& state, Record& record);
   // Writes the record last, publishes, and makes its state the current one.
   Result<CommitInfo> finish(Record record, State next);
-  Result<CommitInfo> publish_record(Record record, State next);
+  Result<CommitInfo> publish_record(Record record, State next, FullTable table);
   void reclaim_soon();
   void look_again_later();
 

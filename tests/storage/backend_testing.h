@@ -123,7 +123,7 @@ inline bool keep_even(const std::string& key) {
 inline Status rewrite(Backend& backend, std::uint64_t first, std::uint64_t last,
                       const Backend::Keep& keep, std::uint64_t bytes_per_second = 0) {
   std::uint64_t written = 0;
-  return backend.rewrite(files_between(backend, first, last), keep, bytes_per_second, written);
+  return backend.rewrite(files_between(backend, first, last), keep, 0, bytes_per_second, written);
 }
 
 // A durable backend in a folder that goes with the test, and a disk that asks before it changes.

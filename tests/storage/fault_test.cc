@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Failing writes: at every operation in turn, once or for good, as a full disk or a broken one.
-// The state is untouched or whole, what commit() returns is the truth, and the next commit works.
-#include <rocksdb/env.h>
-#include <rocksdb/file_system.h>
-
+// Failing writes: at every operation of everything that writes in turn (the first write of each
+// file among them), once or for good, as a full disk or a broken one. The state is untouched or
+// whole, what was answered is the truth, and the next commit works.
 #include <atomic>
 #include <memory>
+#include <set>
 
+#include "hooked_file_system.h"
 #include "rocksdb_store_internal.h"
 #include "store_testing.h"
 
@@ -14,154 +14,66 @@ namespace perennial::storage::testing {
 namespace {
 
 namespace fs = std::filesystem;
-using rocksdb::IODebugContext;
-using rocksdb::IOOptions;
 using rocksdb::IOStatus;
+using ::testing::HasSubstr;
 
 enum class Fault { no_space, io_error };
 
 // Counts the operations that change the disk, and fails the chosen ones.
-struct FaultPlan {
-  std::atomic<int> countdown{0};  // the operation that fails first; 0: none
-  std::atomic<bool> for_good{false};
-  std::atomic<Fault> fault{Fault::io_error};
-  std::atomic<int> failed{0};
-  std::atomic<std::uint64_t> free_bytes{std::uint64_t{1} << 40};
-
-  void arm(int operation, bool stays, Fault kind) {
-    for_good = stays;
-    fault = kind;
-    failed = 0;
-    countdown = operation;
+class FaultPlan {
+ public:
+  // From the `operation`-th on; 0: none.
+  void arm(int operation, bool for_good, Fault fault) {
+    countdown_ = operation;
+    for_good_ = for_good;
+    fault_ = fault;
+    failed_ = 0;
   }
-  void disarm() { countdown = 0; }
+  void disarm() { countdown_ = 0; }
+  bool hit() const { return failed_ > 0; }
 
   IOStatus next() {
-    const int before = countdown.load();
-    if (before == 0) return IOStatus::OK();
-    if (before > 1) {
-      --countdown;
+    if (countdown_ == 0) return IOStatus::OK();
+    if (countdown_ > 1) {
+      --countdown_;
       return IOStatus::OK();
     }
-    if (!for_good) countdown = 0;
-    ++failed;
-    return fault == Fault::no_space ? IOStatus::NoSpace("No space left on device (injected)")
-                                    : IOStatus::IOError("Input/output error (injected)");
-  }
-};
-
-class FaultyFile final : public rocksdb::FSWritableFileOwnerWrapper {
- public:
-  FaultyFile(std::unique_ptr<rocksdb::FSWritableFile>&& file, FaultPlan& plan)
-      : FSWritableFileOwnerWrapper(std::move(file)), plan_(plan) {}
-  IOStatus Append(const rocksdb::Slice& data, const IOOptions& options,
-                  IODebugContext* dbg) override {
-    const IOStatus fault = plan_.next();
-    return fault.ok() ? FSWritableFileOwnerWrapper::Append(data, options, dbg) : fault;
-  }
-  IOStatus Append(const rocksdb::Slice& data, const IOOptions& options,
-                  const rocksdb::DataVerificationInfo& info, IODebugContext* dbg) override {
-    const IOStatus fault = plan_.next();
-    return fault.ok() ? FSWritableFileOwnerWrapper::Append(data, options, info, dbg) : fault;
-  }
-  IOStatus Sync(const IOOptions& options, IODebugContext* dbg) override {
-    const IOStatus fault = plan_.next();
-    return fault.ok() ? FSWritableFileOwnerWrapper::Sync(options, dbg) : fault;
-  }
-  IOStatus Fsync(const IOOptions& options, IODebugContext* dbg) override {
-    const IOStatus fault = plan_.next();
-    return fault.ok() ? FSWritableFileOwnerWrapper::Fsync(options, dbg) : fault;
+    if (!for_good_) countdown_ = 0;
+    ++failed_;
+    return fault_ == Fault::no_space ? IOStatus::NoSpace("No space left on device (injected)")
+                                     : IOStatus::IOError("Input/output error (injected)");
   }
 
  private:
-  FaultPlan& plan_;
+  std::atomic<int> countdown_{0};
+  std::atomic<bool> for_good_{false};
+  std::atomic<Fault> fault_{Fault::io_error};
+  std::atomic<int> failed_{0};
 };
 
-class FaultyDirectory final : public rocksdb::FSDirectoryWrapper {
- public:
-  FaultyDirectory(std::unique_ptr<rocksdb::FSDirectory>&& directory, FaultPlan& plan)
-      : FSDirectoryWrapper(std::move(directory)), plan_(plan) {}
-  IOStatus Fsync(const IOOptions& options, IODebugContext* dbg) override {
-    const IOStatus fault = plan_.next();
-    return fault.ok() ? FSDirectoryWrapper::Fsync(options, dbg) : fault;
-  }
-  IOStatus FsyncWithDirOptions(const IOOptions& options, IODebugContext* dbg,
-                               const rocksdb::DirFsyncOptions& how) override {
-    const IOStatus fault = plan_.next();
-    return fault.ok() ? FSDirectoryWrapper::FsyncWithDirOptions(options, dbg, how) : fault;
-  }
-
- private:
-  FaultPlan& plan_;
-};
-
-class FaultyFileSystem final : public rocksdb::FileSystemWrapper {
- public:
-  explicit FaultyFileSystem(FaultPlan& plan)
-      : FileSystemWrapper(rocksdb::FileSystem::Default()), plan_(plan) {}
-  const char* Name() const override { return "FaultyFileSystem"; }
-
-  IOStatus NewWritableFile(const std::string& name, const rocksdb::FileOptions& options,
-                           std::unique_ptr<rocksdb::FSWritableFile>* file,
-                           IODebugContext* dbg) override {
-    if (IOStatus fault = plan_.next(); !fault.ok()) return fault;
-    std::unique_ptr<rocksdb::FSWritableFile> inner;
-    IOStatus status = target()->NewWritableFile(name, options, &inner, dbg);
-    if (status.ok()) *file = std::make_unique<FaultyFile>(std::move(inner), plan_);
-    return status;
-  }
-  IOStatus ReopenWritableFile(const std::string& name, const rocksdb::FileOptions& options,
-                              std::unique_ptr<rocksdb::FSWritableFile>* file,
-                              IODebugContext* dbg) override {
-    if (IOStatus fault = plan_.next(); !fault.ok()) return fault;
-    std::unique_ptr<rocksdb::FSWritableFile> inner;
-    IOStatus status = target()->ReopenWritableFile(name, options, &inner, dbg);
-    if (status.ok()) *file = std::make_unique<FaultyFile>(std::move(inner), plan_);
-    return status;
-  }
-  IOStatus NewDirectory(const std::string& name, const IOOptions& options,
-                        std::unique_ptr<rocksdb::FSDirectory>* directory,
-                        IODebugContext* dbg) override {
-    std::unique_ptr<rocksdb::FSDirectory> inner;
-    IOStatus status = target()->NewDirectory(name, options, &inner, dbg);
-    if (status.ok()) *directory = std::make_unique<FaultyDirectory>(std::move(inner), plan_);
-    return status;
-  }
-  IOStatus RenameFile(const std::string& from, const std::string& to, const IOOptions& options,
-                      IODebugContext* dbg) override {
-    const IOStatus fault = plan_.next();
-    return fault.ok() ? target()->RenameFile(from, to, options, dbg) : fault;
-  }
-  IOStatus LinkFile(const std::string& from, const std::string& to, const IOOptions& options,
-                    IODebugContext* dbg) override {
-    const IOStatus fault = plan_.next();
-    return fault.ok() ? target()->LinkFile(from, to, options, dbg) : fault;
-  }
-  IOStatus DeleteFile(const std::string& name, const IOOptions& options,
-                      IODebugContext* dbg) override {
-    const IOStatus fault = plan_.next();
-    return fault.ok() ? target()->DeleteFile(name, options, dbg) : fault;
-  }
-  IOStatus GetFreeSpace(const std::string&, const IOOptions&, std::uint64_t* free,
-                        IODebugContext*) override {
-    *free = plan_.free_bytes;
-    return IOStatus::OK();
-  }
-
- private:
-  FaultPlan& plan_;
-};
+// "append MANIFEST", "sync sst": an operation and the kind of file it is done to.
+std::string kind_of(const std::string& what, const fs::path& path) {
+  const std::string name = path.filename();
+  const std::string extension = path.extension();
+  return what + " " + (extension.empty() ? name.substr(0, name.find('-')) : extension.substr(1));
+}
 
 class FaultTest : public ::testing::Test {
  protected:
-  FaultTest() : env_(rocksdb::NewCompositeEnv(std::make_shared<FaultyFileSystem>(plan_))) {}
+  FaultTest() : env_(rocksdb::NewCompositeEnv(std::make_shared<HookedFileSystem>(hooks_))) {
+    hooks_.set([this](const std::string& what, const std::string& path) {
+      const IOStatus fault = plan_.next();
+      if (!fault.ok()) met_.insert(kind_of(what, path));
+      return fault;
+    });
+  }
 
   fs::path path() const { return folder_.path() / "store"; }
 
-  Result<std::unique_ptr<PageStore>> open(bool with_faults, OpenMode mode = OpenMode::existing) {
-    StoreSeam seam;
-    if (with_faults) seam.env = env_.get();
-    return open_rocksdb_store_with(path(), {.mode = mode, .full_table_every = 4}, seam);
+  Result<std::unique_ptr<PageStore>> open(OpenMode mode = OpenMode::existing) {
+    const StoreSeam seam{.env = env_.get(), .on_phase = {}};
+    return open_rocksdb_store_with(
+        path(), {.mode = mode, .full_table_every = 4, .reclaim_in_background = false}, seam);
   }
 
   static void make_change(Change& change, std::uint64_t seed) {
@@ -171,90 +83,139 @@ class FaultTest : public ::testing::Test {
     change.dense("d", bytes_of(seed, 300'000)).remove(weights(100, 0));
   }
 
-  // A fresh store with two commits, and the model of it.
-  void fresh_store(Model& model) {
+  // A fresh store with three commits, and the model of each.
+  void fresh_store(std::vector<Model>& models) {
     fs::remove_all(path());
-    auto store = open(false, OpenMode::create);
+    auto store = open(OpenMode::create);
     ASSERT_TRUE(store.ok()) << store.status().to_string();
-    for (std::uint64_t seed = 1; seed <= 2; ++seed) {
-      Change change(model);
+    models.assign(1, Model());
+    for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+      models.push_back(models.back());
+      Change change(models.back());
       make_change(change, seed);
       ASSERT_TRUE((*store)->commit(change.get()).ok());
     }
   }
 
-  // Fails operation after operation of one commit until one commit meets no fault any more.
-  void fail_every_operation(bool for_good, Fault fault) {
-    Model first;
-    fresh_store(first);
+  // Something to do with that store: what it answers, and in `model` the state if that is ok.
+  struct Step {
+    std::string name;
+    std::function<Status(PageStore&, const std::vector<Model>&, Model& model)> run;
+    std::uint64_t commits = 1;  // that it adds
+  };
+  static std::vector<Step> steps() {
+    return {
+        {"commit",
+         [](PageStore& store, const std::vector<Model>&, Model& model) {
+           Change change(model);
+           make_change(change, 4);
+           return store.commit(change.snapshot("s").get()).status();
+         }},
+        {"commit of more than RocksDB's buffers",
+         [](PageStore& store, const std::vector<Model>&, Model& model) {
+           Change change(model);
+           return store.commit(change.dense("large", bytes_of(1, 6'000'000)).get()).status();
+         }},
+        {"restore",
+         [](PageStore& store, const std::vector<Model>& models, Model& model) {
+           model = models[1];
+           return store.restore({.commit = 1, .drop_later = true}).status();
+         }},
+        {"drop", [](PageStore& store, const std::vector<Model>&,
+                    Model&) { return store.drop({1}, "").status(); }},
+        {"drop and reclaim",
+         [](PageStore& store, const std::vector<Model>&, Model&) {
+           const Status dropped = store.drop({1, 2}, "").status();
+           if (!dropped.ok()) return dropped;
+           // By now the step counts as done.
+           (void)store.reclaim({.target_space = 1, .fold_files = 2});
+           return dropped;
+         }},
+        {"reclaim",
+         [](PageStore& store, const std::vector<Model>&, Model&) {
+           return store.reclaim({.target_space = 1, .fold_files = 2}).status();
+         },
+         0},
+    };
+  }
+
+  // Fails operation after operation of a step until one meets no fault any more.
+  void fail_every_operation(const Step& step, bool for_good, Fault fault) {
+    std::vector<Model> models;
+    fresh_store(models);
     const fs::path kept = folder_.path() / "kept";
     fs::copy(path(), kept, fs::copy_options::recursive);
-    int operation = 1;
     int failures = 0;
-    int kept_though_failing = 0;
-    int unknowns = 0;
-    for (;; ++operation) {
+    bool hit = true;
+    for (int operation = 1; hit; ++operation) {
       ASSERT_LT(operation, 200);
       fs::remove_all(path());
       fs::copy(kept, path(), fs::copy_options::recursive);
-      SCOPED_TRACE(::testing::Message() << "operation " << operation << " for_good " << for_good
-                                        << " no_space " << (fault == Fault::no_space));
-      auto store = open(true);
+      SCOPED_TRACE(::testing::Message() << step.name << ", operation " << operation << " for_good "
+                                        << for_good << " no_space " << (fault == Fault::no_space));
+      auto store = open();
       ASSERT_TRUE(store.ok()) << store.status().to_string();
-      Model after = first;
-      Change change(after);
-      make_change(change, 3);
+      Model after = models.back();
       plan_.arm(operation, for_good, fault);
-      auto info = (*store)->commit(change.get());
-      const bool hit = plan_.failed > 0;
+      const Status status = step.run(**store, models, after);
+      hit = plan_.hit();
       plan_.disarm();
-      if (!info.ok()) {
+      if (!status.ok()) {
         ++failures;
-        EXPECT_TRUE(hit) << info.status().to_string();
-        EXPECT_EQ(info.status().code(),
+        EXPECT_TRUE(hit) << status.to_string();
+        EXPECT_EQ(status.code(),
                   fault == Fault::no_space ? StatusCode::no_space : StatusCode::io_error)
-            << info.status().to_string();
-      } else if (hit) {
-        ++kept_though_failing;
+            << status.to_string();
       }
       // Now the disk works again. Unless the store had to stay closed, the state is what was said.
-      const bool unknown =
-          !info.ok() && info.status().message().find("may or may not") != std::string::npos;
-      EXPECT_TRUE(!unknown || for_good) << info.status().to_string();
-      if (unknown) {
-        ++unknowns;  // closed: reads say why, until the next commit opens it again
-        EXPECT_THAT(difference(**store, first), ::testing::HasSubstr("could not be opened again"));
+      const bool unknown = status.message().find("may or may not") != std::string::npos;
+      EXPECT_TRUE(!unknown || for_good) << status.to_string();
+      if (unknown) {  // closed: reads say why, until the next commit opens it again
+        EXPECT_THAT(difference(**store, models.back()), HasSubstr("could not be opened again"));
       } else {
-        EXPECT_EQ(difference(**store, info.ok() ? after : first), "");
+        EXPECT_EQ(difference(**store, status.ok() ? after : models.back()), "");
       }
-      // The next commit works, whatever went before.
-      Model last = after;
-      Change next(last);
-      make_change(next, 3);  // the same pages again, so that before and after end alike
-      next.page(weights(50, 0), 4);
+      // The next commit works, whatever went before; its number says what did.
+      Model scratch;
+      Change next(scratch);
+      make_change(next, 5);
       const auto again = (*store)->commit(next.get());
       ASSERT_TRUE(again.ok()) << again.status().to_string();
-      EXPECT_EQ(difference(**store, last), "");
-      if (!unknown) {
-        EXPECT_EQ(again->commit, info.ok() ? 4u : 3u);
+      const bool done = again->commit == models.size() + step.commits;
+      EXPECT_TRUE(done || again->commit == models.size());
+      if (!unknown && step.commits > 0) {
+        EXPECT_EQ(done, status.ok());
       }
+      Model last = done ? after : models.back();
+      Change same(last);
+      make_change(same, 5);
+      EXPECT_EQ(difference(**store, last), "");
       store->reset();
-      auto reopened = open(false);
+      auto reopened = open();
       ASSERT_TRUE(reopened.ok()) << reopened.status().to_string();
       EXPECT_EQ(difference(**reopened, last), "");
       EXPECT_EQ((*reopened)->head()->commit, again->commit);
       EXPECT_TRUE((*reopened)->verify()->damage.empty());
-      if (!hit) break;
     }
-    EXPECT_GT(failures, 5);
-    EXPECT_EQ(unknowns > 0, for_good);
-    std::printf("%d operations, %d commits failed (%d unknown), %d kept\n", operation - 1, failures,
-                unknowns, kept_though_failing);
+    EXPECT_GT(failures, 2) << step.name;
     fs::remove_all(kept);
+  }
+
+  void fail_every_operation(bool for_good, Fault fault) {
+    for (const Step& step : steps()) fail_every_operation(step, for_good, fault);
+    // Else an operation was not failed, the first write of a file above all.
+    for (const char* kind :
+         {"append building", "sync building", "close building", "create building", "rename sst",
+          "link ingest", "append MANIFEST", "sync MANIFEST", "append sst", "sync sst", "close sst",
+          "create sst", "sync_folder db"}) {
+      EXPECT_TRUE(met_.contains(kind)) << kind;
+    }
   }
 
   TempFolder folder_;
   FaultPlan plan_;
+  std::set<std::string> met_;  // what failed
+  DiskHooks hooks_;
   std::unique_ptr<rocksdb::Env> env_;
 };
 
@@ -264,67 +225,203 @@ TEST_F(FaultTest, BrokenDiskOnce) { fail_every_operation(false, Fault::io_error)
 TEST_F(FaultTest, BrokenDiskForGood) { fail_every_operation(true, Fault::io_error); }
 
 TEST_F(FaultTest, FailuresWhileOpening) {
-  Model model;
-  fresh_store(model);
-  int failures = 0;
-  for (int operation = 1;; ++operation) {
-    ASSERT_LT(operation, 100);
-    SCOPED_TRACE(operation);
-    plan_.arm(operation, true, Fault::io_error);
-    auto store = open(true);
-    const bool hit = plan_.failed > 0;
-    if (!store.ok()) ++failures;
-    plan_.disarm();
-    if (store.ok()) {
-      EXPECT_EQ(difference(**store, model), "");
+  std::vector<Model> models;
+  fresh_store(models);
+  for (const Fault fault : {Fault::no_space, Fault::io_error}) {
+    for (const bool for_good : {false, true}) {
+      int failures = 0;
+      bool hit = true;
+      for (int operation = 1; hit; ++operation) {
+        ASSERT_LT(operation, 100);
+        SCOPED_TRACE(::testing::Message() << "operation " << operation << " for_good " << for_good
+                                          << " no_space " << (fault == Fault::no_space));
+        plan_.arm(operation, for_good, fault);
+        auto store = open();
+        hit = plan_.hit();
+        if (!store.ok()) {
+          ++failures;
+          EXPECT_TRUE(hit);
+          EXPECT_EQ(store.status().code(),
+                    fault == Fault::no_space ? StatusCode::no_space : StatusCode::io_error)
+              << store.status().to_string();
+        }
+        plan_.disarm();
+        if (store.ok()) {
+          EXPECT_EQ(difference(**store, models.back()), "");
+        }
+        store = Status(StatusCode::io_error, "closed");
+        auto reopened = open();
+        ASSERT_TRUE(reopened.ok()) << reopened.status().to_string();
+        EXPECT_EQ(difference(**reopened, models.back()), "");
+      }
+      EXPECT_GT(failures, 2);
     }
-    store = Status(StatusCode::io_error, "closed");
-    auto reopened = open(false);
-    ASSERT_TRUE(reopened.ok()) << reopened.status().to_string();
-    EXPECT_EQ(difference(**reopened, model), "");
-    if (!hit) break;
   }
-  EXPECT_GT(failures, 2);
+  for (const char* kind : {"append MANIFEST", "sync MANIFEST", "append dbtmp", "sync dbtmp",
+                           "close dbtmp", "rename CURRENT", "create log"}) {
+    EXPECT_TRUE(met_.contains(kind)) << kind;
+  }
 }
 
-TEST_F(FaultTest, FailuresWhileCreatingLeaveAStoreOrNone) {
-  int failures = 0;
-  for (int operation = 1;; ++operation) {
-    ASSERT_LT(operation, 100);
-    SCOPED_TRACE(operation);
-    plan_.arm(operation, true, Fault::no_space);
-    auto store = open(true, OpenMode::create);
-    const bool hit = plan_.failed > 0;
-    plan_.disarm();
-    if (store.ok()) {
-      store = Status(StatusCode::io_error, "closed");
-      fs::remove_all(path());
-    } else {
-      ++failures;
-      EXPECT_EQ(store.status().code(), StatusCode::no_space) << store.status().to_string();
-      // What is there, if anything, is a store, or one in the making that could not be removed.
-      if (fs::exists(path())) {
-        const auto found = open(false);
-        EXPECT_EQ(found.ok(), contents_of(path()).contains("FORMAT"));
-        EXPECT_TRUE(found.ok() || found.status().code() == StatusCode::not_found);
-        EXPECT_TRUE(found.ok() || open(false, OpenMode::create).ok());
+TEST_F(FaultTest, ACreationThatFailedLeavesNothingOrIsTakenUpAgain) {
+  for (const Fault fault : {Fault::no_space, Fault::io_error}) {
+    for (const bool for_good : {false, true}) {
+      int failures = 0;
+      bool hit = true;
+      for (int operation = 1; hit; ++operation) {
+        ASSERT_LT(operation, 100);
+        SCOPED_TRACE(::testing::Message() << "operation " << operation << " for_good " << for_good
+                                          << " no_space " << (fault == Fault::no_space));
+        plan_.arm(operation, for_good, fault);
+        auto store = open(OpenMode::create);
+        hit = plan_.hit();
+        plan_.disarm();
+        if (!store.ok()) {
+          ++failures;
+          EXPECT_TRUE(hit);
+          EXPECT_EQ(store.status().code(),
+                    fault == Fault::no_space ? StatusCode::no_space : StatusCode::io_error)
+              << store.status().to_string();
+          // A disk that works again after one failure was cleaned up.
+          EXPECT_TRUE(for_good || !fs::exists(path()) || fs::is_empty(path()))
+              << ::testing::PrintToString(contents_of(path()));
+          if (fs::exists(path())) {
+            const auto found = open();
+            EXPECT_TRUE(found.ok() || found.status().code() == StatusCode::not_found)
+                << found.status().to_string();
+          }
+          store = open(OpenMode::either);
+          ASSERT_TRUE(store.ok()) << store.status().to_string();
+          EXPECT_EQ((*store)->head().status().code(), StatusCode::not_found);
+        }
+        store = Status(StatusCode::io_error, "closed");
+        fs::remove_all(path());
       }
-      fs::remove_all(path());
+      EXPECT_GT(failures, 2);
     }
-    if (!hit) break;
   }
-  EXPECT_GT(failures, 2);
+  for (const char* kind : {"make_folder db", "append new", "sync new", "close new", "rename FORMAT",
+                           "sync_folder store", "append MANIFEST", "append dbtmp"}) {
+    EXPECT_TRUE(met_.contains(kind)) << kind;
+  }
+}
+
+// A disk on which `free` bytes are left.
+class FullDiskTest : public FaultTest {
+ protected:
+  // A store of many commits of which each replaces most of the one before, and one page stays.
+  void SetUp() override {
+    auto store = open(OpenMode::create);
+    ASSERT_TRUE(store.ok()) << store.status().to_string();
+    for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+      Change change(model_);
+      change.request.retention = Retention::all();
+      change.page(weights(static_cast<std::uint32_t>(seed), 0), seed);
+      for (std::uint64_t entry = 0; entry < 20; ++entry) {
+        change.dense("entry " + std::to_string(entry), bytes_of(seed * 100 + entry, 300));
+      }
+      change.dense("large", bytes_of(seed + 100, 600'000));
+      ASSERT_TRUE((*store)->commit(change.get()).ok());
+    }
+  }
+  static constexpr std::uint64_t kPromised = std::uint64_t{64} << 10;
+  Model model_;
+};
+
+TEST_F(FullDiskTest, DroppingAndReclaimingNeed64KiB) {
+  for (const std::uint64_t free : {kPromised, 2 * kPromised, 32 * kPromised}) {
+    SCOPED_TRACE(free);
+    hooks_.free_bytes = free;
+    auto store = open();
+    ASSERT_TRUE(store.ok()) << store.status().to_string();
+    // What fills the disk further is refused before it begins.
+    Model scratch = model_;
+    Change change(scratch);
+    EXPECT_EQ((*store)->commit(change.dense("d", bytes_of(1, 10)).get()).status().code(),
+              StatusCode::no_space);
+    std::vector<std::uint64_t> commits;
+    for (const CommitInfo& info : (*store)->log()) commits.push_back(info.commit);
+    std::ranges::sort(commits);
+    commits.resize(10);
+    const auto dropped = (*store)->drop(commits, "");
+    ASSERT_TRUE(dropped.ok()) << dropped.status().to_string();
+    const auto report = (*store)->reclaim({.target_space = 1.2, .fold_files = 0});
+    ASSERT_TRUE(report.ok()) << report.status().to_string();
+    EXPECT_GT(report->files_removed + report->files_rewritten, 8u);
+    EXPECT_GT(hooks_.free_bytes, free + 9 * 600'000);
+    EXPECT_EQ(difference(**store, model_), "");
+    EXPECT_TRUE((*store)->verify()->damage.empty());
+  }
+}
+
+// As gc --keep-last 1 does it.
+TEST_F(FullDiskTest, ARuleThatDropsNeeds64KiB) {
+  hooks_.free_bytes = kPromised;
+  auto store = open();
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  CommitRequest rule;
+  rule.retention = Retention{.keep_last = 1};
+  const auto kept = (*store)->commit(rule);
+  ASSERT_TRUE(kept.ok()) << kept.status().to_string();
+  const auto report = (*store)->reclaim({.target_space = 1.2});
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  EXPECT_LE(report->files_left, 1u);  // what is live of commit 40 fits nowhere
+  EXPECT_GT(hooks_.free_bytes, 38u * 600'000);
+  EXPECT_EQ(difference(**store, model_), "");
+  store->reset();
+  store = open();
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  EXPECT_EQ(difference(**store, model_), "");
+  EXPECT_TRUE((*store)->verify()->damage.empty());
+}
+
+// Folding needs as much room as all that stays; what fits goes first, and gives more room.
+TEST_F(FullDiskTest, WhatDoesNotFitIsLeft) {
+  hooks_.free_bytes = 3 * kPromised;
+  auto store = open();
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  const std::size_t files = (*store)->log().size();
+  const auto full = (*store)->reclaim({.fold_files = 2});
+  EXPECT_EQ(full.status().code(), StatusCode::no_space) << full.status().to_string();
+  EXPECT_THAT(full.status().message(), HasSubstr("the file system has"));
+  ASSERT_TRUE((*store)->drop({1, 2, 3}, "").ok());
+  const auto report = (*store)->reclaim({.fold_files = 30});
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  EXPECT_GT(report->files_left, 30u);
+  EXPECT_EQ((*store)->log().size(), files - 2);
+  EXPECT_EQ(difference(**store, model_), "");
+}
+
+// The full table that is due is left for later where it does not fit; a restore cannot do without.
+TEST_F(FullDiskTest, DropsDoWithoutAFullTable) {
+  auto store = open();
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  Change change(model_);
+  for (std::uint32_t row = 0; row < 3000; ++row) change.page(weights(row, 1), row, shape_of(1, 1));
+  ASSERT_TRUE((*store)->commit(change.get()).ok());
+  hooks_.free_bytes = 2 * kPromised;
+  for (std::uint64_t commit = 1; commit <= 6; ++commit) {
+    const auto dropped = (*store)->drop({commit}, "");
+    ASSERT_TRUE(dropped.ok()) << dropped.status().to_string();
+  }
+  EXPECT_EQ((*store)->restore({.commit = 41}).status().code(), StatusCode::no_space);
+  EXPECT_EQ(difference(**store, model_), "");
+  store->reset();
+  store = open();
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  EXPECT_EQ(difference(**store, model_), "");
 }
 
 TEST_F(FaultTest, SpaceIsCheckedBeforeBuilding) {
-  Model model;
-  fresh_store(model);
-  auto store = open(true);
+  std::vector<Model> models;
+  fresh_store(models);
+  const Model& model = models.back();
+  auto store = open();
   ASSERT_TRUE(store.ok());
-  plan_.free_bytes = 1000;
+  hooks_.free_bytes = 1000;
   Model after = model;
   Change change(after);
-  make_change(change, 3);
+  make_change(change, 4);
   int asked = 0;
   CommitRequest request = change.get();
   for (PageWrite& page : request.pages) {
@@ -335,12 +432,12 @@ TEST_F(FaultTest, SpaceIsCheckedBeforeBuilding) {
   }
   const auto full = (*store)->commit(request);
   EXPECT_EQ(full.status().code(), StatusCode::no_space);
-  EXPECT_THAT(full.status().message(), ::testing::HasSubstr("the file system has 1000"));
+  EXPECT_THAT(full.status().message(), HasSubstr("the file system has 1000"));
   EXPECT_EQ(asked, 0);
   EXPECT_EQ(difference(**store, model), "");
   EXPECT_EQ((*store)->restore({.commit = 1}).status().code(), StatusCode::no_space);
   EXPECT_EQ(difference(**store, model), "");
-  plan_.free_bytes = std::uint64_t{1} << 40;
+  hooks_.free_bytes = std::uint64_t{1} << 40;
   ASSERT_TRUE((*store)->commit(request).ok());
   EXPECT_EQ(difference(**store, after), "");
 }

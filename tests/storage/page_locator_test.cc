@@ -22,7 +22,7 @@ class PageLocatorTest : public ::testing::Test {
   std::filesystem::path path() const { return folder.path() / "1.sst"; }
 
   void write(const Values& values) {
-    const rocksdb::Options options = make_inspection_options(rocksdb::Env::Default());
+    const rocksdb::Options options = make_rocksdb_options(rocksdb::Env::Default());
     rocksdb::SstFileWriter writer(rocksdb::EnvOptions(options), options);
     ASSERT_TRUE(writer.Open(path().string()).ok());
     for (const auto& [key, value] : values) {

@@ -9,7 +9,7 @@ TEST_F(RocksdbBackendTest, FilesOfSeveralCommitsAndGaps) {
   auto backend = open_with(8);
   EXPECT_EQ(ranges(*backend), "1 2 3 4 5 6 7 8");
   std::uint64_t written = 0;
-  ASSERT_EQ(backend->rewrite(files_between(*backend, 3, 5), keep_all, 0, written).to_string(),
+  ASSERT_EQ(backend->rewrite(files_between(*backend, 3, 5), keep_all, 0, 0, written).to_string(),
             "ok");
   EXPECT_GT(written, 3 * kRows * 5000u);
   EXPECT_LT(written, 3 * kRows * 5500u);
@@ -68,7 +68,7 @@ TEST_F(RocksdbBackendTest, RefusesTheNewestCommitAndWhatIsNotThere) {
   std::vector<BackendFile> files = {files_between(*backend, 1, 1)[0],
                                     files_between(*backend, 3, 3)[0]};
   std::uint64_t written = 0;
-  EXPECT_EQ(backend->rewrite(files, keep_all, 0, written).code(), StatusCode::invalid_argument);
+  EXPECT_EQ(backend->rewrite(files, keep_all, 0, 0, written).code(), StatusCode::invalid_argument);
   files.pop_back();
   files[0].last_commit = 2;
   EXPECT_EQ(backend->remove(files).code(), StatusCode::invalid_argument);

@@ -59,6 +59,26 @@ class RocksdbViewTest : public ::testing::Test {
     return "";
   }
 
+  // Changes everything but the newest commit, of which `reader` was opened just before.
+  void expect_unmoved(RocksdbBackend& backend, const Backend& reader) {
+    const std::string listed = ranges(reader);
+    EXPECT_EQ(listed, ranges(backend));
+    const std::uint64_t last = reader.last_commit();
+    ASSERT_EQ(rewrite(backend, last - 1, last - 1, keep_all).to_string(), "ok");
+    ASSERT_EQ(backend.remove(files_between(backend, last - 2, last - 2)).to_string(), "ok");
+    ASSERT_EQ(add_commit(backend).to_string(), "ok");
+    ASSERT_EQ(add_commit(backend).to_string(), "ok");
+    EXPECT_EQ(ranges(reader), listed);
+    for (std::uint64_t commit = last - 2; commit <= last; ++commit) {
+      for (std::uint32_t row = 0; row < kRows; ++row) {
+        EXPECT_EQ(look_up(reader, commit, row), "") << commit;
+      }
+    }
+    std::vector<Damage> damage;
+    reader.verify_files(damage, {});
+    EXPECT_TRUE(damage.empty()) << damage.front().what;
+  }
+
   TempFolder temp_;
   BackendFolder store_{temp_.path() / "store"};
 };
@@ -69,7 +89,7 @@ TEST_F(RocksdbViewTest, StaysWhatItIs) {
   EXPECT_EQ(ranges(*early), "1 2 3 4");
   EXPECT_EQ(early->file_of(2).path, backend->file_of(2).path);
   std::uint64_t written = 0;
-  ASSERT_TRUE(backend->rewrite(files_between(*backend, 2, 3), keep_even, 0, written).ok());
+  ASSERT_TRUE(backend->rewrite(files_between(*backend, 2, 3), keep_even, 0, 0, written).ok());
   ASSERT_TRUE(backend->remove(files_between(*backend, 1, 1)).ok());
   ASSERT_TRUE(add_commit(*backend).ok());
   auto late = view();
@@ -100,7 +120,7 @@ TEST_F(RocksdbViewTest, WritesNothing) {
   auto reader = view();
   std::uint64_t written = 0;
   for (const Status& status : {reader->begin(3, 0), reader->put("k", {}, {}), reader->publish(),
-                               reader->remove({}), reader->rewrite({}, keep_all, 0, written)}) {
+                               reader->remove({}), reader->rewrite({}, keep_all, 0, 0, written)}) {
     EXPECT_EQ(status.code(), StatusCode::invalid_argument);
     EXPECT_EQ(status.message(), "a view is read-only");
   }
@@ -221,7 +241,7 @@ TEST_F(RocksdbViewTest, DISABLED_ReaderProcess) {
   }
 }
 
-TEST_F(RocksdbViewTest, ReadsAReadOnlyFolderInPlace) {
+TEST_F(RocksdbViewTest, ReadsAFolderThatItMayNotWriteTo) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs to become another user";
   auto backend = open_with(3);
   backend.reset();
@@ -240,13 +260,53 @@ TEST_F(RocksdbViewTest, ReadsAReadOnlyFolderInPlace) {
   EXPECT_EQ(ranges(**reader), "1 2 3");
   reader = Status(StatusCode::io_error, "closed");
   EXPECT_EQ(contents_of(store_.folder.root), before);
-  // Beside a writer that is no place to read from.
+  // Beside a writer, too.
   backend = open_with(0);
   ASSERT_EQ(::seteuid(65534), 0);
-  const Status busy = open_view(store_.folder, {}, {}).status();
+  reader = open_view(store_.folder, {}, {});
   ASSERT_EQ(::seteuid(0), 0);
-  EXPECT_EQ(busy.code(), StatusCode::busy) << busy.to_string();
-  EXPECT_THAT(busy.message(), HasSubstr("pid " + std::to_string(::getpid())));
+  ASSERT_TRUE(reader.ok()) << reader.status().to_string();
+  expect_unmoved(*backend, **reader);
+}
+
+// Wherever the disk turns out to be full.
+TEST_F(RocksdbViewTest, ReadsFromAFullDisk) {
+  auto backend = open_with(3);
+  DiskHooks hooks;
+  const auto env = rocksdb::NewCompositeEnv(std::make_shared<HookedFileSystem>(hooks));
+  for (const std::string full :
+       {"create MANIFEST", "append MANIFEST", "create CURRENT", "append CURRENT", "link 0"}) {
+    SCOPED_TRACE(full);
+    bool hit = false;
+    hooks.set([&](const std::string& what, const std::string& path) {
+      const std::string step = what + " " + fs::path(path).filename().string();
+      hit = hit || step.starts_with(full);
+      return step.starts_with(full) ? rocksdb::IOStatus::NoSpace("No space left on device")
+                                    : rocksdb::IOStatus::OK();
+    });
+    auto reader = open_view(store_.folder, {}, {.env = env.get(), .on_phase = {}});
+    EXPECT_TRUE(hit);
+    ASSERT_TRUE(reader.ok()) << reader.status().to_string();
+    EXPECT_EQ(folders(), 0u);
+    expect_unmoved(*backend, **reader);
+  }
+}
+
+TEST_F(RocksdbViewTest, ReadsMoreFilesThanItKeepsOpen) {
+  auto backend = open_with(203);
+  DiskHooks hooks;
+  const auto env = rocksdb::NewCompositeEnv(std::make_shared<HookedFileSystem>(hooks));
+  hooks.set([](const std::string&, const std::string&) {
+    return rocksdb::IOStatus::NoSpace("No space left on device");
+  });
+  const auto reader = open_view(store_.folder, {}, {.env = env.get(), .on_phase = {}});
+  ASSERT_TRUE(reader.ok()) << reader.status().to_string();
+  for (std::uint64_t commit = 1; commit <= 203; ++commit) {
+    EXPECT_EQ(look_up(**reader, commit, 0), "") << commit;
+  }
+  ASSERT_EQ(backend->remove(files_between(*backend, 1, 202)).to_string(), "ok");
+  EXPECT_EQ(look_up(**reader, 1, 0), "");
+  EXPECT_EQ(look_up(**reader, 203, 0), "");
 }
 
 TEST_F(RocksdbViewTest, DamageNamesTheFileInDb) {

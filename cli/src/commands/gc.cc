@@ -65,6 +65,10 @@ int run_gc(const std::vector<std::string>& args) {
       << format_number_of(report.files_removed, "file") << ", rewrote " << report.files_rewritten
       << " (" << format_bytes(report.bytes_rewritten) << ")\n"
       << folder << " took " << format_bytes(before) << ", takes " << format_bytes(after) << '\n';
+  if (report.files_left > 0) {
+    out << format_number_of(report.files_left, "file")
+        << " could not be rewritten for want of room; with more free space run gc again\n";
+  }
   for (const std::string& reader : report.readers) {
     out << "space may still be held by " << reader << '\n';
   }
@@ -76,6 +80,7 @@ int run_gc(const std::vector<std::string>& args) {
                  {"files_removed", report.files_removed},
                  {"files_rewritten", report.files_rewritten},
                  {"bytes_rewritten", report.bytes_rewritten},
+                 {"files_left", report.files_left},
                  {"bytes_before", before},
                  {"bytes_after", after},
                  {"readers", boost::json::array(report.readers.begin(), report.readers.end())}});

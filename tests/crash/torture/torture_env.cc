@@ -312,6 +312,11 @@ class TortureFileSystem final : public rocksdb::FileSystemWrapper {
         disk_, [&] { return target()->Truncate(name, size, options, dbg); },
         [&](DiskModel& model) { model.truncated(model.find(name), size); });
   }
+  // A log of messages is a file like the others.
+  IOStatus NewLogger(const std::string& name, const IOOptions& options,
+                     std::shared_ptr<rocksdb::Logger>* logger, IODebugContext* dbg) override {
+    return FileSystem::NewLogger(name, options, logger, dbg);
+  }
   IOStatus GetFreeSpace(const std::string&, const IOOptions&, std::uint64_t* free,
                         IODebugContext*) override {
     const auto guard = disk_.lock();

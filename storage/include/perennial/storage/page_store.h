@@ -79,6 +79,7 @@ struct ReclaimReport {
   std::uint64_t files_removed = 0;
   std::uint64_t files_rewritten = 0;  // into fewer or smaller ones
   std::uint64_t bytes_rewritten = 0;
+  std::uint64_t files_left = 0;    // would have been rewritten, had there been room for it
   std::uint64_t bytes_before = 0;  // of all commit files
   std::uint64_t bytes_after = 0;
   std::vector<std::string> readers;  // views that still hold files that were removed
@@ -131,7 +132,9 @@ class PageStore : public PageReader {
 
   // Gives space back that only dropped commits used: removes files that are wholly dead, rewrites
   // those that are mostly dead, folds runs of small ones. Neither reads nor commits wait for it. A
-  // kill or power cut at any instant loses nothing.
+  // kill or power cut at any instant loses nothing. It begins with what needs the least room;
+  // no_space: there is none for anything. Dropping all but a commit, and removing dead files, takes
+  // some KiB (docs/storage_format.md, "Space"), which commits of data leave free.
   virtual Result<ReclaimReport> reclaim(const ReclaimOptions& options) = 0;
 
   virtual StoreCounters counters() const = 0;
