@@ -376,9 +376,13 @@ CompactGradient Pool::compact_gradient() {
   return gradient;
 }
 
-void Pool::clear_gradients() {
+void Pool::zero_grad() {
   if (device_) device_->clear_gradients();
   tape_->clear();
+}
+
+void Pool::clear_gradients() {
+  zero_grad();
   tape_->release_gradient_memory();
 }
 

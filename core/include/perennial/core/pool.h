@@ -208,8 +208,11 @@ class Pool {
 
   // Gradients gathered since they were last cleared, summed per expert in (backward, token, head)
   // order; experts of frozen generations have none. Allocates (U, d), or takes the memory of the
-  // last one when nobody holds that any more; clear_gradients() gives it back.
+  // last one when nobody holds that any more.
   CompactGradient compact_gradient();
+  // Forgets them. The memory of the last compact gradient stays, as between steps.
+  void zero_grad();
+  // Forgets them and gives that memory back.
   void clear_gradients();
 
   // Floats of optimizer state an expert has (0 before a SparseOptimizer is attached).
@@ -231,7 +234,9 @@ class Pool {
   // Takes the experts from where they live to there. Gathered gradients are dropped.
   void place(std::shared_ptr<PoolDevice> device);
 
-  // For the module and the optimizer of this library.
+  // For the module and the optimizer of this library. The version counts steps that had gradients.
+  std::uint64_t experts_version() const { return experts_version_; }
+  void experts_changed() { ++experts_version_; }
   Pager& pager() { return *pager_; }
   ExpertTape& tape() { return *tape_; }
 
@@ -242,6 +247,7 @@ class Pool {
   std::uint32_t id_;
   PoolOptions options_;
   std::vector<Generation> generations_;
+  std::uint64_t experts_version_ = 0;
   std::unique_ptr<Pager> pager_;
   std::unique_ptr<ExpertTape> tape_;
   std::shared_ptr<PoolDevice> device_;
