@@ -54,7 +54,8 @@ class PeerModel : public Model {
     if (outputs == classes_) return;
     // What is frozen never gives a new class.
     for (const Generation& generation : peer_->pool().generations()) {
-      if (generation.frozen && generation.index >= known_.size()) known_.push_back(outputs);
+      if (generation.state == GenerationState::open) continue;
+      if (generation.index >= known_.size()) known_.push_back(outputs);
     }
   }
 

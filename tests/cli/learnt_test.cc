@@ -68,12 +68,12 @@ TEST_F(LearningTest, GrowsFreezesAndRestores) {
   EXPECT_EQ(grown.at("pages_written"), 0);
   EXPECT_EQ(grown.at("snapshot"), "wide");
   EXPECT_EQ(grown.at("generation").at("rows"), 64);
-  EXPECT_EQ(grown.at("generation").at("frozen"), false);
+  EXPECT_EQ(grown.at("generation").at("state"), "open");
   EXPECT_EQ(grown.at("experts"), 2 * 16 * 16 + 64 * 16);
   EXPECT_EQ(succeed(Args{"eval"} + at_store).at("accuracy"), learnt.at("accuracy"));
 
   const json::object frozen = succeed(Args{"freeze"} + at_store);
-  EXPECT_EQ(frozen.at("generation").at("frozen"), true);
+  EXPECT_EQ(frozen.at("generation").at("state"), "frozen");
   EXPECT_EQ(frozen.at("generation").at("digest").as_string().size(), 32U);
   const json::object inspected = succeed(Args{"inspect"} + at_store);
   EXPECT_EQ(inspected.at("frozen_intact"), true);
@@ -96,6 +96,25 @@ TEST_F(LearningTest, GrowsFreezesAndRestores) {
   succeed(Args{"restore", "--to", "experience-2", "--name", "back"} + at_store);
   EXPECT_EQ(succeed(Args{"eval"} + at_store).at("accuracy"), learnt.at("accuracy"));
   EXPECT_EQ(commits("store").as_array().back().at("state_digest"), result.at("state_digest"));
+}
+
+TEST_F(LearningTest, AnUnlearnedGenerationIsNeitherFrozenNorDamaged) {
+  succeed(train("store"));
+  const Args at_store = {"--store", path("store")};
+  succeed(Args{"unlearn", "--generation", "0"} + at_store);
+  const json::object scrubbed = succeed(Args{"scrub", "--rate", "0"} + at_store);
+  EXPECT_EQ(scrubbed.at("intact"), true);
+  ASSERT_EQ(scrubbed.at("shards").as_array().size(), 1U);
+  EXPECT_EQ(scrubbed.at("shards").at(0).at("generation"), 1);
+  const json::object inspected = succeed(Args{"inspect"} + at_store);
+  EXPECT_EQ(inspected.at("generations").at(0).at("state"), "unlearned");
+  EXPECT_TRUE(inspected.at("generations").at(0).at("digest").is_null());
+  EXPECT_EQ(inspected.at("generations").at(1).at("state"), "frozen");
+  EXPECT_THAT(run(Args{"inspect"} + at_store).out,
+              testing::AllOf(HasSubstr("unlearned"), testing::Not(HasSubstr("00000000"))));
+  expect_refused(Args{"export", "--generation", "0", "--into", path("shard")} + at_store, 2,
+                 {"generation 0 was unlearned"});
+  EXPECT_FALSE(fs::exists(path("shard")));
 }
 
 TEST_F(LearningTest, TheLogShowsGenerationsAndAccuracy) {

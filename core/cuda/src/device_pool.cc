@@ -92,7 +92,9 @@ void DevicePool::follow() {
       if (state_) state_->remove(generation.index);
       tiles_[generation.index] = 0;
     }
-    if (!generation.unlearned) load(generation.index, PageKind::weights);
+    if (generation.state != GenerationState::unlearned) {
+      load(generation.index, PageKind::weights);
+    }
     tiles_.resize(std::max<std::size_t>(tiles_.size(), generation.index + 1));
     tiles_[generation.index] = tiles;
   }

@@ -119,7 +119,7 @@ PeerImpl::PeerImpl(const PeerOptions& options, const storage::PageReader* store,
 PeerImpl::~PeerImpl() = default;
 
 void PeerImpl::require_known(std::uint32_t generation) const {
-  if (!pool_->generation(generation).unlearned) return;
+  if (pool_->generation(generation).state != GenerationState::unlearned) return;
   throw Error("generation " + std::to_string(generation) + " was unlearned; it answers nothing");
 }
 
@@ -233,7 +233,7 @@ torch::Tensor PeerImpl::forward_as(const torch::Tensor& routing, const torch::Te
       return n;
     };
     for (const Generation& generation : pool_->generations()) {
-      if (!generation.frozen || floats() >= routing.numel()) break;
+      if (generation.state == GenerationState::open || floats() >= routing.numel()) break;
       router->add_rows(generation, true);
       router->add_columns(generation.cols);
     }
@@ -364,13 +364,13 @@ storage::Digest PeerImpl::freeze() {
 bool PeerImpl::frozen_intact() {
   const std::vector<Generation>& generations = pool_->generations();
   return std::all_of(generations.begin(), generations.end(), [&](const Generation& generation) {
-    return !generation.frozen || generation.unlearned || frozen_intact(generation.index);
+    return generation.state != GenerationState::frozen || frozen_intact(generation.index);
   });
 }
 
 bool PeerImpl::frozen_intact(std::uint32_t index) {
   const Generation& generation = pool_->generation(index);
-  return generation.frozen && !generation.unlearned &&
+  return generation.state == GenerationState::frozen &&
          router_digest(router_of(index), index) == generation.router_digest &&
          pool_->shard_digest(index) == generation.digest;
 }

@@ -48,7 +48,7 @@ void restore_keys(Router& router, const json::value& record,
     }
     router.add_rows(generation, rows[i].at("visible").as_bool());
     router.row_blocks.back().cols = visible_cols;
-    if (generation.frozen) router.freeze_rows();
+    if (generation.state != GenerationState::open) router.freeze_rows();
   }
 }
 
@@ -131,7 +131,7 @@ std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store,
   }
   try {
     for (std::size_t i = 0; i < records.size(); ++i) {
-      if (!shared && generations[i].unlearned) {
+      if (!shared && generations[i].state == GenerationState::unlearned) {
         peer->routers_.push_back(nullptr);
         continue;
       }
@@ -142,7 +142,7 @@ std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store,
       router.first_draw = first == nullptr ? 0 : json::value_to<std::uint64_t>(*first);
       const auto routed = shared ? std::span(generations) : std::span(generations).subspan(i, 1);
       restore_keys(router, records[i], routed);
-      const bool frozen = !shared && routed.back().frozen;
+      const bool frozen = !shared && routed.back().state == GenerationState::frozen;
       if (frozen) router.fold_and_freeze();
       if (router.folded() != records[i].at("folded").as_bool()) {
         throw malformed("a router's norm and its generation disagree");

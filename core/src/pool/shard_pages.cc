@@ -34,7 +34,7 @@ void Pool::initial_page(const Generation& generation, std::uint32_t page,
 const Generation& Pool::add_frozen(const ForeignGeneration& content,
                                    const storage::Digest& router_digest) {
   Generation generation = next_generation(content.rows, content.cols, content.recipe);
-  generation.frozen = true;
+  generation.state = GenerationState::frozen;
   generation.router_digest = router_digest;
   generation.digest = shard_digest(generation, content.written);
   pager_->add_generation(generation);

@@ -53,16 +53,19 @@ struct Recipe {
   }
 };
 
-// A span of rows appended by one grow(). Open (training) or frozen.
+// open: it trains; at most the newest of a pool. frozen: it never changes again. unlearned: its
+// experts, keys and digests are gone for good, and it answers nothing; only its place is still
+// taken, because ids never change.
+enum class GenerationState : std::uint8_t { open, frozen, unlearned };
+EnumNames<GenerationState> enum_names(GenerationState);
+
+// A span of rows appended by one grow().
 struct Generation {
   std::uint32_t index = 0;
   std::uint32_t first_row = 0;
   std::uint32_t rows = 0;
   std::uint32_t cols = 0;
-  bool frozen = false;
-  // Its experts, keys and digests are gone for good; only its place is still taken, because ids
-  // never change. It answers nothing.
-  bool unlearned = false;
+  GenerationState state = GenerationState::open;
   Recipe recipe;
   // Frozen only: XXH3-128 over recipe, router and the sorted (row, tile, payload digest) list of
   // the written pages.
