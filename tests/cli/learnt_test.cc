@@ -98,6 +98,30 @@ TEST_F(LearningTest, GrowsFreezesAndRestores) {
   EXPECT_EQ(commits("store").as_array().back().at("state_digest"), result.at("state_digest"));
 }
 
+TEST_F(LearningTest, FreezingByHandClosesTheGatesAutoencoders) {
+  succeed(train("store", "grow_freeze", "peer", "autoencoder") + Args{"--autoencoder-code", "8"});
+  const Args at_store = {"--store", path("store")};
+  // Only a store that is in parts lists its entries.
+  const auto moments = [&](const std::string& part) {
+    succeed(
+        Args{"reshard", "--from", path("store"), "--into", path(part) + "," + path(part + "b")});
+    const json::object inspected = succeed({"inspect", "--store", path(part)});
+    int count = 0;
+    for (const json::value& entry : inspected.at("dense").as_array()) {
+      const std::string name(entry.at("name").as_string());
+      count += name.starts_with("gate/") && (name.ends_with("/m") || name.ends_with("/v")) ? 1 : 0;
+    }
+    return count;
+  };
+  succeed(Args{"export", "--generation", "0", "--into", path("shard")} + at_store);
+  succeed(Args{"import", "--file", path("shard")} + at_store);
+  EXPECT_EQ(moments("imported"), 0);
+  succeed(Args{"grow"} + at_store);
+  EXPECT_GT(moments("open"), 0);
+  succeed(Args{"freeze"} + at_store);
+  EXPECT_EQ(moments("frozen"), 0);
+}
+
 TEST_F(LearningTest, AnUnlearnedGenerationIsNeitherFrozenNorDamaged) {
   succeed(train("store"));
   const Args at_store = {"--store", path("store")};
