@@ -68,6 +68,8 @@ struct PeerOptions {
   double u_scale = 0;
   double v_scale = 0.05;
   std::int64_t page_bytes = 32768;
+  // Experts, query network, keys and dropout are drawn by it and by places within the layer alone:
+  // two layers of one seed and equal sizes are the same layer, bit for bit. Give each its own.
   std::int64_t seed = 1;
 
   // Throws InvalidOptions naming the field, its value and what is allowed.
@@ -104,7 +106,9 @@ struct PeerOptions {
     visitor("u_scale", self.u_scale, "scale of new u and w; 0 = 1/sqrt(d_in)", Range{0, 1e3});
     visitor("v_scale", self.v_scale, "scale of new v; 0 = 1/sqrt(d_out)", Range{0, 1e3});
     visitor("page_bytes", self.page_bytes, "target size of a page", Range{1, 4194304});
-    visitor("seed", self.seed, "seed of the initial values", Range{0, 9e15});
+    visitor("seed", self.seed,
+            "seed of the initial values and of dropout; layers of one seed start identical",
+            Range{0, 9e15});
   }
 };
 
