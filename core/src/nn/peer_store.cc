@@ -54,7 +54,7 @@ void restore_keys(Router& router, const json::value& record,
 
 }  // namespace
 
-void PeerImpl::add_to_commit(storage::CommitRequest& request) {
+std::string PeerImpl::record() const {
   json::array routers;
   for (const auto& router : routers_) {
     if (router == nullptr) {
@@ -71,17 +71,23 @@ void PeerImpl::add_to_commit(storage::CommitRequest& request) {
         {"rows", std::move(rows)}, {"cols", std::move(cols)}, {"folded", router->folded()}};
     if (options_.dropout > 0) entry[kFirstDraw] = router->first_draw;
     routers.push_back(std::move(entry));
-    router->offered_frozen = options_.routing == Routing::isolated &&
-                             (router != routers_.back() || !pool_->open_generation());
-    if (!router->stored_frozen) {
-      for (const auto& [name, tensor] : router->tensors()) {
-        request.dense["peer/" + name] = bytes_from(tensor);
-      }
-    }
   }
   json::object record{{"options", to_json(options_)}, {"routers", std::move(routers)}};
   if (options_.dropout > 0) record["dropout_draws"] = dropout_draws_;
-  request.dense[kPeerRecord] = bytes_from(json::serialize(record));
+  return json::serialize(record);
+}
+
+void PeerImpl::add_to_commit(storage::CommitRequest& request) {
+  for (const auto& router : routers_) {
+    if (router == nullptr) continue;
+    router->offered_frozen = options_.routing == Routing::isolated &&
+                             (router != routers_.back() || !pool_->open_generation());
+    if (router->stored_frozen) continue;
+    for (const auto& [name, tensor] : router->tensors()) {
+      request.dense["peer/" + name] = bytes_from(tensor);
+    }
+  }
+  request.dense[kPeerRecord] = bytes_from(record());
   pool_->add_to_commit(request);
 }
 

@@ -111,7 +111,7 @@ std::uint64_t PoolOptions::pages(std::uint32_t rows, std::uint32_t columns) cons
 
 Pool::Pool(std::uint32_t id, const PoolOptions& options, const storage::PageReader* store,
            std::int64_t budget_bytes)
-    : id_(id), options_(options) {
+    : id_(id), options_(options), in_store_(store != nullptr) {
   validate_ranges(options_);
   pager_ = std::make_unique<Pager>(id, options_, store, budget_bytes);
   tape_ = std::make_unique<ExpertTape>();
@@ -394,17 +394,24 @@ void Pool::clear_gradients() {
   tape_->release_gradient_memory();
 }
 
-void Pool::add_to_commit(storage::CommitRequest& request) {
+std::string Pool::record() const {
   json::array generations;
   for (const Generation& g : generations_) generations.push_back(to_json(g));
   const json::object record{{"options", perennial::to_json(options_)},
                             {"generations", std::move(generations)}};
-  request.dense[dense_name()] = bytes_from(json::serialize(record));
+  return json::serialize(record);
+}
+
+void Pool::add_to_commit(storage::CommitRequest& request) {
+  request.dense[dense_name()] = bytes_from(record());
   fetch();
   pager_->add_to_commit(request);
 }
 
-void Pool::committed() { pager_->committed(); }
+void Pool::committed() {
+  in_store_ = true;
+  pager_->committed();
+}
 void Pool::commit_failed() { pager_->commit_failed(); }
 PagerCounters Pool::counters() const { return pager_->counters(); }
 

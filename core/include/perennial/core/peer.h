@@ -231,6 +231,17 @@ class PeerImpl : public torch::nn::Module {
   void committed();
   void commit_failed();
 
+  // For torch::save() and torch::load(): the whole layer, also its generations and the experts'
+  // optimizer state, so that training goes on bit for bit. An Error for a pool of more than
+  // kMaxArchiveBytes of weights, trained or not: such a layer belongs into a store.
+  static constexpr std::uint64_t kMaxArchiveBytes = std::uint64_t{256} << 20;
+  void save(torch::serialize::OutputArchive& archive) const override;
+  // Into a layer of equal options, on the CPU, that no store holds. Parameters that both have stay
+  // who they are; generations that the layer has not in that state, or not at all, bring theirs, so
+  // their dense optimizers are made afterwards. A SparseOptimizer stays attached. Throws Error,
+  // DataError; the layer is then as before.
+  void load(torch::serialize::InputArchive& archive) override;
+
  private:
   const Router& router_of(std::uint32_t generation) const;
   void require_known(std::uint32_t generation) const;
@@ -238,6 +249,8 @@ class PeerImpl : public torch::nn::Module {
   torch::Tensor through(const std::shared_ptr<Router>& router, const torch::Tensor& x,
                         const ForwardMode& mode);
   void add_router();
+  void take_routers(PeerImpl& from, const std::vector<Generation>& before);
+  std::string record() const;
   // Brings routers that were just made to where, and to how, the layer computes.
   void place_routers();
   void require_isolated() const;

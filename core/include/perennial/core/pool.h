@@ -124,6 +124,12 @@ struct WrittenPage {
   storage::Digest digest;  // of its payload
 };
 
+// The pages of one kind that are not what they were at first.
+struct PageContents {
+  at::Tensor places;    // (n, 2) int64: generation, page within it
+  at::Tensor payloads;  // (n, bytes of a page) uint8
+};
+
 // A frozen generation that was learnt in another pool of the same layout and tile.
 struct ForeignGeneration {
   std::uint32_t rows = 0;
@@ -205,6 +211,15 @@ class Pool {
   const Generation& add_frozen(const ForeignGeneration& content,
                                const storage::Digest& router_digest);
 
+  // For an archive: what is in the pages, the record that commits have, and the pool that has these
+  // generations and pages instead of its own. restore() throws Error for a pool that a store holds
+  // or that is on a device, and DataError for pages that do not fit; the pool is then as before.
+  // An optimizer stays attached.
+  PageContents contents(storage::PageKind kind) const;
+  std::string record() const;
+  void restore(const std::vector<Generation>& generations, const PageContents& weights,
+               const PageContents& state);
+
   // Copies of experts in any order. Throws Error for an id that does not exist.
   ExpertValues experts_at(const std::vector<std::int64_t>& ids);
   bool exists(std::int64_t id) const;
@@ -254,6 +269,7 @@ class Pool {
   std::unique_ptr<Pager> pager_;
   std::unique_ptr<ExpertTape> tape_;
   std::shared_ptr<PoolDevice> device_;
+  bool in_store_;  // reads from a store, or was committed to one
 };
 
 }  // namespace perennial
