@@ -30,8 +30,6 @@ namespace {
 
 // Word of Philox's counter that initial weights are drawn for.
 constexpr std::uint32_t kWeights = 0x41000000;
-// Rows that are worth a thread.
-constexpr std::int64_t kGrain = 16;
 constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEps = 1e-8;
 constexpr std::array kParts = {"encoder", "encoder_bias", "decoder", "decoder_bias"};
 constexpr const char* kSteps = "gate/autoencoder_steps";  // (G) int64
@@ -123,7 +121,7 @@ at::Tensor AutoencoderGate::scores(const at::Tensor& x) const {
   at::Tensor s = at::empty({tokens, d_in_});
   const float* const from = in.const_data_ptr<float>();
   float* const squashed = s.mutable_data_ptr<float>();
-  at::parallel_for(0, tokens, kGrain, [&](auto begin, auto end) {
+  at::parallel_for(0, tokens, kRowGrain, [&](auto begin, auto end) {
     kernels::sigmoid((end - begin) * d_in_, from + begin * d_in_, squashed + begin * d_in_);
   });
   std::vector<at::Tensor> all;
@@ -137,7 +135,7 @@ at::Tensor AutoencoderGate::scores(const at::Tensor& x) const {
     at::Tensor error = at::empty({tokens});
     const float* const of = logits.const_data_ptr<float>();
     float* const to = error.mutable_data_ptr<float>();
-    at::parallel_for(0, tokens, kGrain, [&](auto begin, auto end) {
+    at::parallel_for(0, tokens, kRowGrain, [&](auto begin, auto end) {
       kernels::reconstruction_error(begin, end, d_in_, of, squashed, to);
     });
     all.push_back(error.neg_());

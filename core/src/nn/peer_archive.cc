@@ -23,9 +23,9 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr const char *kLayer = "layer", *kPool = "pool";
-constexpr std::string_view kRouter = "router_";
-constexpr const char *kWeightPages = "weights", *kStatePages = "optimizer_state";
+constexpr const char *kLayerKey = "layer", *kPoolKey = "pool";
+constexpr std::string_view kRouterKey = "router_";
+constexpr const char *kWeightsKey = "weights", *kStateKey = "optimizer_state";
 
 std::uint64_t bytes_of(const Pool& pool, const std::vector<Generation>& generations) {
   std::uint64_t bytes = 0;
@@ -77,12 +77,12 @@ PageContents read_pages(torch::serialize::InputArchive& archive, const std::stri
 std::unique_ptr<storage::PageStore> dense_part(torch::serialize::InputArchive& archive,
                                                const Pool& pool) {
   storage::CommitRequest request;
-  request.dense["peer"] = read_text(archive, kLayer);
-  request.dense["pool/" + std::to_string(pool.id())] = read_text(archive, kPool);
+  request.dense["peer"] = read_text(archive, kLayerKey);
+  request.dense["pool/" + std::to_string(pool.id())] = read_text(archive, kPoolKey);
   for (const std::string& key : archive.keys()) {
     std::uint32_t index = 0;
-    if (!key.starts_with(kRouter) ||
-        std::from_chars(key.data() + kRouter.size(), key.data() + key.size(), index).ec !=
+    if (!key.starts_with(kRouterKey) ||
+        std::from_chars(key.data() + kRouterKey.size(), key.data() + key.size(), index).ec !=
             std::errc()) {
       continue;
     }
@@ -110,10 +110,10 @@ void PeerImpl::save(torch::serialize::OutputArchive& archive) const {
                 "changed, and open it with PeerImpl::load()");
   }
   torch::nn::Module::save(archive);
-  write(archive, kLayer, record());
-  write(archive, kPool, pool_->record());
-  write(archive, kWeightPages, pool_->contents(storage::PageKind::weights));
-  write(archive, kStatePages, pool_->contents(storage::PageKind::state));
+  write(archive, kLayerKey, record());
+  write(archive, kPoolKey, pool_->record());
+  write(archive, kWeightsKey, pool_->contents(storage::PageKind::weights));
+  write(archive, kStateKey, pool_->contents(storage::PageKind::state));
 }
 
 void PeerImpl::load(torch::serialize::InputArchive& archive) {
@@ -139,8 +139,8 @@ void PeerImpl::load(torch::serialize::InputArchive& archive) {
     }
   }
   const std::vector<Generation> before = pool_->generations();
-  pool_->restore(from->pool_->generations(), read_pages(archive, kWeightPages),
-                 read_pages(archive, kStatePages));
+  pool_->restore(from->pool_->generations(), read_pages(archive, kWeightsKey),
+                 read_pages(archive, kStateKey));
   take_routers(*from, before);
   dropout_draws_ = from->dropout_draws_;
   remembered_.reset();
@@ -155,7 +155,7 @@ void PeerImpl::take_routers(PeerImpl& from, const std::vector<Generation>& befor
                       [](const auto& a, const auto& b) { return a.state == b.state; });
   };
   for (std::size_t i = 0; i < std::max(routers_.size(), from.routers_.size()); ++i) {
-    const std::string name = std::string(kRouter) + std::to_string(i);
+    const std::string name = std::string(kRouterKey) + std::to_string(i);
     const auto other = i < from.routers_.size() ? from.routers_[i] : nullptr;
     const auto own = i < routers_.size() ? routers_[i] : nullptr;
     if (own != nullptr && other != nullptr && same_states(i) && own->assign(*other)) continue;
