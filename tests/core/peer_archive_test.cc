@@ -20,12 +20,12 @@ std::string saved(const Peer& peer) {
   return stream.str();
 }
 
-void load(Peer& peer, const std::string& bytes) {
+void load_into(Peer& peer, const std::string& bytes) {
   std::istringstream stream(bytes);
   torch::load(peer, stream);
 }
 
-PeerOptions of(Routing routing, QueryNorm norm, double dropout = 0) {
+PeerOptions options_of(Routing routing, QueryNorm norm, double dropout = 0) {
   PeerOptions options = small_options();
   options.routing = routing;
   options.query_norm = norm;
@@ -48,7 +48,7 @@ Peer grown(const PeerOptions& options, SparseOptimizer** adam) {
   return peer;
 }
 
-void expect_same(PeerImpl& found, PeerImpl& wanted) {
+void expect_restored(PeerImpl& found, PeerImpl& wanted) {
   ASSERT_EQ(found.pool().record(), wanted.pool().record());
   EXPECT_TRUE(found.frozen_intact());
   EXPECT_EQ(found.has_masked(), wanted.has_masked());
@@ -67,7 +67,7 @@ TEST(Archive, HasTheWholeLayerAndTrainingGoesOn) {
   for (const Routing routing : {Routing::isolated, Routing::shared}) {
     for (const QueryNorm norm : {QueryNorm::batch, QueryNorm::rms}) {
       SCOPED_TRACE(std::string(enum_name(routing)) + " " + std::string(enum_name(norm)));
-      const PeerOptions options = of(routing, norm, 0.2);
+      const PeerOptions options = options_of(routing, norm, 0.2);
       SparseOptimizer* made = nullptr;
       Peer peer = grown(options, &made);
       const std::unique_ptr<SparseOptimizer> adam(made);
@@ -75,31 +75,31 @@ TEST(Archive, HasTheWholeLayerAndTrainingGoesOn) {
       Peer fresh(options);
       SparseOptimizer attached(fresh->pool(), {.lr = 0.03});
       train(*fresh, attached, 2, 9);  // what it was goes
-      load(fresh, bytes);
-      expect_same(*fresh, *peer);
+      load_into(fresh, bytes);
+      expect_restored(*fresh, *peer);
       for (const auto& [layer, optimizer] :
            {std::pair{&fresh, &attached}, std::pair{&peer, adam.get()}}) {
         (*layer)->unmask();
         train(**layer, *optimizer, 3, 6);
         (*layer)->freeze();
       }
-      expect_same(*fresh, *peer);
+      expect_restored(*fresh, *peer);
       // What is frozen is written, too.
       const auto store = storage::make_memory_store();
       commit(*store, *fresh);
-      expect_same(*PeerImpl::load(*store, 0), *peer);
+      expect_restored(*PeerImpl::load(*store, 0), *peer);
     }
   }
 }
 
 TEST(Archive, ParametersStayWhoTheyAre) {
-  const PeerOptions options = of(Routing::isolated, QueryNorm::batch);
+  const PeerOptions options = options_of(Routing::isolated, QueryNorm::batch);
   Peer peer(options), other(options);
   SparseOptimizer adam(peer->pool(), {});
   train(*peer, adam, 3, 1);
   const std::vector<at::Tensor> before = other->parameters();
   before[0].requires_grad_(false);
-  load(other, saved(peer));
+  load_into(other, saved(peer));
   EXPECT_EQ(other->pool().record(), peer->pool().record());
   EXPECT_TRUE(same_bits(evaluate(*other, inputs(4)), evaluate(*peer, inputs(4))));
   const std::vector<at::Tensor> after = other->parameters();
@@ -111,7 +111,7 @@ TEST(Archive, ParametersStayWhoTheyAre) {
   const at::Tensor x = inputs(4), y = evaluate(*peer, x);
   train(*peer, adam, 2, 8);
   EXPECT_FALSE(same_bits(evaluate(*peer, x), y));
-  load(peer, best);
+  load_into(peer, best);
   EXPECT_TRUE(same_bits(evaluate(*peer, x), y));
 }
 
@@ -128,11 +128,11 @@ TEST(Archive, ALayerIsSavedWithTheModuleAround) {
   std::stringstream stream;
   torch::save(one, stream);
   torch::load(two, stream);
-  expect_same(*two->peer, *one->peer);
+  expect_restored(*two->peer, *one->peer);
 }
 
 TEST(Archive, UnlearnedGenerationsStaySo) {
-  const PeerOptions options = of(Routing::isolated, QueryNorm::rms);
+  const PeerOptions options = options_of(Routing::isolated, QueryNorm::rms);
   SparseOptimizer* made = nullptr;
   Peer peer = grown(options, &made);
   const std::unique_ptr<SparseOptimizer> adam(made);
@@ -143,7 +143,7 @@ TEST(Archive, UnlearnedGenerationsStaySo) {
   ASSERT_TRUE(store->commit(request).ok());
   const Peer left(PeerImpl::load(*store, 0));
   Peer fresh(options);
-  load(fresh, saved(left));
+  load_into(fresh, saved(left));
   EXPECT_EQ(fresh->pool().generation(0).state, GenerationState::unlearned);
   EXPECT_EQ(fresh->pool().record(), left->pool().record());
   const at::Tensor x = inputs(3);
@@ -167,18 +167,19 @@ TEST(Archive, RefusesLayersThatItDoesNotFit) {
   PeerOptions options = small_options();
   options.top_k = 4;
   Peer other(options);
-  EXPECT_THAT(message_of<Error>([&] { load(other, bytes); }), HasSubstr("top_k 3, not 4"));
+  EXPECT_THAT(message_of<Error>([&] { load_into(other, bytes); }), HasSubstr("top_k 3, not 4"));
 
   Peer sgd(small_options());
   SparseOptimizer adam(peer->pool(), {});
   train(*peer, adam, 1, 1);
   const SparseOptimizer plain(sgd->pool(), {.algorithm = SparseAlgorithm::rowwise_adagrad});
-  EXPECT_THAT(message_of<Error>([&] { load(sgd, saved(peer)); }), HasSubstr("optimizer state"));
+  EXPECT_THAT(message_of<Error>([&] { load_into(sgd, saved(peer)); }),
+              HasSubstr("optimizer state"));
 
   const auto store = storage::make_memory_store();
   Peer stored(small_options());
   commit(*store, *stored);
-  EXPECT_THAT(message_of<Error>([&] { load(stored, bytes); }), HasSubstr("a store holds"));
+  EXPECT_THAT(message_of<Error>([&] { load_into(stored, bytes); }), HasSubstr("a store holds"));
 
   std::ostringstream without;
   torch::serialize::OutputArchive routers;
@@ -186,14 +187,14 @@ TEST(Archive, RefusesLayersThatItDoesNotFit) {
   routers.save_to(without);
   Peer fresh(small_options());
   const at::Tensor x = inputs(1), before = evaluate(*fresh, x);
-  EXPECT_THAT(message_of<DataError>([&] { load(fresh, without.str()); }),
+  EXPECT_THAT(message_of<DataError>([&] { load_into(fresh, without.str()); }),
               HasSubstr("without the experts"));
   EXPECT_TRUE(same_bits(evaluate(*fresh, x), before));
 }
 
 // An archive with one of its tensors changed.
-std::string with(const std::string& bytes, const std::string& key,
-                 const std::function<at::Tensor(at::Tensor)>& change) {
+std::string altered(const std::string& bytes, const std::string& key,
+                    const std::function<at::Tensor(at::Tensor)>& change) {
   std::istringstream in(bytes);
   torch::serialize::InputArchive from;
   from.load_from(in);
@@ -220,17 +221,17 @@ std::string with(const std::string& bytes, const std::string& key,
 }
 
 TEST(Archive, DamageIsRefusedAndTheLayerStays) {
-  const PeerOptions options = of(Routing::isolated, QueryNorm::rms);
+  const PeerOptions options = options_of(Routing::isolated, QueryNorm::rms);
   SparseOptimizer* made = nullptr;
   Peer peer = grown(options, &made);
   const std::unique_ptr<SparseOptimizer> adam(made);
   const std::string bytes = saved(peer);
   Peer fresh(options);
-  load(fresh, with(bytes, "weights", [](const at::Tensor& same) { return same; }));
-  expect_same(*fresh, *peer);
+  load_into(fresh, altered(bytes, "weights", [](const at::Tensor& same) { return same; }));
+  expect_restored(*fresh, *peer);
   const auto refused = [&](const std::string& key, const auto& change) {
-    EXPECT_THROW(load(fresh, with(bytes, key, change)), DataError) << key;
-    expect_same(*fresh, *peer);
+    EXPECT_THROW(load_into(fresh, altered(bytes, key, change)), DataError) << key;
+    expect_restored(*fresh, *peer);
   };
   refused("weights", [](const at::Tensor& t) {  // of a frozen generation
     t[0][7].bitwise_xor_(1);
