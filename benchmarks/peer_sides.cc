@@ -13,7 +13,6 @@
 
 #include "perennial/kernels/expert_id.h"
 #include "pool/pager.h"
-#include "pool/tape.h"
 
 namespace perennial::bench {
 namespace {
@@ -117,11 +116,6 @@ void OurSide::clear_gradients() {
 
 void OurSide::backward(const at::Tensor& x, const at::Tensor& dy) {
   layer_->zero_grad();
-  if (layer_->pool().device() != nullptr) {
-    layer_->pool().clear_gradients();
-  } else {
-    layer_->pool().tape().clear();  // memory for a compact gradient stays, as between steps
-  }
   layer_->train();
   layer_->forward(x.detach().requires_grad_()).backward(dy);
 }

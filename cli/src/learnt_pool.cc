@@ -31,9 +31,10 @@ boost::json::object generation_json(const Generation& generation) {
           {"first_row", generation.first_row},
           {"rows", generation.rows},
           {"cols", generation.cols},
-          {"frozen", generation.frozen},
-          {"digest", generation.frozen ? boost::json::value(generation.digest.hex())
-                                       : boost::json::value(nullptr)}};
+          {"state", enum_name(generation.state)},
+          {"digest", generation.state == GenerationState::frozen
+                         ? boost::json::value(generation.digest.hex())
+                         : boost::json::value(nullptr)}};
 }
 
 }  // namespace perennial::cli

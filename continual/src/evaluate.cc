@@ -19,7 +19,8 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
     const bool unlearned =
         model.peer() != nullptr &&
         std::cmp_less(owner, model.peer()->pool().generations().size()) &&
-        model.peer()->pool().generation(static_cast<std::uint32_t>(owner)).unlearned;
+        model.peer()->pool().generation(static_cast<std::uint32_t>(owner)).state ==
+            GenerationState::unlearned;
     // Nobody can name a generation that was unlearned, so an oracle is silent and no answer is its.
     if (oracle && !unlearned) {
       generation = static_cast<std::uint32_t>(std::min(owner, model.newest_generation()));

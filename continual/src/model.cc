@@ -17,6 +17,7 @@
 #include "mlp.h"
 #include "owners.h"
 #include "perennial/core/dense_state.h"
+#include "perennial/core/shard_file.h"
 
 namespace perennial::continual {
 
@@ -54,7 +55,8 @@ class PeerModel : public Model {
     if (outputs == classes_) return;
     // What is frozen never gives a new class.
     for (const Generation& generation : peer_->pool().generations()) {
-      if (generation.frozen && generation.index >= known_.size()) known_.push_back(outputs);
+      if (generation.state == GenerationState::open) continue;
+      if (generation.index >= known_.size()) known_.push_back(outputs);
     }
   }
 
@@ -219,6 +221,34 @@ torch::Tensor Model::test_forward(const torch::Tensor&) {
 std::int64_t Model::newest_generation() {
   return peer() != nullptr ? static_cast<std::int64_t>(peer()->pool().generations().size()) - 1
                            : std::numeric_limits<std::uint32_t>::max();
+}
+
+PeerImpl& Model::pooled() {
+  if (peer() == nullptr) throw Error("this model has no pool of experts, and no generations");
+  return *peer();
+}
+
+const Generation& Model::grow(std::int64_t rows, std::int64_t cols) {
+  const Generation& generation = pooled().grow(rows, cols);
+  if (gate() != nullptr) gate()->add_generation();
+  if (autoencoder_gate() != nullptr) autoencoder_gate()->add_generation();
+  return generation;
+}
+
+storage::Digest Model::freeze() {
+  const storage::Digest digest = pooled().freeze();
+  if (autoencoder_gate() != nullptr) autoencoder_gate()->close();
+  return digest;
+}
+
+Generation Model::import_generation(const std::filesystem::path& file) {
+  Generation generation = import_shard(pooled(), file);
+  if (gate() != nullptr) gate()->add_generation();
+  if (autoencoder_gate() != nullptr) {
+    autoencoder_gate()->add_generation();
+    autoencoder_gate()->close();
+  }
+  return generation;
 }
 
 void Model::add_column() { throw Error("this model has no columns"); }

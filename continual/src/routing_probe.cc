@@ -30,7 +30,7 @@ std::optional<std::uint32_t> router_of(Model& model, std::int64_t experience) {
   const Pool& pool = model.peer()->pool();
   const auto newest = static_cast<std::int64_t>(pool.generations().size()) - 1;
   const auto own = static_cast<std::uint32_t>(std::min(model.generation_of(experience), newest));
-  if (pool.generation(own).unlearned) return std::nullopt;
+  if (pool.generation(own).state == GenerationState::unlearned) return std::nullopt;
   return own;
 }
 
@@ -182,7 +182,7 @@ json::object RoutingProbe::event(Model& model, std::int64_t learnt) {
     const bool newer = *generation + 1 < generations.size();
     leak.push_back(newer ? routing_leak(ids, generations[*generation + 1].first_row) : 0.0);
     // A generation that trains on has another router than it had then.
-    if (own || generations[*generation].frozen) {
+    if (own || generations[*generation].state == GenerationState::frozen) {
       forgetting.push_back(weight_forgetting({then.accuracy}, {accuracy}));
       told = told || !own;
     } else {

@@ -102,7 +102,7 @@ class Unlearning {
       throw InvalidOptions("generation is " + std::to_string(wanted) + "; the store has 0 to " +
                            std::to_string(count - 1));
     }
-    if (generations_[wanted].unlearned) {
+    if (generations_[wanted].state == GenerationState::unlearned) {
       throw InvalidOptions("generation " + std::to_string(wanted) + " was unlearned before");
     }
     return wanted;
@@ -111,9 +111,10 @@ class Unlearning {
   // To the state before the experience that opened generation `keep`; places that only unlearned
   // generations hold are given back.
   void go_back(std::uint32_t keep) {
-    while (keep > 0 && generations_[keep - 1].unlearned) --keep;
+    while (keep > 0 && generations_[keep - 1].state == GenerationState::unlearned) --keep;
     for (std::size_t g = keep; g < generations_.size(); ++g) {
-      if (!generations_[g].unlearned) result_.generations.push_back(static_cast<std::uint32_t>(g));
+      if (generations_[g].state == GenerationState::unlearned) continue;
+      result_.generations.push_back(static_cast<std::uint32_t>(g));
     }
     const std::vector<std::int64_t> owners = read_owners(store_);
     const std::int64_t begun = state_.position.experience + (state_.position.at_start() ? 0 : 1);
@@ -286,8 +287,9 @@ class Unlearning {
   std::size_t generations_left() const {
     return static_cast<std::size_t>(
         std::count_if(generations_.begin(), generations_.end(), [&](const Generation& g) {
-          return !g.unlearned && std::find(result_.generations.begin(), result_.generations.end(),
-                                           g.index) == result_.generations.end();
+          return g.state != GenerationState::unlearned &&
+                 std::find(result_.generations.begin(), result_.generations.end(), g.index) ==
+                     result_.generations.end();
         }));
   }
 
@@ -299,10 +301,11 @@ class Unlearning {
       const std::vector<Generation> then = Pool::stored_generations(kPool, **reader);
       const bool holds =
           std::any_of(result_.generations.begin(), result_.generations.end(), [&](std::uint32_t g) {
+            if (g >= then.size() || then[g].state == GenerationState::unlearned) return false;
             // One that was open then may have been any stage of it.
-            return g < then.size() && !then[g].unlearned &&
-                   (!then[g].frozen || !generations_[g].frozen ||
-                    then[g].digest == generations_[g].digest);
+            return then[g].state == GenerationState::open ||
+                   generations_[g].state == GenerationState::open ||
+                   then[g].digest == generations_[g].digest;
           });
       if (holds) result_.held_by.push_back(info);
     }

@@ -68,12 +68,12 @@ TEST_F(LearningTest, GrowsFreezesAndRestores) {
   EXPECT_EQ(grown.at("pages_written"), 0);
   EXPECT_EQ(grown.at("snapshot"), "wide");
   EXPECT_EQ(grown.at("generation").at("rows"), 64);
-  EXPECT_EQ(grown.at("generation").at("frozen"), false);
+  EXPECT_EQ(grown.at("generation").at("state"), "open");
   EXPECT_EQ(grown.at("experts"), 2 * 16 * 16 + 64 * 16);
   EXPECT_EQ(succeed(Args{"eval"} + at_store).at("accuracy"), learnt.at("accuracy"));
 
   const json::object frozen = succeed(Args{"freeze"} + at_store);
-  EXPECT_EQ(frozen.at("generation").at("frozen"), true);
+  EXPECT_EQ(frozen.at("generation").at("state"), "frozen");
   EXPECT_EQ(frozen.at("generation").at("digest").as_string().size(), 32U);
   const json::object inspected = succeed(Args{"inspect"} + at_store);
   EXPECT_EQ(inspected.at("frozen_intact"), true);
@@ -96,6 +96,49 @@ TEST_F(LearningTest, GrowsFreezesAndRestores) {
   succeed(Args{"restore", "--to", "experience-2", "--name", "back"} + at_store);
   EXPECT_EQ(succeed(Args{"eval"} + at_store).at("accuracy"), learnt.at("accuracy"));
   EXPECT_EQ(commits("store").as_array().back().at("state_digest"), result.at("state_digest"));
+}
+
+TEST_F(LearningTest, FreezingByHandClosesTheGatesAutoencoders) {
+  succeed(train("store", "grow_freeze", "peer", "autoencoder") + Args{"--autoencoder-code", "8"});
+  const Args at_store = {"--store", path("store")};
+  // Only a store that is in parts lists its entries.
+  const auto moments = [&](const std::string& part) {
+    succeed(
+        Args{"reshard", "--from", path("store"), "--into", path(part) + "," + path(part + "b")});
+    const json::object inspected = succeed({"inspect", "--store", path(part)});
+    int count = 0;
+    for (const json::value& entry : inspected.at("dense").as_array()) {
+      const std::string name(entry.at("name").as_string());
+      count += name.starts_with("gate/") && (name.ends_with("/m") || name.ends_with("/v")) ? 1 : 0;
+    }
+    return count;
+  };
+  succeed(Args{"export", "--generation", "0", "--into", path("shard")} + at_store);
+  succeed(Args{"import", "--file", path("shard")} + at_store);
+  EXPECT_EQ(moments("imported"), 0);
+  succeed(Args{"grow"} + at_store);
+  EXPECT_GT(moments("open"), 0);
+  succeed(Args{"freeze"} + at_store);
+  EXPECT_EQ(moments("frozen"), 0);
+}
+
+TEST_F(LearningTest, AnUnlearnedGenerationIsNeitherFrozenNorDamaged) {
+  succeed(train("store"));
+  const Args at_store = {"--store", path("store")};
+  succeed(Args{"unlearn", "--generation", "0"} + at_store);
+  const json::object scrubbed = succeed(Args{"scrub", "--rate", "0"} + at_store);
+  EXPECT_EQ(scrubbed.at("intact"), true);
+  ASSERT_EQ(scrubbed.at("shards").as_array().size(), 1U);
+  EXPECT_EQ(scrubbed.at("shards").at(0).at("generation"), 1);
+  const json::object inspected = succeed(Args{"inspect"} + at_store);
+  EXPECT_EQ(inspected.at("generations").at(0).at("state"), "unlearned");
+  EXPECT_TRUE(inspected.at("generations").at(0).at("digest").is_null());
+  EXPECT_EQ(inspected.at("generations").at(1).at("state"), "frozen");
+  EXPECT_THAT(run(Args{"inspect"} + at_store).out,
+              testing::AllOf(HasSubstr("unlearned"), testing::Not(HasSubstr("00000000"))));
+  expect_refused(Args{"export", "--generation", "0", "--into", path("shard")} + at_store, 2,
+                 {"generation 0 was unlearned"});
+  EXPECT_FALSE(fs::exists(path("shard")));
 }
 
 TEST_F(LearningTest, TheLogShowsGenerationsAndAccuracy) {

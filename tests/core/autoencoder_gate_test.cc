@@ -97,11 +97,31 @@ TEST(AutoencoderGate, WhatANewerGenerationObservesChangesNoOlderScore) {
 }
 
 TEST(AutoencoderGate, ScoresDoNotDependOnTheBatchAround) {
-  const AutoencoderGate gate = trained_gate(2);
-  const at::Tensor x = subspace_inputs(1, 5, 130), all = gate.scores(x);
-  for (const std::int64_t i : {0, 1, 63, 129}) {
-    EXPECT_TRUE(at::equal(gate.scores(x.narrow(0, i, 1)), all.narrow(0, i, 1)));
+  // Widths of whole vectors, and others.
+  for (const std::int64_t width : {5, 7, 13, 16, 31}) {
+    AutoencoderGate gate(width, {.autoencoder_code = 3, .autoencoder_lr = 0.02}, {});
+    for (std::int64_t g = 0; g < 2; ++g) {
+      gate.add_generation();
+      for (std::uint64_t batch = 0; batch < 20; ++batch) {
+        gate.observe(normal_tensor({32, width}, 100 * batch + 10 * g), g);
+      }
+    }
+    const at::Tensor x = normal_tensor({512, width}, 5), all = gate.scores(x);
+    for (std::int64_t i = 0; i < x.size(0); ++i) {
+      ASSERT_TRUE(same_bits(gate.scores(x.narrow(0, i, 1)), all.narrow(0, i, 1)))
+          << width << " at " << i;
+    }
+    EXPECT_TRUE(same_bits(gate.scores(x.narrow(0, 1, 300)), all.narrow(0, 1, 300))) << width;
   }
+}
+
+TEST(AutoencoderGate, SaysWhatInputsItExpects) {
+  const AutoencoderGate gate = trained_gate(1);
+  const auto said = [&](const at::Tensor& x) {
+    return message_of<Error>([&] { (void)gate.scores(x); });
+  };
+  EXPECT_THAT(said(at::ones({2, 15})), HasSubstr("(B, 16), not Float [2, 15]"));
+  EXPECT_THAT(said(at::ones({2, 16}, at::kDouble)), HasSubstr("not Double"));
 }
 
 TEST(AutoencoderGate, SharesAreTheSoftmaxOfScoresTimesTheFactor) {

@@ -6,6 +6,7 @@
 
 #include "core/core_testing.h"
 #include "core/peer_oracle.h"
+#include "pool/tape.h"
 
 namespace perennial {
 namespace {
@@ -54,6 +55,7 @@ void check_gradients(const PeerOptions& options, bool training, bool x_gradient)
     }
   }
   peer.train(training);
+  peer.set_expert_gradients(ExpertGradients::always);
   at::Tensor x = normal_tensor({6, options.d_in}, 11);
   PeerOracle oracle(peer, x, training);
   x.requires_grad_(x_gradient);
@@ -289,6 +291,7 @@ TEST(Accumulation, TrainingBetweenForwardAndBackwardChangesNothing) {
   SparseOptimizer adam(peer.pool(), {});
   train(peer, adam, 2, 1);
   peer.eval();
+  peer.set_expert_gradients(ExpertGradients::always);
   peer.zero_grad();
   const at::Tensor y = peer.forward(inputs(3));
   y.sum().backward();
@@ -303,6 +306,124 @@ TEST(Accumulation, TrainingBetweenForwardAndBackwardChangesNothing) {
   again.sum().backward();
   const std::vector<at::Tensor> found = gradients_of(peer);
   for (std::size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(same_bits(found[i], expected[i])) << i;
+}
+
+void stop_router(PeerImpl& peer) {
+  for (at::Tensor& parameter : peer.parameters()) parameter.requires_grad_(false);
+}
+
+// Fine-tuning the experts alone, with a layer behind that learns or without one.
+TEST(ExpertGradients, AreLeftWhenNothingElseHasOne) {
+  for (const bool head : {true, false}) {
+    PeerImpl all(small_options()), alone(small_options());
+    stop_router(alone);
+    const at::Tensor weight = normal_tensor({2, 6}, 4).requires_grad_(head);
+    const at::Tensor x = inputs(1);
+    for (PeerImpl* peer : {&all, &alone}) {
+      const at::Tensor y = peer->forward(x);
+      ASSERT_TRUE(y.requires_grad());
+      y.mm(weight.t()).square().sum().backward();
+    }
+    const CompactGradient wanted = all.pool().compact_gradient(),
+                          found = alone.pool().compact_gradient();
+    EXPECT_GT(found.values.abs().sum().item<double>(), 0);
+    EXPECT_TRUE(same_bits(found.ids, wanted.ids));
+    EXPECT_TRUE(same_bits(found.values, wanted.values));
+    SparseOptimizer adam(alone.pool(), {});
+    const ExpertValues before = alone.pool().experts_at(ids_of(0, 8, 8));
+    adam.step();
+    EXPECT_FALSE(same_values(alone.pool().experts_at(ids_of(0, 8, 8)), before));
+    for (const at::Tensor& parameter : alone.parameters()) {
+      EXPECT_FALSE(parameter.grad().defined());
+    }
+  }
+}
+
+TEST(ExpertGradients, AreOfTrainingUnlessAskedFor) {
+  using enum ExpertGradients;
+  struct Case {
+    bool training;
+    ExpertGradients when;
+    bool left;
+  };
+  PeerOptions options = small_options();
+  options.query_norm = QueryNorm::rms;  // the same in both modes
+  std::vector<at::Tensor> router;
+  at::Tensor dx;
+  for (const auto& [training, when, left] :
+       {Case{true, ExpertGradients::training, true}, Case{false, ExpertGradients::training, false},
+        Case{true, always, true}, Case{false, always, true}, Case{true, never, false},
+        Case{false, never, false}}) {
+    SCOPED_TRACE(training ? "training" : "evaluation");
+    PeerImpl peer(options);
+    peer.train(training);
+    peer.set_expert_gradients(when);
+    at::Tensor x = inputs(1).requires_grad_();
+    for (int i = 0; i < 2; ++i) peer.forward(x).square().sum().backward();
+    EXPECT_EQ(peer.pool().compact_gradient().ids.numel() > 0, left);
+    EXPECT_EQ(peer.pool().tape().empty(), !left);
+    std::vector<at::Tensor> found;
+    for (const at::Tensor& parameter : peer.parameters()) found.push_back(parameter.grad());
+    if (!dx.defined()) {
+      dx = x.grad();
+      router = found;
+    }
+    EXPECT_TRUE(same_bits(x.grad(), dx));
+    for (std::size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(same_bits(found[i], router[i]));
+  }
+}
+
+// As of parameters that are not among what is asked for.
+TEST(ExpertGradients, AreNotLeftByAGradientOfOtherThings) {
+  PeerImpl peer(small_options());
+  at::Tensor x = inputs(1).requires_grad_();
+  const at::Tensor dx = torch::autograd::grad({peer.forward(x).sum()}, {x})[0];
+  EXPECT_GT(dx.abs().sum().item<double>(), 0);
+  EXPECT_TRUE(peer.pool().tape().empty());
+}
+
+TEST(ExpertGradients, GoWithZeroGradOfTheModuleAround) {
+  torch::nn::Module around;
+  const auto peer = std::make_shared<PeerImpl>(small_options());
+  around.register_module("peer", peer);
+  backward(*peer, inputs(1));
+  const at::Tensor memory = peer->pool().compact_gradient().values;
+  EXPECT_GT(memory.size(0), 0);
+  around.zero_grad();
+  EXPECT_EQ(peer->pool().compact_gradient().ids.numel(), 0);
+  for (const at::Tensor& parameter : peer->parameters()) EXPECT_FALSE(parameter.grad().defined());
+}
+
+TEST(Refusals, BackwardAfterAStepThatChangedTheExperts) {
+  PeerOptions options = small_options();
+  options.query_norm = QueryNorm::rms;
+  PeerImpl peer(options);
+  SparseOptimizer adam(peer.pool(), {});
+  at::Tensor x = inputs(1).requires_grad_();
+  const auto expect_refused = [&](const at::Tensor& y) {
+    EXPECT_THAT(message_of<Error>([&] { y.sum().backward(); }), HasSubstr("before the step"));
+    EXPECT_TRUE(peer.pool().tape().empty());
+  };
+  const at::Tensor before = peer.forward(x);
+  peer.eval();
+  const at::Tensor evaluated = peer.forward(x);
+  peer.train();
+  adam.step();  // without gradients: it changed nothing
+  peer.forward(x).sum().backward();
+  adam.step();
+  expect_refused(before);
+  expect_refused(evaluated);
+  const at::Tensor compact = peer.forward(x);
+  peer.forward(x).sum().backward();
+  adam.step(peer.pool().compact_gradient());
+  expect_refused(compact);
+  // Steps of an open generation change nothing that a frozen one's graph has read.
+  peer.freeze();
+  peer.grow();
+  const at::Tensor frozen = peer.forward(x, 0);
+  peer.forward(x).sum().backward();
+  adam.step();
+  frozen.sum().backward();
 }
 
 TEST(Refusals, SecondDerivativeAndSecondBackward) {

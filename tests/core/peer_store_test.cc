@@ -27,7 +27,7 @@ void expect_same_layer(PeerImpl& found, PeerImpl& expected) {
     EXPECT_EQ(other.first_row, g.first_row);
     EXPECT_EQ(other.rows, g.rows);
     EXPECT_EQ(other.cols, g.cols);
-    EXPECT_EQ(other.frozen, g.frozen);
+    EXPECT_EQ(other.state, g.state);
     EXPECT_EQ(other.digest, g.digest);
     EXPECT_EQ(other.router_digest, g.router_digest);
     EXPECT_EQ(json::serialize(to_json(other.recipe)), json::serialize(to_json(g.recipe)));

@@ -7,6 +7,7 @@
 
 #include "core/core_testing.h"
 #include "perennial/core/analytic_head.h"
+#include "perennial/core/fixed_features.h"
 #include "perennial/core/gate.h"
 #include "perennial/storage/memory_store.h"
 
@@ -63,7 +64,58 @@ TEST(Ridge, LeavesTheSumsAsTheyWere) {
   EXPECT_TRUE(at::equal(sums.a, before));
 }
 
-TEST(Ridge, OfNothingIsADefault) { EXPECT_EQ(choose_ridge({}), 100); }
+TEST(Ridge, LeavesTheSumsAsTheyWereWhenItFails) {
+  const at::Tensor a = -at::eye(4, at::kDouble) + 0.1, before = a.clone();
+  const std::string message = message_of<Error>([&] { (void)ridge_factor(a, 0.125); });
+  EXPECT_THAT(message, ::testing::HasSubstr("ridge is 0.125"));
+  EXPECT_EQ(message.find('\n'), std::string::npos);
+  EXPECT_TRUE(same_bits(a, before));
+}
+
+TEST(Ridge, OfNothingIsADefault) {
+  EXPECT_EQ(choose_ridge({}), 100);
+  EXPECT_EQ(choose_ridge({at::zeros({4, 4}, at::kDouble), at::zeros({4, 2}, at::kDouble), 9}), 100);
+}
+
+TEST(Ridge, TheChoiceScalesWithTheFeatures) {
+  for (const double noise : {0.1, 0.5, 2.0}) {
+    const double chosen = choose_ridge(noisy(noise).sums());
+    for (const double scale : {1e-6, 1e3, 1e8}) {
+      Data scaled = noisy(noise);
+      scaled.f.mul_(scale);
+      EXPECT_NEAR(choose_ridge(scaled.sums()) / (chosen * scale * scale), 1, 1e-9) << scale;
+    }
+  }
+}
+
+// Columns that are nearly one and the same, as random features of a few raw columns are.
+TEST(Ridge, IsChosenForSumsThatAreSingular) {
+  for (const double scale : {1e-8, 1.0, 1e9}) {
+    Data data = noisy(0.5);
+    data.f = data.f.narrow(1, 0, 1).expand({kInputs, kFeatures}) * scale;
+    const RidgeSums sums = data.sums();
+    const at::Tensor before = sums.a.clone();
+    const double chosen = choose_ridge(sums);
+    EXPECT_TRUE(same_bits(sums.a, before));
+    const at::Tensor weights = ridge_weights(sums.a, chosen, sums.b);
+    const at::Tensor scores = data.f.matmul(weights.to(at::kDouble).t());
+    EXPECT_TRUE(at::isfinite(scores).all().item<bool>()) << scale;
+    EXPECT_LT(scores.abs().max().item<double>(), 2) << scale;
+  }
+}
+
+TEST(Ridge, AHeadAtZeroSolvesForRawColumns) {
+  // An income, an age and a year: random features of them are alike to many digits.
+  at::Tensor x = at::stack({normal_tensor({200}, 1).abs() * 5e6 + 2e7,
+                            normal_tensor({200}, 2) * 10 + 40, normal_tensor({200}, 3) + 2000},
+                           1);
+  const FixedFeatures features(3, {}, {.kind = FeatureKind::random, .count = 256, .seed = 5});
+  AnalyticHead head(256, 2, 0);
+  const at::Tensor f = features(x), y = x.select(1, 0).gt(2.4e7).to(at::kLong);
+  head.observe(f, y);
+  EXPECT_TRUE(at::isfinite(head.scores(f)).all().item<bool>());
+  EXPECT_GT(head.ridge(), 1e-3);
+}
 
 TEST(Ridge, AGateAtZeroUsesWhatItsSumsChoose) {
   AnalyticGateOptions options;

@@ -53,7 +53,7 @@ inline void expect_same(PeerImpl& one, std::uint32_t a, PeerImpl& two, std::uint
   const Generation &g = one.pool().generation(a), &h = two.pool().generation(b);
   EXPECT_EQ(h.rows, g.rows);
   EXPECT_EQ(h.cols, g.cols);
-  EXPECT_TRUE(h.frozen);
+  EXPECT_EQ(h.state, GenerationState::frozen);
   EXPECT_TRUE(same_values(one.pool().experts_at(ids_of(g)), two.pool().experts_at(ids_of(h))));
   const at::Tensor x = inputs(77, 32);
   EXPECT_TRUE(same_bits(evaluate(one, x, a), evaluate(two, x, b)));

@@ -35,9 +35,14 @@ int run_export(const std::vector<std::string>& args) {
     throw InvalidOptions("--generation is " + std::to_string(generation) + "; the store has 0 to " +
                          std::to_string(generations - 1));
   }
-  if (!peer.pool().generation(generation).frozen) {
+  const GenerationState state = peer.pool().generation(generation).state;
+  if (state == GenerationState::open) {
     throw InvalidOptions("generation " + std::to_string(generation) +
                          " is open; only frozen ones can be exported (perennial freeze)");
+  }
+  if (state == GenerationState::unlearned) {
+    throw InvalidOptions("generation " + std::to_string(generation) +
+                         " was unlearned: there is nothing of it to export");
   }
   export_shard(peer, generation, into);
   const Generation& exported = peer.pool().generation(generation);

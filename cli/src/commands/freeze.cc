@@ -20,7 +20,7 @@ int run_freeze(const std::vector<std::string>& args) {
   if (!flags.parse(args)) return kExitOk;
 
   LearntPool learnt(folder);
-  const storage::Digest digest = learnt.peer().freeze();
+  const storage::Digest digest = learnt.model().freeze();
   const storage::CommitInfo info = learnt.commit("freeze", snapshot);
   const Generation& frozen = learnt.peer().pool().generations().back();
 

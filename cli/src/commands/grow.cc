@@ -38,10 +38,8 @@ int run_grow(const std::vector<std::string>& args) {
   if (columns > 0) {
     learnt.peer().grow_columns(columns);
   } else {
-    if (freeze && learnt.peer().pool().open_generation()) learnt.peer().freeze();
-    learnt.peer().grow(rows, cols);
-    if (learnt.model().gate() != nullptr) learnt.model().gate()->add_generation();
-    if (auto* gate = learnt.model().autoencoder_gate()) gate->add_generation();
+    if (freeze && learnt.peer().pool().open_generation()) learnt.model().freeze();
+    learnt.model().grow(rows, cols);
   }
   const storage::CommitInfo info = learnt.commit("grow", snapshot);
   const Generation& newest = learnt.peer().pool().generations().back();

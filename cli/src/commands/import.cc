@@ -23,11 +23,9 @@ int run_import(const std::vector<std::string>& args) {
   if (!flags.parse(args)) return kExitOk;
 
   LearntPool learnt(folder);
-  const Generation imported = import_shard(learnt.peer(), file);
-  auto* const autoencoders = learnt.model().autoencoder_gate();
-  const bool gated = learnt.model().gate() != nullptr || autoencoders != nullptr;
-  if (learnt.model().gate() != nullptr) learnt.model().gate()->add_generation();
-  if (autoencoders != nullptr) autoencoders->add_generation();
+  const Generation imported = learnt.model().import_generation(file);
+  const bool gated =
+      learnt.model().gate() != nullptr || learnt.model().autoencoder_gate() != nullptr;
   const std::string digest = shard_content_digest(learnt.peer(), imported.index).hex();
   const storage::CommitInfo info = learnt.commit("import", snapshot);
 

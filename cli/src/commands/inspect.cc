@@ -184,8 +184,12 @@ int run_inspect(const std::vector<std::string>& args) {
     for (const Generation& g : pool.generations()) {
       table.add_row({std::to_string(g.index),
                      std::to_string(g.first_row) + "-" + std::to_string(g.first_row + g.rows - 1),
-                     std::to_string(g.cols), format_count(std::int64_t{g.rows} * g.cols),
-                     g.frozen ? "frozen" : "open", g.frozen ? g.digest.hex() : "-"});
+                     std::to_string(g.cols),
+                     g.state == GenerationState::unlearned
+                         ? "-"
+                         : format_count(std::int64_t{g.rows} * g.cols),
+                     std::string(enum_name(g.state)),
+                     g.state == GenerationState::frozen ? g.digest.hex() : "-"});
       generations.push_back(generation_json(g));
     }
     table.print(out);

@@ -35,7 +35,7 @@ int run_scrub(const std::vector<std::string>& args) {
     const continual::LearntModel learnt = continual::load_learnt(*store, 0);
     if (PeerImpl* peer = learnt.model->peer()) {
       for (const Generation& g : peer->pool().generations()) {
-        if (!g.frozen) continue;
+        if (g.state != GenerationState::frozen) continue;
         const bool equal = peer->frozen_intact(g.index);
         output.text() << "frozen generation " << g.index
                       << (equal ? " has its digest " : " DOES NOT HAVE ITS DIGEST ")

@@ -10,9 +10,7 @@ namespace json = boost::json;
 
 std::uint32_t open_generation(StrategyContext& context) {
   const Generation& generation =
-      context.model.peer()->grow(0, first_columns(context.config.train.strategy_options));
-  if (context.model.gate() != nullptr) context.model.gate()->add_generation();
-  if (AutoencoderGate* gate = context.model.autoencoder_gate()) gate->add_generation();
+      context.model.grow(0, first_columns(context.config.train.strategy_options));
   context.log("grow", json::object{{"experience", context.experience},
                                    {"generation", generation.index},
                                    {"first_row", generation.first_row},
@@ -22,14 +20,12 @@ std::uint32_t open_generation(StrategyContext& context) {
 }
 
 void freeze_generation(StrategyContext& context) {
-  PeerImpl& peer = *context.model.peer();
-  const std::uint32_t generation = *peer.pool().open_generation();
-  const storage::Digest digest = peer.freeze();
+  const std::uint32_t generation = *context.model.peer()->pool().open_generation();
+  const storage::Digest digest = context.model.freeze();
   context.log("freeze", json::object{{"experience", context.experience},
                                      {"generation", generation},
                                      {"digest", digest.hex()}});
   if (context.model.gate() != nullptr) context.model.gate()->solve();
-  if (AutoencoderGate* gate = context.model.autoencoder_gate()) gate->close();
 }
 
 std::optional<std::int64_t> returned_to(StrategyContext& context, const torch::Tensor& x,

@@ -9,7 +9,7 @@
 
 namespace perennial::continual {
 
-// Opens a generation, in the gate too where there is one. The pool has none open.
+// Opens a generation; the pool has none open.
 std::uint32_t open_generation(StrategyContext& context);
 // Freezes the open generation, and solves the gate.
 void freeze_generation(StrategyContext& context);

@@ -102,6 +102,7 @@ struct DeviceLayer::Call : torch::CustomClassHolder {
   std::shared_ptr<Pool> pool;  // which the layer works on: a graph may outlive the module
   PeerOptions options;
   std::vector<kernels::KeySegment> segments;
+  ExpertsRead read;
   std::optional<std::uint64_t> dropout_draw;
   Amp amp = Amp::off;
 };
@@ -183,9 +184,12 @@ DeviceLayer::Answer DeviceLayer::answer(const PeerOptions& options, const at::Te
 
 class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Function> {
  public:
+  // Places among the inputs of forward().
+  static constexpr std::size_t kExperts = 4, kInputs = 6;
+
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& query,
                             const at::Tensor& row_keys, const at::Tensor& col_keys,
-                            const c10::intrusive_ptr<Call>& call) {
+                            const at::Tensor& /*experts*/, const c10::intrusive_ptr<Call>& call) {
     DeviceLayer& layer = *call->layer;
     const Answer a = layer.answer(call->options, x,
                                   layer.retrieve(call->options, call->amp, query, row_keys,
@@ -208,6 +212,7 @@ class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Func
     if (row_keys.device() != layer.device() || col_keys.device() != layer.device()) {
       throw Error("the layer left " + layer.device().str() + " between a forward and its backward");
     }
+    call->read.require_unchanged(layer.pool());
     const c10::DeviceGuard guard(layer.device());
     const PeerOptions& options = call->options;
     const kernels::cuda::Stream stream = current_stream(layer.device());
@@ -228,10 +233,13 @@ class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Func
             out(cw), stream),
         "the experts' backward");
     // Copies of what the caller may fill again before the step.
-    if (layer.pool().open_generation()) {
+    if (ctx->needs_input_grad(kExperts) && layer.pool().open_generation()) {
       const at::Tensor own_dy = dy.is_same(grads[0]) ? dy.clone() : dy;
       layer.add({slots, ids, x.detach().clone(), own_dy, cu, cv, cw});
     }
+    bool more = false;
+    for (std::size_t input = 0; input < kExperts; ++input) more |= ctx->needs_input_grad(input);
+    if (!more) return variable_list(kInputs);
 
     // Scores, query and sub-keys.
     if (call->dropout_draw) dweights = layer.drop_out(options, *call->dropout_draw, dweights);
@@ -258,19 +266,19 @@ class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Func
                 out(drow_keys), out(dcol_keys), stream),
             "the sub-keys' gradient");
     }
-    return {dx, dquery, drow_keys, dcol_keys, at::Tensor()};
+    return {dx, dquery, drow_keys, dcol_keys, at::Tensor(), at::Tensor()};
   }
 };
 
 at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router,
                                 const std::shared_ptr<Pool>& pool, const at::Tensor& x,
-                                bool training, std::optional<std::uint64_t> dropout_draw) {
+                                const ForwardMode& mode) {
   const c10::DeviceGuard guard(device());
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   follow();
   const PeerOptions& options = router->options();
   const bool batch_statistics =
-      training && options.query_norm == QueryNorm::batch && !router->folded();
+      mode.training && options.query_norm == QueryNorm::batch && !router->folded();
   if (batch_statistics && x.size(0) < 2) {
     throw Error("batch norm needs at least 2 tokens in training, not " + std::to_string(x.size(0)));
   }
@@ -282,9 +290,10 @@ at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router,
   call->pool = pool;
   call->options = options;
   call->segments = router->segments();
-  call->dropout_draw = dropout_draw;
+  call->read = ExpertsRead(*pool, mode);
+  call->dropout_draw = mode.dropout_draw;
   call->amp = router->amp;
-  return Function::apply(x, query, row_keys, col_keys, call);
+  return Function::apply(x, query, row_keys, col_keys, experts_leaf(mode, x.options()), call);
 }
 
 PeerImpl::Retrieval DeviceLayer::retrieve(const Router& router, const at::Tensor& x) {

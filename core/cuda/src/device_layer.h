@@ -19,8 +19,7 @@ class DeviceLayer : public DevicePool, public std::enable_shared_from_this<Devic
               std::int64_t staging_bytes = std::int64_t{32} << 20);
 
   at::Tensor forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
-                     const at::Tensor& x, bool training,
-                     std::optional<std::uint64_t> dropout_draw) override;
+                     const at::Tensor& x, const ForwardMode& mode) override;
   PeerImpl::Retrieval retrieve(const Router& router, const at::Tensor& x) override;
 
  private:

@@ -92,7 +92,9 @@ void DevicePool::follow() {
       if (state_) state_->remove(generation.index);
       tiles_[generation.index] = 0;
     }
-    if (!generation.unlearned) load(generation.index, PageKind::weights);
+    if (generation.state != GenerationState::unlearned) {
+      load(generation.index, PageKind::weights);
+    }
     tiles_.resize(std::max<std::size_t>(tiles_.size(), generation.index + 1));
     tiles_[generation.index] = tiles;
   }
@@ -250,6 +252,7 @@ kernels::cuda::UpdateArgs DevicePool::update_args(const kernels::UpdateRule& rul
 at::Tensor DevicePool::update(const kernels::cuda::UpdateArgs& args) {
   const kernels::cuda::Stream stream = current_stream(device_);
   changes_->any = true;
+  pool_.experts_changed();
   // Marked first: what an update that fails has changed is known.
   check(kernels::cuda::mark_experts(
             args.ids, args.experts, args.most_experts, changes_->grid,
@@ -287,6 +290,10 @@ at::Tensor DevicePool::step(const kernels::UpdateRule& rule, const CompactGradie
   follow();
   const at::Tensor ids = gradient.ids.to(device_).contiguous();
   const at::Tensor values = gradient.values.to(device_).contiguous();
+  if (ids.numel() == 0) {
+    entries_.clear();
+    return at::zeros({1}, at::TensorOptions().dtype(at::kLong).device(device_));
+  }
   experts_.bytes(sizeof(std::uint32_t)).view(at::kInt).fill_(ids.numel());
   kernels::cuda::UpdateArgs args = update_args(rule);
   args.ids = ids.const_data_ptr<std::int64_t>();

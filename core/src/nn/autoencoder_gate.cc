@@ -2,9 +2,9 @@
 // The autoencoder gate.
 #include "perennial/core/autoencoder_gate.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_adam.h>
-#include <ATen/ops/binary_cross_entropy_with_logits.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/stack.h>
@@ -14,6 +14,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <string>
 
 #include "nn/batch_invariant.h"
 #include "nn/gate_answers.h"
@@ -21,6 +22,7 @@
 #include "perennial/core/dense_state.h"
 #include "perennial/core/error.h"
 #include "perennial/kernels/philox.h"
+#include "perennial/kernels/reconstruction.h"
 
 namespace perennial {
 
@@ -109,21 +111,34 @@ void AutoencoderGate::close() {
 
 at::Tensor AutoencoderGate::scores(const at::Tensor& x) const {
   const at::NoGradGuard no_grad;
-  const at::Tensor s = x.sigmoid().contiguous();
+  if (!x.is_cpu() || x.scalar_type() != at::kFloat || x.dim() != 2 || x.size(1) != d_in_) {
+    throw Error("the autoencoder gate expects CPU float32 (B, " + std::to_string(d_in_) +
+                "), not " + c10::toString(x.scalar_type()) + " " + c10::str(x.sizes()) + " on " +
+                x.device().str());
+  }
+  const at::Tensor in = x.contiguous();
+  const std::int64_t tokens = in.size(0);
+  at::Tensor s = at::empty({tokens, d_in_});
+  const float* const from = in.const_data_ptr<float>();
+  float* const squashed = s.mutable_data_ptr<float>();
+  at::parallel_for(0, tokens, kRowGrain, [&](auto begin, auto end) {
+    kernels::sigmoid((end - begin) * d_in_, from + begin * d_in_, squashed + begin * d_in_);
+  });
   std::vector<at::Tensor> all;
   for (const Autoencoder& own : autoencoders_) {
     if (own.steps == 0) {
-      all.push_back(at::full({x.size(0)}, -std::numeric_limits<double>::infinity(), at::kFloat));
+      all.push_back(at::full({tokens}, -std::numeric_limits<double>::infinity(), at::kFloat));
       continue;
     }
     const at::Tensor h = rows_times(s, own.weights[0], own.weights[1]).relu_();
     const at::Tensor logits = rows_times(h, own.weights[2], own.weights[3]);
-    // In double: the sum of a row is then the same, to float, however it is taken apart.
-    all.push_back(at::binary_cross_entropy_with_logits(logits, s, {}, {}, at::Reduction::None)
-                      .to(at::kDouble)
-                      .mean(1)
-                      .neg_()
-                      .to(at::kFloat));
+    at::Tensor error = at::empty({tokens});
+    const float* const of = logits.const_data_ptr<float>();
+    float* const to = error.mutable_data_ptr<float>();
+    at::parallel_for(0, tokens, kRowGrain, [&](auto begin, auto end) {
+      kernels::reconstruction_error(begin, end, d_in_, of, squashed, to);
+    });
+    all.push_back(error.neg_());
   }
   if (all.empty()) throw Error("the gate has seen no generation");
   return at::stack(all, 1);

@@ -4,7 +4,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 namespace perennial {
+
+// Rows that are worth a thread.
+constexpr std::int64_t kRowGrain = 16;
 
 // x: (B, K), weights: (N, K), bias: (N) or undefined, contiguous float32, to x weights' + bias:
 // (B, N). Rows are spread over torch's threads.

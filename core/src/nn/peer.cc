@@ -119,7 +119,7 @@ PeerImpl::PeerImpl(const PeerOptions& options, const storage::PageReader* store,
 PeerImpl::~PeerImpl() = default;
 
 void PeerImpl::require_known(std::uint32_t generation) const {
-  if (!pool_->generation(generation).unlearned) return;
+  if (pool_->generation(generation).state != GenerationState::unlearned) return;
   throw Error("generation " + std::to_string(generation) + " was unlearned; it answers nothing");
 }
 
@@ -164,9 +164,9 @@ void PeerImpl::set_amp(Amp amp) {
 }
 
 torch::Tensor PeerImpl::through(const std::shared_ptr<Router>& router, const torch::Tensor& x,
-                                bool training, std::optional<std::uint64_t> draw) {
-  if (pool_->device() != nullptr) return pool_->device()->forward(router, pool_, x, training, draw);
-  return peer_forward(router, pool_, x, training, draw);
+                                const ForwardMode& mode) {
+  if (pool_->device() != nullptr) return pool_->device()->forward(router, pool_, x, mode);
+  return peer_forward(router, pool_, x, mode);
 }
 
 torch::Tensor PeerImpl::run(std::uint32_t generation, const torch::Tensor& x) {
@@ -178,11 +178,22 @@ torch::Tensor PeerImpl::run(std::uint32_t generation, const torch::Tensor& x) {
   shape.back() = options_.d_out;
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
   if (flat.size(0) == 0) return at::empty(shape, x.options());
-  std::optional<std::uint64_t> draw;
   const std::optional<std::uint32_t> open = pool_->open_generation();
-  const bool trains = open && (options_.routing == Routing::shared || *open == generation);
-  if (is_training() && trains && options_.dropout > 0) draw = dropout_draws_++;
-  return through(router, flat, is_training(), draw).reshape(shape);
+  ForwardMode mode;
+  mode.training = is_training();
+  mode.reads_open = open && (options_.routing == Routing::shared || *open == generation);
+  mode.expert_gradients =
+      mode.reads_open && (expert_gradients_ == ExpertGradients::always ||
+                          (expert_gradients_ == ExpertGradients::training && mode.training));
+  if (mode.training && mode.reads_open && options_.dropout > 0) {
+    mode.dropout_draw = dropout_draws_++;
+  }
+  return through(router, flat, mode).reshape(shape);
+}
+
+void PeerImpl::zero_grad(bool set_to_none) {
+  torch::nn::Module::zero_grad(set_to_none);
+  pool_->zero_grad();
 }
 
 torch::Tensor PeerImpl::forward(const torch::Tensor& x) {
@@ -222,7 +233,7 @@ torch::Tensor PeerImpl::forward_as(const torch::Tensor& routing, const torch::Te
       return n;
     };
     for (const Generation& generation : pool_->generations()) {
-      if (!generation.frozen || floats() >= routing.numel()) break;
+      if (generation.state == GenerationState::open || floats() >= routing.numel()) break;
       router->add_rows(generation, true);
       router->add_columns(generation.cols);
     }
@@ -245,7 +256,7 @@ torch::Tensor PeerImpl::forward_as(const torch::Tensor& routing, const torch::Te
   shape.back() = options_.d_out;
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
   if (flat.size(0) == 0) return at::empty(shape, x.options());
-  return through(remembered_, flat, false, std::nullopt).reshape(shape);
+  return through(remembered_, flat, {}).reshape(shape);
 }
 
 PeerImpl::Retrieval PeerImpl::retrieve(const torch::Tensor& x, std::uint32_t generation) {
@@ -353,13 +364,13 @@ storage::Digest PeerImpl::freeze() {
 bool PeerImpl::frozen_intact() {
   const std::vector<Generation>& generations = pool_->generations();
   return std::all_of(generations.begin(), generations.end(), [&](const Generation& generation) {
-    return !generation.frozen || generation.unlearned || frozen_intact(generation.index);
+    return generation.state != GenerationState::frozen || frozen_intact(generation.index);
   });
 }
 
 bool PeerImpl::frozen_intact(std::uint32_t index) {
   const Generation& generation = pool_->generation(index);
-  return generation.frozen && !generation.unlearned &&
+  return generation.state == GenerationState::frozen &&
          router_digest(router_of(index), index) == generation.router_digest &&
          pool_->shard_digest(index) == generation.digest;
 }

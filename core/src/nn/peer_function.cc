@@ -57,6 +57,7 @@ kernels::ExpertArgs expert_args(const PeerOptions& options, const Pool& pool, co
 struct Call : torch::CustomClassHolder {
   std::shared_ptr<Router> router;
   std::shared_ptr<Pool> pool;
+  ExpertsRead read;
   bool batch_statistics = false;
   std::optional<std::uint64_t> dropout_draw;
 };
@@ -132,10 +133,13 @@ Computed compute(const Call& call, const at::Tensor& x, const RouterTensors& rou
 
 class PeerFunction : public torch::autograd::Function<PeerFunction> {
  public:
+  // Places among the inputs of forward().
+  static constexpr std::size_t kExperts = 6, kInputs = 8;
+
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             const at::Tensor& gamma, const at::Tensor& beta,
                             const at::Tensor& row_keys, const at::Tensor& col_keys,
-                            const c10::intrusive_ptr<Call>& call) {
+                            const at::Tensor& /*experts*/, const c10::intrusive_ptr<Call>& call) {
     const Computed c = compute(*call, x, {weight, gamma, beta});
     ctx->save_for_backward({x, weight, gamma, row_keys, col_keys, c.query.raw, c.query.normed,
                             c.query.mean, c.query.rstd, c.query.scale, c.found.ids,
@@ -157,6 +161,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     const auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data["call"].toCapsule());
     const Router& router = *call->router;
     Pool& pool = *call->pool;
+    call->read.require_unchanged(pool);
     const bool batch_statistics = call->batch_statistics;
     const PeerOptions& options = router.options();
     const std::int64_t tokens = x.size(0), slots = ids.size(1);
@@ -178,10 +183,13 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     });
     // Their own gradients wait for the optimizer. The caller may fill x and dy again before the
     // step (a buffer of micro-batches does), so the tape has copies of what is not its own.
-    if (pool.open_generation()) {
+    if (ctx->needs_input_grad(kExperts) && pool.open_generation()) {
       const at::Tensor own_dy = dy.is_same(grads[0]) ? dy.clone() : dy;
       pool.tape().add({slots, ids, x.detach().clone(), own_dy, cu, cv, cw});
     }
+    bool more = false;
+    for (std::size_t input = 0; input < kExperts; ++input) more |= ctx->needs_input_grad(input);
+    if (!more) return variable_list(kInputs);
 
     // Scores, query and sub-keys.
     if (call->dropout_draw) dweights = drop_out(*call, dweights);
@@ -247,7 +255,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
       });
       if (!whole) dx.add_(rounded(sum, router.amp));
     }
-    return {dx, dweight, dgamma, dbeta, drow_keys, dcol_keys, at::Tensor()};
+    return {dx, dweight, dgamma, dbeta, drow_keys, dcol_keys, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -279,21 +287,21 @@ void forward_experts(const kernels::ExpertArgs& args, float* y, float* pre, floa
 }
 
 at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
-                        const at::Tensor& x, bool training,
-                        std::optional<std::uint64_t> dropout_draw) {
+                        const at::Tensor& x, const ForwardMode& mode) {
   auto call = c10::make_intrusive<Call>();
-  call->dropout_draw = dropout_draw;
+  call->dropout_draw = mode.dropout_draw;
   call->router = router;
   call->pool = pool;
+  call->read = ExpertsRead(*pool, mode);
   call->batch_statistics =
-      training && router->options().query_norm == QueryNorm::batch && !router->folded();
+      mode.training && router->options().query_norm == QueryNorm::batch && !router->folded();
   if (call->batch_statistics && x.size(0) < 2) {
     throw Error("batch norm needs at least 2 tokens in training, not " + std::to_string(x.size(0)));
   }
   const auto differentiable = [&] {
     const auto trains = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
-    return trains(x) || trains(router->query) || trains(router->gamma) || trains(router->beta) ||
-           trains(router->row_keys()) || trains(router->col_keys());
+    return mode.expert_gradients || trains(x) || trains(router->query) || trains(router->gamma) ||
+           trains(router->beta) || trains(router->row_keys()) || trains(router->col_keys());
   };
   if (!at::GradMode::is_enabled() || !differentiable()) {
     return compute(*call, x, {router->query, router->gamma, router->beta}).y;
@@ -303,7 +311,7 @@ at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared
   const auto or_empty = [](const at::Tensor& t) { return t.defined() ? t : at::empty({0}); };
   return PeerFunction::apply(x, router->query, or_empty(router->gamma), or_empty(router->beta),
                              router->row_keys().contiguous(), router->col_keys().contiguous(),
-                             call);
+                             experts_leaf(mode, x.options()), call);
 }
 
 }  // namespace perennial

@@ -7,9 +7,9 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
+#include "nn/forward_mode.h"
 #include "nn/router.h"
 #include "perennial/core/peer.h"
 #include "perennial/kernels/experts.h"
@@ -43,12 +43,10 @@ RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query);
 void forward_experts(const kernels::ExpertArgs& args, float* y, float* pre, float* gate,
                      std::int64_t begin, std::int64_t end);
 
-// y (B, d_out) of x (B, d_in), with gradients for x and the router's tensors; the experts'
-// gradients go to the pool's tape when the generation is open. Updates the running statistics when
-// `training`. `dropout_draw`: number of the draw of experts to leave out; none: no dropout. A
-// second derivative is refused.
+// y (B, d_out) of x (B, d_in), with gradients for x and the router's tensors; where the mode says
+// so the experts' gradients go to the pool's tape. Updates the running statistics in training.
+// Refused: a second derivative, and a backward after a step of the experts that were read.
 at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
-                        const at::Tensor& x, bool training,
-                        std::optional<std::uint64_t> dropout_draw);
+                        const at::Tensor& x, const ForwardMode& mode);
 
 }  // namespace perennial

@@ -48,13 +48,13 @@ void restore_keys(Router& router, const json::value& record,
     }
     router.add_rows(generation, rows[i].at("visible").as_bool());
     router.row_blocks.back().cols = visible_cols;
-    if (generation.frozen) router.freeze_rows();
+    if (generation.state != GenerationState::open) router.freeze_rows();
   }
 }
 
 }  // namespace
 
-void PeerImpl::add_to_commit(storage::CommitRequest& request) {
+std::string PeerImpl::record() const {
   json::array routers;
   for (const auto& router : routers_) {
     if (router == nullptr) {
@@ -71,17 +71,23 @@ void PeerImpl::add_to_commit(storage::CommitRequest& request) {
         {"rows", std::move(rows)}, {"cols", std::move(cols)}, {"folded", router->folded()}};
     if (options_.dropout > 0) entry[kFirstDraw] = router->first_draw;
     routers.push_back(std::move(entry));
-    router->offered_frozen = options_.routing == Routing::isolated &&
-                             (router != routers_.back() || !pool_->open_generation());
-    if (!router->stored_frozen) {
-      for (const auto& [name, tensor] : router->tensors()) {
-        request.dense["peer/" + name] = bytes_from(tensor);
-      }
-    }
   }
   json::object record{{"options", to_json(options_)}, {"routers", std::move(routers)}};
   if (options_.dropout > 0) record["dropout_draws"] = dropout_draws_;
-  request.dense[kPeerRecord] = bytes_from(json::serialize(record));
+  return json::serialize(record);
+}
+
+void PeerImpl::add_to_commit(storage::CommitRequest& request) {
+  for (const auto& router : routers_) {
+    if (router == nullptr) continue;
+    router->offered_frozen = options_.routing == Routing::isolated &&
+                             (router != routers_.back() || !pool_->open_generation());
+    if (router->stored_frozen) continue;
+    for (const auto& [name, tensor] : router->tensors()) {
+      request.dense["peer/" + name] = bytes_from(tensor);
+    }
+  }
+  request.dense[kPeerRecord] = bytes_from(record());
   pool_->add_to_commit(request);
 }
 
@@ -131,7 +137,7 @@ std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store,
   }
   try {
     for (std::size_t i = 0; i < records.size(); ++i) {
-      if (!shared && generations[i].unlearned) {
+      if (!shared && generations[i].state == GenerationState::unlearned) {
         peer->routers_.push_back(nullptr);
         continue;
       }
@@ -142,7 +148,7 @@ std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store,
       router.first_draw = first == nullptr ? 0 : json::value_to<std::uint64_t>(*first);
       const auto routed = shared ? std::span(generations) : std::span(generations).subspan(i, 1);
       restore_keys(router, records[i], routed);
-      const bool frozen = !shared && routed.back().frozen;
+      const bool frozen = !shared && routed.back().state == GenerationState::frozen;
       if (frozen) router.fold_and_freeze();
       if (router.folded() != records[i].at("folded").as_bool()) {
         throw malformed("a router's norm and its generation disagree");

@@ -209,6 +209,24 @@ void Router::fold_and_freeze() {
 
 void Router::freeze_rows() { stop_gradient(row_blocks.back().keys); }
 
+bool Router::assign(const Router& other) {
+  const torch::NoGradGuard no_grad;
+  const auto own = tensors(), others = other.tensors();
+  const bool alike = std::equal(own.begin(), own.end(), others.begin(), others.end(),
+                                [](const auto& a, const auto& b) {
+                                  return a.first == b.first && a.second.sizes() == b.second.sizes();
+                                });
+  if (!alike) return false;
+  for (std::size_t i = 0; i < own.size(); ++i) own[i].second.copy_(others[i].second);
+  for (std::size_t i = 0; i < row_blocks.size(); ++i) {
+    row_blocks[i].cols = other.row_blocks[i].cols;
+    row_blocks[i].visible = other.row_blocks[i].visible;
+  }
+  first_draw = other.first_draw;
+  keys_changed();
+  return true;
+}
+
 std::vector<std::pair<std::string, torch::Tensor>> Router::tensors() const {
   std::vector<std::pair<std::string, torch::Tensor>> tensors;
   for (const auto& item : named_parameters())

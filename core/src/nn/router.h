@@ -56,6 +56,9 @@ class Router : public torch::nn::Module {
   void fold_and_freeze();
   // Stops the gradient of the newest row block (shared routing).
   void freeze_rows();
+  // Becomes, in its own tensors, what another router of its place in a layer is. False, and as it
+  // was, when that one's tensors have other names or sizes.
+  bool assign(const Router& other);
   bool folded() const { return query_bias.defined(); }
 
   // Every tensor, by a name that is unique in the layer; in the order of names.

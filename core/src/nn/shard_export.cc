@@ -55,7 +55,7 @@ void export_shard(PeerImpl& layer, std::uint32_t generation, const std::filesyst
   const PeerImpl::RouterTensors router = layer.router_tensors(generation);
   ShardRecord record = record_of(layer, generation);
   const Generation& g = record.generation;
-  if (!g.frozen) {
+  if (g.state == GenerationState::open) {
     throw Error("generation " + std::to_string(generation) +
                 " is open; freeze it before it is exported");
   }

@@ -91,7 +91,7 @@ ShardRecord record_from(const storage::SafetensorsMetadata& metadata) {
   g.first_row = u32("first_row");
   g.rows = u32("rows");
   g.cols = u32("cols");
-  g.frozen = true;
+  g.state = GenerationState::frozen;
   g.digest = digest_from_hex(field("digest"));
   g.router_digest = digest_from_hex(field("router_digest"));
   record.content = digest_from_hex(field("content_digest"));

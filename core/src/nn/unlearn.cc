@@ -133,7 +133,8 @@ void drop_generations_from(const storage::PageReader& store, std::uint32_t keep,
 void drop_generation(const storage::PageReader& store, std::uint32_t generation,
                      storage::CommitRequest& request) {
   const std::vector<Generation> generations = generations_in(store);
-  if (generation >= generations.size() || generations[generation].unlearned) {
+  if (generation >= generations.size() ||
+      generations[generation].state == GenerationState::unlearned) {
     throw Error("generation " + std::to_string(generation) + " does not exist or was unlearned");
   }
   remove_content(
@@ -142,6 +143,7 @@ void drop_generation(const storage::PageReader& store, std::uint32_t generation,
     json::object& entry = record.at("generations").at(generation).as_object();
     entry.at("digest") = "";
     entry.at("router_digest") = "";
+    entry.at("frozen") = true;
     entry["unlearned"] = true;
   });
   edit_record(store, kPeerRecord, request, [&](json::object& record) {

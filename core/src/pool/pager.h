@@ -95,9 +95,12 @@ class Pager {
                  storage::PageKind kind = storage::PageKind::weights) const;
   void initial_page(const Generation& generation, std::uint32_t page,
                     std::span<std::byte> payload) const;
-  // Gives a page of weights new content; it becomes dirty.
+  // Pages that are not initial, ascending.
+  std::vector<std::uint32_t> held_pages(std::uint32_t generation, storage::PageKind kind) const;
+  // Gives a page new content; it becomes dirty.
   void install_page(std::uint32_t generation, std::uint32_t page,
-                    std::span<const std::byte> payload);
+                    std::span<const std::byte> payload,
+                    storage::PageKind kind = storage::PageKind::weights);
   // Takes the last add_generation() back; the store must have no page of it.
   void remove_last_generation();
 

@@ -152,16 +152,25 @@ void Pager::initial_page(const Generation& generation, std::uint32_t page,
   fill_initial(table, page, payload.data());
 }
 
+std::vector<std::uint32_t> Pager::held_pages(std::uint32_t generation, PageKind kind) const {
+  const Table& table = tables_.at(generation);
+  std::vector<std::uint32_t> held;
+  for (std::uint32_t page = 0; page < table.rows * table.tiles; ++page) {
+    if (cache_->written({kind, generation, page})) held.push_back(page);
+  }
+  return held;
+}
+
 void Pager::install_page(std::uint32_t generation, std::uint32_t page,
-                         std::span<const std::byte> payload) {
-  const std::uint64_t packed = PageKey{PageKind::weights, generation, page}.packed();
+                         std::span<const std::byte> payload, PageKind kind) {
+  const std::uint64_t packed = PageKey{kind, generation, page}.packed();
   PagePin pin;
   const auto pinned = cache_->pin({&packed, 1}, 1, PinUse::write, pin.set_);
   if (!pinned.ok()) {
     require_slots(1);
     throw StorageError(pinned.status());
   }
-  std::memcpy(cache_->frames(PageKind::weights, generation)[page], payload.data(), payload.size());
+  std::memcpy(cache_->frames(kind, generation)[page], payload.data(), payload.size());
 }
 
 }  // namespace perennial

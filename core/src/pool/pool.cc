@@ -25,6 +25,11 @@ namespace perennial {
 EnumNames<Distribution> enum_names(Distribution) {
   return {{Distribution::normal, "normal"}, {Distribution::uniform, "uniform"}};
 }
+EnumNames<GenerationState> enum_names(GenerationState) {
+  return {{GenerationState::open, "open"},
+          {GenerationState::frozen, "frozen"},
+          {GenerationState::unlearned, "unlearned"}};
+}
 namespace kernels {
 EnumNames<WeightType> enum_names(WeightType) {
   return {{WeightType::f32, "f32"}, {WeightType::bf16, "bf16"}};
@@ -35,6 +40,7 @@ namespace {
 
 namespace json = boost::json;
 
+constexpr const char* kFrozen = "frozen";        // that it does not train: also when unlearned
 constexpr const char* kUnlearned = "unlearned";  // absent but where it is true
 
 // Adam's state is the largest.
@@ -45,15 +51,15 @@ std::int64_t largest_record_bytes(const PoolOptions& options) {
 }
 
 json::object to_json(const Generation& generation) {
-  const bool digests = generation.frozen && !generation.unlearned;
+  const bool digests = generation.state == GenerationState::frozen;
   json::object object{{"first_row", generation.first_row},
                       {"rows", generation.rows},
                       {"cols", generation.cols},
-                      {"frozen", generation.frozen},
+                      {kFrozen, generation.state != GenerationState::open},
                       {"digest", digests ? generation.digest.hex() : ""},
                       {"router_digest", digests ? generation.router_digest.hex() : ""},
                       {"recipe", perennial::to_json(generation.recipe)}};
-  if (generation.unlearned) object[kUnlearned] = true;
+  if (generation.state == GenerationState::unlearned) object[kUnlearned] = true;
   return object;
 }
 
@@ -63,10 +69,10 @@ Generation generation_from_json(std::uint32_t index, const json::object& object)
   generation.first_row = json::value_to<std::uint32_t>(object.at("first_row"));
   generation.rows = json::value_to<std::uint32_t>(object.at("rows"));
   generation.cols = json::value_to<std::uint32_t>(object.at("cols"));
-  generation.frozen = object.at("frozen").as_bool();
+  if (object.at(kFrozen).as_bool()) generation.state = GenerationState::frozen;
+  if (object.contains(kUnlearned)) generation.state = GenerationState::unlearned;
   generation.recipe = from_json<Recipe>(object.at("recipe").as_object());
-  generation.unlearned = object.contains(kUnlearned);
-  if (generation.frozen && !generation.unlearned) {
+  if (generation.state == GenerationState::frozen) {
     generation.digest = digest_from_hex(object.at("digest").as_string());
     generation.router_digest = digest_from_hex(object.at("router_digest").as_string());
   }
@@ -105,7 +111,7 @@ std::uint64_t PoolOptions::pages(std::uint32_t rows, std::uint32_t columns) cons
 
 Pool::Pool(std::uint32_t id, const PoolOptions& options, const storage::PageReader* store,
            std::int64_t budget_bytes)
-    : id_(id), options_(options) {
+    : id_(id), options_(options), in_store_(store != nullptr) {
   validate_ranges(options_);
   pager_ = std::make_unique<Pager>(id, options_, store, budget_bytes);
   tape_ = std::make_unique<ExpertTape>();
@@ -141,7 +147,7 @@ PoolRecord read_pool_record(std::uint32_t id, const storage::PageReader& store) 
           index == 0 ? generation.first_row == 0
                      : generation.first_row == std::uint64_t{generations.back().first_row} +
                                                    generations.back().rows &&
-                           generations.back().frozen;
+                           generations.back().state != GenerationState::open;
       if (!follows || generation.rows == 0 || generation.cols == 0) {
         throw DataError("generation " + std::to_string(index) + " does not follow the one before");
       }
@@ -182,13 +188,15 @@ const Generation& Pool::generation(std::uint32_t index) const {
 }
 
 std::optional<std::uint32_t> Pool::open_generation() const {
-  if (generations_.empty() || generations_.back().frozen) return std::nullopt;
+  if (generations_.empty() || generations_.back().state != GenerationState::open) {
+    return std::nullopt;
+  }
   return generations_.back().index;
 }
 
 std::uint32_t Pool::oldest_kept() const {
   for (const Generation& g : generations_) {
-    if (!g.unlearned) return g.index;
+    if (g.state != GenerationState::unlearned) return g.index;
   }
   return 0;
 }
@@ -214,7 +222,7 @@ std::optional<std::uint32_t> Pool::newest_trained() const {
 std::uint64_t Pool::experts() const {
   std::uint64_t experts = 0;
   for (const Generation& g : generations_) {
-    if (!g.unlearned) experts += std::uint64_t{g.rows} * g.cols;
+    if (g.state != GenerationState::unlearned) experts += std::uint64_t{g.rows} * g.cols;
   }
   return experts;
 }
@@ -222,14 +230,14 @@ std::uint64_t Pool::experts() const {
 std::uint64_t Pool::pages() const {
   std::uint64_t pages = 0;
   for (const Generation& g : generations_) {
-    if (!g.unlearned) pages += options_.pages(g.rows, g.cols);
+    if (g.state != GenerationState::unlearned) pages += options_.pages(g.rows, g.cols);
   }
   return pages;
 }
 
 bool Pool::exists(std::int64_t id) const {
   return std::any_of(generations_.begin(), generations_.end(), [&](const Generation& g) {
-    return !g.unlearned && kernels::row_of(id) >= g.first_row &&
+    return g.state != GenerationState::unlearned && kernels::row_of(id) >= g.first_row &&
            kernels::row_of(id) - g.first_row < g.rows && kernels::col_of(id) < g.cols;
   });
 }
@@ -295,7 +303,7 @@ storage::Digest Pool::freeze(const storage::Digest& router_digest) {
   clear_gradients();
   generation.router_digest = router_digest;
   generation.digest = shard_digest(*open);
-  generation.frozen = true;
+  generation.state = GenerationState::frozen;
   pager_->drop_state(*open);
   return generation.digest;
 }
@@ -376,23 +384,34 @@ CompactGradient Pool::compact_gradient() {
   return gradient;
 }
 
-void Pool::clear_gradients() {
+void Pool::zero_grad() {
   if (device_) device_->clear_gradients();
   tape_->clear();
+}
+
+void Pool::clear_gradients() {
+  zero_grad();
   tape_->release_gradient_memory();
 }
 
-void Pool::add_to_commit(storage::CommitRequest& request) {
+std::string Pool::record() const {
   json::array generations;
   for (const Generation& g : generations_) generations.push_back(to_json(g));
   const json::object record{{"options", perennial::to_json(options_)},
                             {"generations", std::move(generations)}};
-  request.dense[dense_name()] = bytes_from(json::serialize(record));
+  return json::serialize(record);
+}
+
+void Pool::add_to_commit(storage::CommitRequest& request) {
+  request.dense[dense_name()] = bytes_from(record());
   fetch();
   pager_->add_to_commit(request);
 }
 
-void Pool::committed() { pager_->committed(); }
+void Pool::committed() {
+  in_store_ = true;
+  pager_->committed();
+}
 void Pool::commit_failed() { pager_->commit_failed(); }
 PagerCounters Pool::counters() const { return pager_->counters(); }
 

@@ -6,8 +6,8 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 
+#include "nn/forward_mode.h"
 #include "nn/router.h"
 #include "perennial/core/pool.h"
 #include "perennial/kernels/optimizer.h"
@@ -29,8 +29,8 @@ class PoolDevice {
   // As peer_forward() and PeerImpl::retrieve(), of tensors on the device. `pool` is this device's:
   // the graph holds it.
   virtual at::Tensor forward(const std::shared_ptr<Router>& router,
-                             const std::shared_ptr<Pool>& pool, const at::Tensor& x, bool training,
-                             std::optional<std::uint64_t> dropout_draw) = 0;
+                             const std::shared_ptr<Pool>& pool, const at::Tensor& x,
+                             const ForwardMode& mode) = 0;
   virtual PeerImpl::Retrieval retrieve(const Router& router, const at::Tensor& x) = 0;
 
   // The gradients that backward passes left; see Pool and SparseOptimizer.

@@ -114,6 +114,7 @@ void SparseOptimizer::step() {
     count(pool_.device()->step(rule_of(options_)));
     return;
   }
+  if (!pool_.tape().empty()) pool_.experts_changed();
   const ExpertUses uses = pool_.tape().uses(pool_.generation(*open));
   kernels::UpdateArgs args = update_args();
   args.ids = uses.ids;
@@ -147,6 +148,7 @@ void SparseOptimizer::step(const CompactGradient& gradient) {
     count(pool_.device()->step(rule_of(options_), {gradient.ids, values}));
     return;
   }
+  if (!list.empty()) pool_.experts_changed();
   kernels::UpdateArgs args = update_args();
   args.ids = list;
   args.rows = values.const_data_ptr<float>();

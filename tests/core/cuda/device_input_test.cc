@@ -152,6 +152,56 @@ TEST_F(DeviceInputTest, AnswersInInferenceMode) {
   EXPECT_TRUE(same_bits(peer->forward(x).cpu(), expected.cpu()));
 }
 
+TEST_F(DeviceInputTest, ExpertsAloneMayTrain) {
+  const std::shared_ptr<PeerImpl> all = on_device(small_options()),
+                                  alone = on_device(small_options());
+  for (at::Tensor& parameter : alone->parameters()) parameter.requires_grad_(false);
+  const at::Tensor x = to_device(inputs(1));
+  for (const auto& peer : {all, alone}) peer->forward(x).square().sum().backward();
+  const CompactGradient wanted = all->pool().compact_gradient(),
+                        found = alone->pool().compact_gradient();
+  EXPECT_GT(found.ids.numel(), 0);
+  EXPECT_TRUE(same_bits(found.ids.cpu(), wanted.ids.cpu()));
+  EXPECT_TRUE(same_bits(found.values.cpu(), wanted.values.cpu()));
+  alone->zero_grad();
+  EXPECT_EQ(alone->pool().compact_gradient().ids.numel(), 0);
+}
+
+TEST_F(DeviceInputTest, LeavesExpertsGradientsOfTrainingUnlessAskedForOthers) {
+  const std::shared_ptr<PeerImpl> peer = on_device(small_options());
+  const auto left = [&](bool training, ExpertGradients when) {
+    peer->zero_grad();
+    peer->train(training);
+    peer->set_expert_gradients(when);
+    const at::Tensor x = to_device(inputs(1)).requires_grad_();
+    peer->forward(x).sum().backward();
+    EXPECT_TRUE(x.grad().defined());
+    return peer->pool().compact_gradient().ids.numel() > 0;
+  };
+  EXPECT_TRUE(left(true, ExpertGradients::training));
+  EXPECT_FALSE(left(false, ExpertGradients::training));
+  EXPECT_TRUE(left(false, ExpertGradients::always));
+  EXPECT_FALSE(left(true, ExpertGradients::never));
+}
+
+TEST_F(DeviceInputTest, RefusesABackwardAfterAStepThatChangedTheExperts) {
+  const std::shared_ptr<PeerImpl> peer = on_device(small_options());
+  SparseOptimizer experts(peer->pool(), {});
+  const at::Tensor x = to_device(inputs(1)).requires_grad_();
+  for (const bool compact : {false, true}) {
+    const at::Tensor y = peer->forward(x);
+    experts.step();  // without gradients: it changed nothing
+    experts.step(peer->pool().compact_gradient());
+    peer->forward(x).sum().backward();
+    if (compact) {
+      experts.step(peer->pool().compact_gradient());
+    } else {
+      experts.step();
+    }
+    EXPECT_THAT(message_of<Error>([&] { y.sum().backward(); }), HasSubstr("before the step"));
+  }
+}
+
 TEST_F(DeviceInputTest, AGraphMayOutliveItsLayer) {
   std::shared_ptr<PeerImpl> peer = on_device(small_options()), twin = on_device(small_options());
   const at::Tensor x = to_device(inputs(1)).requires_grad_(),

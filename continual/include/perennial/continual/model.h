@@ -5,6 +5,7 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -76,6 +77,17 @@ class Model {
   virtual PeerImpl* peer() { return nullptr; }
   virtual AnalyticGate* gate() { return nullptr; }
   virtual AutoencoderGate* autoencoder_gate() { return nullptr; }
+
+  // Generations begin and end in pool and gate at once. Throw Error for a model without a pool.
+  //
+  // Opens a generation of rows x cols experts (0: as the layer's options say); as PeerImpl::grow().
+  const Generation& grow(std::int64_t rows = 0, std::int64_t cols = 0);
+  // Closes the open one and returns the digest of its shard; as PeerImpl::freeze().
+  storage::Digest freeze();
+  // Appends the frozen generation of a shard file, of which the gate has seen no inputs; as
+  // import_shard().
+  Generation import_generation(const std::filesystem::path& file);
+
   // The generation that learnt an experience: `experience` itself, unless that was found to return
   // and an older one was assigned to it. Committed with the model.
   virtual std::int64_t generation_of(std::int64_t experience) const { return experience; }
@@ -86,6 +98,9 @@ class Model {
   virtual void add_to_commit(storage::CommitRequest& request) = 0;
   virtual void committed() = 0;
   virtual void commit_failed() = 0;
+
+ private:
+  PeerImpl& pooled();
 };
 
 // A new model. `store` may be null (nothing is kept); budget_bytes as in Pool; `image` is what the

@@ -39,6 +39,10 @@ EnumNames<QueryNorm> enum_names(QueryNorm);
 enum class SubKeys : std::uint8_t { per_head, common };
 EnumNames<SubKeys> enum_names(SubKeys);
 
+// Of which forwards a backward leaves the experts' gradients to the SparseOptimizer: those in
+// training mode, which spares whoever asks for gradients of inputs in evaluation, or all, or none.
+enum class ExpertGradients : std::uint8_t { training, always, never };
+
 // Every field is part of the stored format.
 struct PeerOptions {
   std::int64_t d_in = 0;
@@ -64,6 +68,8 @@ struct PeerOptions {
   double u_scale = 0;
   double v_scale = 0.05;
   std::int64_t page_bytes = 32768;
+  // Experts, query network, keys and dropout are drawn by it and by places within the layer alone:
+  // two layers of one seed and equal sizes are the same layer, bit for bit. Give each its own.
   std::int64_t seed = 1;
 
   // Throws InvalidOptions naming the field, its value and what is allowed.
@@ -100,12 +106,15 @@ struct PeerOptions {
     visitor("u_scale", self.u_scale, "scale of new u and w; 0 = 1/sqrt(d_in)", Range{0, 1e3});
     visitor("v_scale", self.v_scale, "scale of new v; 0 = 1/sqrt(d_out)", Range{0, 1e3});
     visitor("page_bytes", self.page_bytes, "target size of a page", Range{1, 4194304});
-    visitor("seed", self.seed, "seed of the initial values", Range{0, 9e15});
+    visitor("seed", self.seed,
+            "seed of the initial values and of dropout; layers of one seed start identical",
+            Range{0, 9e15});
   }
 };
 
 class PoolDevice;
 class Router;
+struct ForwardMode;
 
 // A torch module whose parameters() are the routers' tensors; the experts live in pool() and are
 // updated by a SparseOptimizer. Single-threaded from outside. float32 (the experts' weights may be
@@ -116,6 +125,10 @@ class Router;
 // In evaluation mode, and in training unless the norm is batch norm or there is dropout, what is
 // computed for a token does not depend on the batch around it, the thread count, the page layout or
 // the memory budget.
+//
+// Experts are to autograd as parameters are: their gradients add up over backward passes until a
+// step or zero_grad(), whatever else has a gradient, and a backward after a step that changed them
+// since its forward is an Error.
 //
 // Dropout draws from Philox by (seed, number of the training forward, place in the batch); the
 // number is committed with the layer, so a resumed run draws the same.
@@ -179,6 +192,11 @@ class PeerImpl : public torch::nn::Module {
   RouterTensors router_tensors(std::uint32_t generation) const;
   const Generation& add_frozen(const ForeignGeneration& content, const RouterTensors& tensors);
 
+  // What forwards from now on leave; no part of the layer's state.
+  void set_expert_gradients(ExpertGradients when) { expert_gradients_ = when; }
+  // As torch's, of the experts too.
+  void zero_grad(bool set_to_none = true) override;
+
   // What the products of the query network and of queries with sub-keys are computed in from now
   // on, of every generation; no part of the layer's state. Scores are sums in float32; sub-keys,
   // norm and experts stay as they are.
@@ -213,13 +231,26 @@ class PeerImpl : public torch::nn::Module {
   void committed();
   void commit_failed();
 
+  // For torch::save() and torch::load(): the whole layer, also its generations and the experts'
+  // optimizer state, so that training goes on bit for bit. An Error for a pool of more than
+  // kMaxArchiveBytes of weights, trained or not: such a layer belongs into a store.
+  static constexpr std::uint64_t kMaxArchiveBytes = std::uint64_t{256} << 20;
+  void save(torch::serialize::OutputArchive& archive) const override;
+  // Into a layer of equal options, on the CPU, that no store holds. Parameters that both have stay
+  // who they are; generations that the layer has not in that state, or not at all, bring theirs, so
+  // their dense optimizers are made afterwards. A SparseOptimizer stays attached. Throws Error,
+  // DataError; the layer is then as before.
+  void load(torch::serialize::InputArchive& archive) override;
+
  private:
   const Router& router_of(std::uint32_t generation) const;
   void require_known(std::uint32_t generation) const;
   torch::Tensor run(std::uint32_t generation, const torch::Tensor& x);
   torch::Tensor through(const std::shared_ptr<Router>& router, const torch::Tensor& x,
-                        bool training, std::optional<std::uint64_t> draw);
+                        const ForwardMode& mode);
   void add_router();
+  void take_routers(PeerImpl& from, const std::vector<Generation>& before);
+  std::string record() const;
   // Brings routers that were just made to where, and to how, the layer computes.
   void place_routers();
   void require_isolated() const;
@@ -230,6 +261,7 @@ class PeerImpl : public torch::nn::Module {
   // One a generation, null for one that was unlearned; or one in all (shared).
   std::vector<std::shared_ptr<Router>> routers_;
   Amp amp_ = Amp::off;
+  ExpertGradients expert_gradients_ = ExpertGradients::training;
   std::uint64_t dropout_draws_ = 0;     // training forwards that had dropout
   torch::Tensor remembered_routing_;    // what the next was made of
   std::shared_ptr<Router> remembered_;  // the router of the last forward_as()

@@ -53,16 +53,19 @@ struct Recipe {
   }
 };
 
-// A span of rows appended by one grow(). Open (training) or frozen.
+// open: it trains; at most the newest of a pool. frozen: it never changes again. unlearned: its
+// experts, keys and digests are gone for good, and it answers nothing; only its place is still
+// taken, because ids never change.
+enum class GenerationState : std::uint8_t { open, frozen, unlearned };
+EnumNames<GenerationState> enum_names(GenerationState);
+
+// A span of rows appended by one grow().
 struct Generation {
   std::uint32_t index = 0;
   std::uint32_t first_row = 0;
   std::uint32_t rows = 0;
   std::uint32_t cols = 0;
-  bool frozen = false;
-  // Its experts, keys and digests are gone for good; only its place is still taken, because ids
-  // never change. It answers nothing.
-  bool unlearned = false;
+  GenerationState state = GenerationState::open;
   Recipe recipe;
   // Frozen only: XXH3-128 over recipe, router and the sorted (row, tile, payload digest) list of
   // the written pages.
@@ -119,6 +122,12 @@ struct ExpertValues {
 struct WrittenPage {
   std::uint32_t page = 0;  // row within the generation * tiles a row + tile
   storage::Digest digest;  // of its payload
+};
+
+// The pages of one kind that are not what they were at first.
+struct PageContents {
+  at::Tensor places;    // (n, 2) int64: generation, page within it
+  at::Tensor payloads;  // (n, bytes of a page) uint8
 };
 
 // A frozen generation that was learnt in another pool of the same layout and tile.
@@ -202,14 +211,26 @@ class Pool {
   const Generation& add_frozen(const ForeignGeneration& content,
                                const storage::Digest& router_digest);
 
+  // For an archive: what is in the pages, the record that commits have, and the pool that has these
+  // generations and pages instead of its own. restore() throws Error for a pool that a store holds
+  // or that is on a device, and DataError for pages that do not fit; the pool is then as before.
+  // An optimizer stays attached.
+  PageContents contents(storage::PageKind kind) const;
+  std::string record() const;
+  void restore(const std::vector<Generation>& generations, const PageContents& weights,
+               const PageContents& state);
+
   // Copies of experts in any order. Throws Error for an id that does not exist.
   ExpertValues experts_at(const std::vector<std::int64_t>& ids);
   bool exists(std::int64_t id) const;
 
   // Gradients gathered since they were last cleared, summed per expert in (backward, token, head)
   // order; experts of frozen generations have none. Allocates (U, d), or takes the memory of the
-  // last one when nobody holds that any more; clear_gradients() gives it back.
+  // last one when nobody holds that any more.
   CompactGradient compact_gradient();
+  // Forgets them. The memory of the last compact gradient stays, as between steps.
+  void zero_grad();
+  // Forgets them and gives that memory back.
   void clear_gradients();
 
   // Floats of optimizer state an expert has (0 before a SparseOptimizer is attached).
@@ -231,7 +252,9 @@ class Pool {
   // Takes the experts from where they live to there. Gathered gradients are dropped.
   void place(std::shared_ptr<PoolDevice> device);
 
-  // For the module and the optimizer of this library.
+  // For the module and the optimizer of this library. The version counts steps that had gradients.
+  std::uint64_t experts_version() const { return experts_version_; }
+  void experts_changed() { ++experts_version_; }
   Pager& pager() { return *pager_; }
   ExpertTape& tape() { return *tape_; }
 
@@ -242,9 +265,11 @@ class Pool {
   std::uint32_t id_;
   PoolOptions options_;
   std::vector<Generation> generations_;
+  std::uint64_t experts_version_ = 0;
   std::unique_ptr<Pager> pager_;
   std::unique_ptr<ExpertTape> tape_;
   std::shared_ptr<PoolDevice> device_;
+  bool in_store_;  // reads from a store, or was committed to one
 };
 
 }  // namespace perennial
