@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <vector>
 
 #include "perennial/core/dense_state.h"
 #include "perennial/storage/memory_store.h"
@@ -354,45 +355,57 @@ TEST(Strategy, SparseSlotsAreThoseOfTheLargestTfIdf) {
   config.train.gate = GateChoice::none;
   Driver driver(config);
   PeerImpl& peer = *driver.model->peer();
-  StrategyContext first = driver.context(0), second = driver.context(1);
+  // Of a step: the rows, and the gradient that the strategy is asked about.
+  const auto step = [&](std::int64_t experience, std::int64_t number) {
+    StrategyContext now = driver.context(experience);
+    const Batch batch = driver.stream.train_batch(experience, 0, number, 16, 1);
+    TrainingBatch rows{batch.x, batch.y, 16};
+    driver.strategy->before_step(now, rows);
+    rows.logits = driver.model->train_forward(rows.x);
+    step_loss(*driver.strategy, now, rows).backward();
+    driver.strategy->after_backward(now, rows);
+    CompactGradient gradient = peer.pool().compact_gradient();
+    gradient.ids = gradient.ids.clone();
+    gradient.values = gradient.values.clone();
+    peer.pool().clear_gradients();
+    return std::pair{rows, gradient};
+  };
+  const auto ids_of = [](const CompactGradient& gradient) {
+    const std::int64_t* ids = gradient.ids.const_data_ptr<std::int64_t>();
+    return std::vector<std::int64_t>(ids, ids + gradient.ids.numel());
+  };
   std::map<std::int64_t, double> batches_with;
-  const auto counts = [&](const torch::Tensor& x) {
-    const torch::Tensor ids = peer.retrieve(x, 0).ids.flatten();
-    std::map<std::int64_t, double> uses;
-    for (std::int64_t i = 0; i < ids.numel(); ++i) ++uses[ids[i].item<std::int64_t>()];
-    return uses;
-  };
-  const auto rows_of = [&](std::int64_t experience, std::int64_t step) {
-    const Batch batch = driver.stream.train_batch(experience, 0, step, 16, 1);
-    return TrainingBatch{batch.x, batch.y, 16};
-  };
+  StrategyContext first = driver.context(0), second = driver.context(1);
   driver.strategy->before_experience(first);
-  for (std::int64_t step = 0; step < 4; ++step) {
-    TrainingBatch rows = rows_of(0, step);
-    for (const auto& [id, uses] : counts(rows.x)) batches_with[id] += 1;
-    driver.strategy->before_step(first, rows);
+  for (std::int64_t number = 0; number < 4; ++number) {
+    auto [rows, gradient] = step(0, number);
+    for (const std::int64_t id : ids_of(gradient)) batches_with[id] += 1;
+    const torch::Tensor all = gradient.ids;
+    driver.strategy->after_expert_backward(first, rows, gradient);
+    EXPECT_TRUE(torch::equal(gradient.ids, all)) << "the first experience trains everything";
   }
   driver.strategy->after_experience(first);
   driver.strategy->before_experience(second);
-  TrainingBatch rows = rows_of(1, 0);
-  driver.strategy->before_step(second, rows);
-  const std::map<std::int64_t, double> uses = counts(rows.x);
-  CompactGradient gradient;
+  auto [rows, gradient] = step(1, 0);
+  // How often the rows retrieved each expert: what their gradient is of.
+  const torch::Tensor retrieved = peer.retrieve(rows.x, 0).ids.flatten();
+  std::map<std::int64_t, double> uses;
+  for (std::int64_t i = 0; i < retrieved.numel(); ++i) ++uses[retrieved[i].item<std::int64_t>()];
   std::vector<std::int64_t> ids;
   std::vector<std::pair<double, std::int64_t>> ranks;
   for (const auto& [id, count] : uses) {
     ids.push_back(id);
     ranks.emplace_back(-count * std::log(5 / (batches_with[id] + 1)), id);
   }
+  EXPECT_EQ(ids_of(gradient), ids) << "counted by another retrieval than trained by";
   ASSERT_GT(ids.size(), 10U);
   std::sort(ranks.begin(), ranks.end());
   std::set<std::int64_t> expected;
   for (std::size_t i = 0; i < 5; ++i) expected.insert(ranks[i].second);
-  gradient.ids = torch::tensor(ids, at::kLong);
   gradient.values = gradient.ids.to(at::kFloat).view({-1, 1}).expand({-1, 3});
   driver.strategy->after_expert_backward(second, rows, gradient);
-  const std::int64_t* kept = gradient.ids.const_data_ptr<std::int64_t>();
-  EXPECT_EQ(std::set<std::int64_t>(kept, kept + gradient.ids.numel()), expected);
+  const std::vector<std::int64_t> kept = ids_of(gradient);
+  EXPECT_EQ(std::set<std::int64_t>(kept.begin(), kept.end()), expected);
   EXPECT_TRUE(torch::equal(gradient.values.select(1, 1), gradient.ids.to(at::kFloat)));
 }
 

@@ -285,8 +285,7 @@ at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared
   call->dropout_draw = dropout_draw;
   call->router = router;
   call->pool = pool;
-  call->batch_statistics =
-      training && router->options().query_norm == QueryNorm::batch && !router->folded();
+  call->batch_statistics = router->batch_statistics(training);
   if (call->batch_statistics && x.size(0) < 2) {
     throw Error("batch norm needs at least 2 tokens in training, not " + std::to_string(x.size(0)));
   }
