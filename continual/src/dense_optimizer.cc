@@ -77,6 +77,8 @@ void DenseOptimizer::forget_reshaped(const Parameters& parameters) {
   }
 }
 
+void DenseOptimizer::forget() { moments_.clear(); }
+
 void DenseOptimizer::set_lr(double lr) { options_.lr = lr; }
 
 void DenseOptimizer::zero_grad() {

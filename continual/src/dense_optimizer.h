@@ -35,6 +35,8 @@ class DenseOptimizer {
   // Entries "optimizer/NAME/..." for the current parameters; entries of dropped ones are removed.
   void add_to_commit(storage::CommitRequest& request);
   void committed();
+  // Drops all moments.
+  void forget();
   // Drops the moments of parameters that have another shape now: they start anew.
   void forget_reshaped(const Parameters& parameters);
   // Reads the moments of the store's current state; set_parameters() takes them by name.

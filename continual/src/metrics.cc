@@ -14,14 +14,6 @@
 namespace perennial::continual {
 namespace {
 
-// True when rows first..last (inclusive) are all there.
-bool has_rows(const AccuracyMatrix& a, std::int64_t first, std::int64_t last) {
-  for (std::int64_t row = first; row <= last; ++row) {
-    if (!a.has_row(row)) return false;
-  }
-  return true;
-}
-
 constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
 
 void check_fraction(double accuracy) {
@@ -29,8 +21,15 @@ void check_fraction(double accuracy) {
   throw Error("accuracy " + std::to_string(accuracy) + " is not a fraction");
 }
 
-// a[i][j] in the papers' numbering: j from 1.
-double cell(const AccuracyMatrix& a, std::int64_t i, std::int64_t j) { return a.at(i, j - 1); }
+// a[i][j] in the papers' numbering: j from 1. kAbsent, and with it every sum, where it is not
+// there.
+double cell(const AccuracyMatrix& a, std::int64_t i, std::int64_t j) {
+  return a.has(i, j - 1) ? a.at(i, j - 1) : kAbsent;
+}
+
+std::optional<double> unless_absent(double metric) {
+  return std::isnan(metric) ? std::nullopt : std::optional(metric);
+}
 
 }  // namespace
 
@@ -142,44 +141,40 @@ AccuracyMatrix AccuracyMatrix::from_json(const boost::json::value& value) {
 
 std::optional<double> acc(const AccuracyMatrix& a) {
   const std::int64_t T = a.experiences();
-  if (!a.has_row(T)) return std::nullopt;
   double sum = 0;
   for (std::int64_t j = 1; j <= T; ++j) sum += cell(a, T, j);
-  return sum / static_cast<double>(T);
+  return unless_absent(sum / static_cast<double>(T));
 }
 
 std::optional<double> bwt_gem(const AccuracyMatrix& a) {
   const std::int64_t T = a.experiences();
-  if (T < 2 || !has_rows(a, 1, T)) return std::nullopt;
+  if (T < 2) return std::nullopt;
   double sum = 0;
   for (std::int64_t i = 1; i < T; ++i) sum += cell(a, T, i) - cell(a, i, i);
-  return sum / static_cast<double>(T - 1);
+  return unless_absent(sum / static_cast<double>(T - 1));
 }
 
 std::optional<double> fwt_gem(const AccuracyMatrix& a) {
   const std::int64_t T = a.experiences();
-  if (T < 2 || !has_rows(a, 0, T - 1)) return std::nullopt;
-  for (std::int64_t i = 2; i <= T; ++i) {
-    if (!a.has(i - 1, i - 1) || !a.has(0, i - 1)) return std::nullopt;
-  }
+  if (T < 2) return std::nullopt;
   double sum = 0;
   for (std::int64_t i = 2; i <= T; ++i) sum += cell(a, i - 1, i) - cell(a, 0, i);
-  return sum / static_cast<double>(T - 1);
+  return unless_absent(sum / static_cast<double>(T - 1));
 }
 
 std::optional<double> bwt_diaz(const AccuracyMatrix& a) {
   const std::int64_t T = a.experiences();
-  if (T < 2 || !has_rows(a, 1, T)) return std::nullopt;
+  if (T < 2) return std::nullopt;
   double sum = 0;
   for (std::int64_t i = 2; i <= T; ++i) {
     for (std::int64_t j = 1; j < i; ++j) sum += cell(a, i, j) - cell(a, j, j);
   }
-  return sum / (static_cast<double>(T) * static_cast<double>(T - 1) / 2);
+  return unless_absent(sum / (static_cast<double>(T) * static_cast<double>(T - 1) / 2));
 }
 
 std::optional<std::vector<double>> forgetting_by_experience(const AccuracyMatrix& a) {
   const std::int64_t T = a.experiences();
-  if (T < 2 || !has_rows(a, 1, T)) return std::nullopt;
+  if (T < 2) return std::nullopt;
   std::vector<double> forgetting;
   for (std::int64_t j = 1; j < T; ++j) {
     double best = cell(a, j, j);
@@ -187,6 +182,7 @@ std::optional<std::vector<double>> forgetting_by_experience(const AccuracyMatrix
       if (a.has(l, j - 1)) best = std::max(best, cell(a, l, j));
     }
     forgetting.push_back(best - cell(a, T, j));
+    if (std::isnan(forgetting.back())) return std::nullopt;
   }
   return forgetting;
 }
@@ -203,12 +199,11 @@ std::optional<double> intransigence(const AccuracyMatrix& a, const std::vector<d
     throw Error("a joint model's " + std::to_string(joint.size()) + " accuracies for " +
                 std::to_string(T) + " experiences");
   }
-  if (!has_rows(a, 1, T)) return std::nullopt;
   double sum = 0;
   for (std::int64_t k = 1; k <= T; ++k) {
     sum += joint[static_cast<std::size_t>(k - 1)] - cell(a, k, k);
   }
-  return sum / static_cast<double>(T);
+  return unless_absent(sum / static_cast<double>(T));
 }
 
 std::optional<double> forgetting_first_last(const AccuracyMatrix& a) {
@@ -218,14 +213,13 @@ std::optional<double> forgetting_first_last(const AccuracyMatrix& a) {
 
 std::optional<double> avg_incremental(const AccuracyMatrix& a) {
   const std::int64_t T = a.experiences();
-  if (!has_rows(a, 1, T)) return std::nullopt;
   double sum = 0;
   for (std::int64_t k = 1; k <= T; ++k) {
     double seen = 0;
     for (std::int64_t j = 1; j <= k; ++j) seen += cell(a, k, j);
     sum += seen / static_cast<double>(k);
   }
-  return sum / static_cast<double>(T);
+  return unless_absent(sum / static_cast<double>(T));
 }
 
 boost::json::object all_metrics(const AccuracyMatrix& a) {

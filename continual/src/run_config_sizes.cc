@@ -49,6 +49,12 @@ void RunConfig::validate_dense() const {
       throw InvalidOptions("head_filters is 0; inputs filters reads nothing else");
     }
   }
+  if (model.model == ModelKind::mlp && model.depth == 0 &&
+      train.strategy.has(StrategyKind::packnet)) {
+    throw InvalidOptions(
+        "depth is 0; strategy packnet divides the weights of hidden layers among experiences, and "
+        "a mlp of depth 0 has none");
+  }
   if (model.model == ModelKind::mlp && model.depth == 0 && model.peer.dropout > 0) {
     throw InvalidOptions("dropout is " + std::to_string(model.peer.dropout) +
                          "; it leaves out hidden units, and a mlp of depth 0 has none");

@@ -17,6 +17,7 @@ struct Entry {
   Sort sort;
   std::string_view description;
   std::vector<std::string> options;
+  std::string_view differs = {};
 };
 
 const std::vector<Entry>& entries() {
@@ -58,13 +59,18 @@ const std::vector<Entry>& entries() {
        "online_ewc",
        Sort::penalty,
        "EWC with one decaying Fisher information and the newest parameters; needs --model mlp",
-       {"online_ewc_strength", "ewc_gamma", "fisher", "fisher_examples", "strategy_seed"}},
+       {"online_ewc_strength", "ewc_gamma", "fisher", "fisher_examples", "strategy_seed"},
+       "an experience's Fisher information is not normalised before it is added: the paper does so "
+       "where rewards have scales of their own, a cross entropy has one scale, and published "
+       "strengths (Hsu et al. 2018) are without it"},
       {StrategyKind::si,
        "si",
        Sort::penalty,
        "synaptic intelligence: the same, weighted by what each parameter did for the loss on its "
        "way; needs --model mlp",
-       {"si_strength", "si_damping"}},
+       {"si_strength", "si_damping"},
+       "what a parameter did counts only where it lowered the loss: a negative importance would "
+       "reward change"},
       {StrategyKind::mas,
        "mas",
        Sort::penalty,
@@ -113,13 +119,18 @@ const std::vector<Entry>& entries() {
        Sort::alone,
        "keeps a balanced memory, and after each experience trains a new model on it alone; needs "
        "--model mlp",
-       {"memory", "gdumb_epochs", "strategy_seed"}},
+       {"memory", "gdumb_epochs", "strategy_seed"},
+       "trains with the run's optimizer, rate and batch, without cut-mix and warm restarts, so "
+       "that "
+       "rows of a table differ in the method alone"},
       {StrategyKind::icarl,
        "icarl",
        Sort::alone,
        "distils with exemplars chosen by herding, and answers by the nearest mean of their "
        "features; needs --model mlp",
-       {"memory", "strategy_seed"}},
+       {"memory", "strategy_seed"},
+       "the loss is the mean over rows and classes where the paper writes the sum: a factor that "
+       "Adam does not see, and that makes a learning rate independent of batch and classes"},
       {StrategyKind::sparse_slot,
        "sparse_slot",
        Sort::alone,
@@ -185,6 +196,7 @@ EnumNames<FillKind> enum_names(FillKind) {
 }
 
 std::string_view describe(StrategyKind kind) { return entry_of(kind).description; }
+std::string_view differs_from_paper(StrategyKind kind) { return entry_of(kind).differs; }
 
 StrategySet StrategySet::parse(std::string_view field, std::string_view text) {
   // "der++" is a name; every other "+" parts two.

@@ -117,6 +117,7 @@ bool Trainer::Impl::work() {
     if (committer) committer->wait();
     StrategyContext after = context();
     strategy->after_experience(after);
+    if (after.forget_moments) dense.forget();
     dense.set_parameters(model->trainable());
     clock.stop();
     // Joint training has one experience of its own; it ends where the stream's last one does.

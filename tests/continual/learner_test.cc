@@ -240,6 +240,12 @@ TEST(RunConfig, RefusesHeadsAndReturnsThatCannotWork) {
       "both 0");
   refused(
       [](RunConfig& c) {
+        analytic_head(c);
+        c.model.peer.routing = Routing::shared;
+      },
+      "isolated routing");
+  refused(
+      [](RunConfig& c) {
         c.train.gate = GateChoice::oracle;
         c.train.return_novelty = 1.4;
       },

@@ -6,6 +6,9 @@
 
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <set>
+#include <string>
+#include <utility>
 
 #include "perennial/core/error.h"
 
@@ -85,6 +88,48 @@ TEST(Metrics, AreEmptyWhereARowTheyNeedIsAbsent) {
     EXPECT_EQ(forgetting_first_last(a).has_value(), c.first_last) << c.absent;
     EXPECT_EQ(avg_incremental(a).has_value(), c.incremental) << c.absent;
   }
+}
+
+TEST(Metrics, AreEmptyWhereACellTheyNeedIsAbsent) {
+  using Metric = std::optional<double> (*)(const AccuracyMatrix&);
+  struct Case {
+    std::string name;
+    Metric metric;
+    // The cells (row, column from 0) that it needs of a matrix of three experiences.
+    std::set<std::pair<std::int64_t, std::int64_t>> needs;
+  };
+  const std::set<std::pair<std::int64_t, std::int64_t>> of_bwt = {{3, 0}, {1, 0}, {3, 1}, {2, 1}};
+  const Metric against_joint = [](const AccuracyMatrix& a) {
+    return intransigence(a, {0.85, 0.80, 0.75});
+  };
+  const Metric first_term = [](const AccuracyMatrix& a) {
+    const auto terms = forgetting_by_experience(a);
+    return terms ? std::optional(terms->front()) : std::nullopt;
+  };
+  for (const Case& c :
+       {Case{"acc", acc, {{3, 0}, {3, 1}, {3, 2}}}, Case{"bwt.gem", bwt_gem, of_bwt},
+        Case{"fwt.gem", fwt_gem, {{1, 1}, {0, 1}, {2, 2}, {0, 2}}},
+        Case{"bwt.diaz", bwt_diaz, {{2, 0}, {1, 0}, {3, 0}, {3, 1}, {2, 1}}},
+        Case{"forgetting.chaudhry", forgetting_chaudhry, of_bwt},
+        Case{"forgetting by experience", first_term, of_bwt},
+        Case{"forgetting.first_last", forgetting_first_last, of_bwt},
+        Case{"avg_incremental", avg_incremental, {{1, 0}, {2, 0}, {2, 1}, {3, 0}, {3, 1}, {3, 2}}},
+        Case{"intransigence", against_joint, {{1, 0}, {2, 1}, {3, 2}}}}) {
+    for (std::int64_t row = 0; row <= 3; ++row) {
+      for (std::int64_t column = 0; column < 3; ++column) {
+        AccuracyMatrix a = three();
+        a.clear(row, column);
+        EXPECT_EQ(c.metric(a).has_value(), !c.needs.contains({row, column}))
+            << c.name << " without (" << row << ", " << column << ")";
+      }
+    }
+  }
+}
+
+TEST(Metrics, AMaximumIsOverTheCellsThatAreThere) {
+  AccuracyMatrix a = three();
+  a.clear(2, 0);  // the best of the first column
+  EXPECT_NEAR(forgetting_by_experience(a).value()[0], 0.20, kRounding);  // .80 - .60
 }
 
 TEST(Metrics, AllHaveTheirNames) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <map>
 
 #include "perennial/continual/report.h"
 #include "perennial/continual/run_folder.h"
@@ -66,6 +67,43 @@ TEST_F(RoutingRun, APoolThatTrainsOnDrifts) {
   EXPECT_EQ(run.routing[2].drift[2], 0) << "just learnt";
   EXPECT_GT(run.routing[2].drift[0], 0);
   EXPECT_TRUE(run.routing[2].weight_forgetting.empty()) << "it needs the router as of then";
+}
+
+// The entries of the layer's routers.
+std::map<std::string, storage::Bytes> routers_of(const storage::PageReader& store) {
+  std::map<std::string, storage::Bytes> entries;
+  for (const std::string& name : store.dense_names()) {
+    if (name.starts_with("peer/router")) entries[name] = *store.read_dense(name);
+  }
+  return entries;
+}
+
+// What the experts of the first row answer with.
+torch::Tensor some_experts(const storage::PageReader& store) {
+  return load_learnt(store, 0).model->peer()->pool().experts_at({0, 1, 2, 3, 4, 5}).v;
+}
+
+TEST_F(RoutingRun, SparseSlotsKeepTheRoutesOfTheFirstExperience) {
+  for (const auto& [norm, name] : enum_names(QueryNorm{})) {
+    SCOPED_TRACE(name);
+    RunConfig config = small_config({"", [](RunConfig&) {}});
+    config.train.strategy = StrategyKind::sparse_slot;
+    config.train.strategy_options.update_slots = 5;
+    config.model.peer.query_norm = norm;
+    const auto store = storage::make_memory_store();
+    const std::int64_t steps = make_stream(config).steps_per_epoch(0, config.train.batch);
+    int polls = 0;
+    std::filesystem::remove_all(folder_);
+    learn(config, store.get(), 20, [&] { return ++polls > steps; });
+    const std::map<std::string, storage::Bytes> first = routers_of(*store);
+    const torch::Tensor experts = some_experts(*store);
+    const RunFolder run = learn(config, store.get());
+    ASSERT_THAT(run.routing, SizeIs(3));
+    for (const RoutingRow& row : run.routing) EXPECT_THAT(row.drift, Each(0.0));
+    EXPECT_FALSE(first.empty());
+    EXPECT_EQ(routers_of(*store), first);
+    EXPECT_FALSE(torch::equal(some_experts(*store), experts)) << "nothing was learnt";
+  }
 }
 
 TEST_F(RoutingRun, SharedRoutingLeaksIntoNewRows) {

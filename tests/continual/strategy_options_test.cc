@@ -83,6 +83,13 @@ TEST(Strategy, WhatMustBeToldTheExperienceIsRefusedWhereItIsNot) {
   }
 }
 
+TEST(Strategy, WeightsToDivideAreThoseOfHiddenLayers) {
+  RunConfig config = mlp_config(
+      StrategyKind::packnet, [](RunConfig& c) { c.stream.scenario = Scenario::task_incremental; });
+  config.model.depth = 0;
+  expect_invalid(config, "depth is 0");
+}
+
 TEST(Strategy, WhatGrowthCannotDistilOrAskIsRefused) {
   const auto refused = [](const std::function<void(RunConfig&)>& change, const char* word) {
     expect_invalid(small_config({"", change}), word);

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "perennial/kernels/experts.h"
+#include "perennial/storage/memory_store.h"
 #include "strategy_driver.h"
 
 namespace perennial::continual {
@@ -130,6 +131,23 @@ TEST(PackNet, KeepsFixedWeightsAgainstTheOptimizersMomentum) {
   for (std::int64_t j = 0; j < 2; ++j) {
     EXPECT_EQ(result.matrix.at(3, j), result.matrix.at(j + 1, j));
   }
+}
+
+TEST(PackNet, TrainsEachExperienceWithAnOptimizerOfItsOwn) {
+  const RunConfig config = parts_config(
+      StrategyKind::packnet, [](RunConfig& c) { c.train.optimizer = OptimizerKind::adam; });
+  const std::int64_t steps = make_stream(config).steps_per_epoch(0, config.train.batch);
+  // How many moments there are when so many steps have been made, or the first experience ended.
+  const auto moments_after = [&](std::int64_t stops) {
+    const auto store = storage::make_memory_store();
+    int polls = 0;
+    run(config, store.get(), [&] { return ++polls >= stops; });
+    const std::vector<std::string> names = store->dense_names();
+    return std::count_if(names.begin(), names.end(),
+                         [](const std::string& name) { return name.starts_with("optimizer/"); });
+  };
+  EXPECT_GT(moments_after(steps), 0);
+  EXPECT_EQ(moments_after(steps + 1), 0) << "the first experience's moments move the second";
 }
 
 TEST(Progressive, AColumnReadsTheHiddenLayersOfThoseBefore) {

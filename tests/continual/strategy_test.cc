@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <vector>
 
 #include "perennial/core/dense_state.h"
 #include "perennial/storage/memory_store.h"
@@ -101,227 +102,147 @@ TEST_P(StrategyTest, LearnsTheFirstExperience) {
   EXPECT_GT(result.matrix.at(1, 0), result.matrix.at(0, 0) + 0.1);
 }
 
-INSTANTIATE_TEST_SUITE_P(Strategies, StrategyTest,
-                         ::testing::Values(StrategyCase{"cumulative", "cumulative", {}, {}},
-                                           StrategyCase{"l2",
-                                                        "l2",
-                                                        {},
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.l2_strength = 0;
-                                                        }},
-                                           StrategyCase{"ewc_sample",
-                                                        "ewc",
-                                                        {},
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.ewc_strength = 0;
-                                                        }},
-                                           StrategyCase{"ewc_exact_permuted", "ewc",
-                                                        [](RunConfig& c) {
-                                                          three_permutations(c);
-                                                          c.train.strategy_options.fisher =
-                                                              FisherKind::exact;
-                                                          c.train.strategy_options.fisher_examples =
-                                                              40;
-                                                        },
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.ewc_strength = 0;
-                                                        }},
-                                           StrategyCase{
-                                               "online_ewc", "online_ewc",
-                                               [](RunConfig& c) {
-                                                 three_permutations(c);
-                                                 c.train.strategy_options.ewc_gamma = 0.9;
-                                                 c.train.strategy_options.fisher =
-                                                     FisherKind::batched;
-                                               },
-                                               [](RunConfig& c) {
-                                                 c.train.strategy_options.online_ewc_strength = 0;
-                                               }},
-                                           StrategyCase{"si", "si",
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.si_strength = 5;
-                                                        },
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.si_strength = 0;
-                                                        }},
-                                           StrategyCase{"mas", "mas",
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.mas_strength =
-                                                              0.05;
-                                                        },
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.mas_strength = 0;
-                                                        }},
-                                           StrategyCase{"lwf", "lwf", three_permutations,
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.lwf_strength = 0;
-                                                        }},
-                                           StrategyCase{"ewc_tasks", "ewc", tasks,
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.ewc_strength = 0;
-                                                        }},
-                                           StrategyCase{
-                                               "online_ewc_tasks_batched", "online_ewc",
-                                               [](RunConfig& c) {
-                                                 tasks(c);
-                                                 three_permutations(c);
-                                                 c.train.strategy_options.fisher =
-                                                     FisherKind::batched;
-                                               },
-                                               [](RunConfig& c) {
-                                                 c.train.strategy_options.online_ewc_strength = 0;
-                                               }},
-                                           StrategyCase{"mas_tasks", "mas", tasks,
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.mas_strength = 0;
-                                                        }},
-                                           StrategyCase{"lwf_tasks", "lwf",
-                                                        [](RunConfig& c) {
-                                                          tasks(c);
-                                                          three_permutations(c);
-                                                        },
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.lwf_strength = 0;
-                                                        }},
-                                           StrategyCase{"er", "er", {}, no_memory},
-                                           StrategyCase{"er_class_balanced", "er",
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.buffer =
-                                                              BufferKind::class_balanced;
-                                                        },
-                                                        no_memory},
-                                           StrategyCase{"er_ring", "er",
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.buffer =
-                                                              BufferKind::ring;
-                                                        },
-                                                        no_memory},
-                                           StrategyCase{"er_greedy", "er",
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.buffer =
-                                                              BufferKind::greedy;
-                                                        },
-                                                        no_memory},
-                                           StrategyCase{"er_filled_after", "er",
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.memory_fill =
-                                                              FillKind::experience;
-                                                        },
-                                                        no_memory},
-                                           StrategyCase{
-                                               "er_dropout", "er",
-                                               [](RunConfig& c) { c.model.peer.dropout = 0.2; },
-                                               no_memory},
-                                           StrategyCase{"er_peer", "er", on_peer, no_memory},
-                                           StrategyCase{"er_ace", "er_ace", {}, no_memory},
-                                           StrategyCase{"der", "der",
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.der_alpha = 0.5;
-                                                        },
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.der_alpha = 0;
-                                                        }},
-                                           StrategyCase{"derpp",
-                                                        "der++",
-                                                        {},
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.der_alpha = 0;
-                                                          c.train.strategy_options.der_beta = 0;
-                                                        }},
-                                           StrategyCase{"derpp_filled_after", "der++",
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.memory_fill =
-                                                              FillKind::experience;
-                                                          c.model.peer.dropout = 0.2;
-                                                        },
-                                                        no_memory},
-                                           StrategyCase{"derpp_peer", "der++", on_peer, no_memory},
-                                           StrategyCase{"gem",
-                                                        "gem",
-                                                        {},
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.task_memory = 0;
-                                                        }},
-                                           StrategyCase{"agem",
-                                                        "agem",
-                                                        {},
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.task_memory = 0;
-                                                        }},
-                                           StrategyCase{"gdumb",
-                                                        "gdumb",
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.gdumb_epochs =
-                                                              30;
-                                                        },
-                                                        {}},
-                                           StrategyCase{"sparse_slot", "sparse_slot",
-                                                        [](RunConfig& c) {
-                                                          on_peer(c);
-                                                          three_permutations(c);
-                                                          c.train.strategy_options.update_slots =
-                                                              10;
-                                                          c.train.lr = 0.05;
-                                                        },
-                                                        [](RunConfig& c) {
-                                                          c.train.strategy_options.update_slots = 0;
-                                                        }},
-                                           StrategyCase{"icarl", "icarl", {}, {}},
-                                           StrategyCase{"packnet", "packnet", tasks, {}},
-                                           StrategyCase{"progressive", "progressive", tasks, {}},
-                                           StrategyCase{
-                                               "progressive_dropout",
-                                               "progressive",
-                                               [](RunConfig& c) {
-                                                 tasks(c);
-                                                 c.model.peer.dropout = 0.2;
-                                               },
-                                               {}},
-                                           StrategyCase{"er_and_ewc",
-                                                        "er+ewc",
-                                                        {},
-                                                        [](RunConfig& c) {
-                                                          no_memory(c);
-                                                          c.train.strategy_options.ewc_strength = 0;
-                                                        }},
-                                           StrategyCase{
-                                               "grow_freeze_output_regularisation", "grow_freeze",
-                                               [](RunConfig& c) {
-                                                 on_peer(c);
-                                                 three_permutations(c);
-                                                 c.model.peer.routing = Routing::shared;
-                                                 c.train.strategy_options.output_regularisation = 1;
-                                               },
-                                               [](RunConfig& c) {
-                                                 c.train.strategy_options.output_regularisation = 0;
-                                               }},
-                                           StrategyCase{
-                                               "grow_freeze_autoencoder_gate",
-                                               "grow_freeze",
-                                               [](RunConfig& c) {
-                                                 on_peer(c);
-                                                 three_permutations(c);
-                                                 c.train.gate = GateChoice::autoencoder;
-                                                 c.train.autoencoder_options.autoencoder_code = 4;
-                                               },
-                                               {}},
-                                           StrategyCase{"grow_freeze_and_er", "grow_freeze+er",
-                                                        on_peer, no_memory},
-                                           StrategyCase{
-                                               "grow_freeze_and_lwf", "grow_freeze+lwf", on_peer,
-                                               [](RunConfig& c) {
-                                                 c.train.strategy_options.lwf_strength = 0;
-                                               }}),
+const std::vector<StrategyCase>& cases() {
+  static const std::vector<StrategyCase> all = {
+      StrategyCase{"cumulative", "cumulative", {}, {}},
+      StrategyCase{"l2", "l2", {}, [](RunConfig& c) { c.train.strategy_options.l2_strength = 0; }},
+      StrategyCase{
+          "ewc_sample", "ewc", {}, [](RunConfig& c) { c.train.strategy_options.ewc_strength = 0; }},
+      StrategyCase{"ewc_exact_permuted", "ewc",
+                   [](RunConfig& c) {
+                     three_permutations(c);
+                     c.train.strategy_options.fisher = FisherKind::exact;
+                     c.train.strategy_options.fisher_examples = 40;
+                   },
+                   [](RunConfig& c) { c.train.strategy_options.ewc_strength = 0; }},
+      StrategyCase{"online_ewc", "online_ewc",
+                   [](RunConfig& c) {
+                     three_permutations(c);
+                     c.train.strategy_options.ewc_gamma = 0.9;
+                     c.train.strategy_options.fisher = FisherKind::batched;
+                   },
+                   [](RunConfig& c) { c.train.strategy_options.online_ewc_strength = 0; }},
+      StrategyCase{"si", "si", [](RunConfig& c) { c.train.strategy_options.si_strength = 5; },
+                   [](RunConfig& c) { c.train.strategy_options.si_strength = 0; }},
+      StrategyCase{"mas", "mas", [](RunConfig& c) { c.train.strategy_options.mas_strength = 0.05; },
+                   [](RunConfig& c) { c.train.strategy_options.mas_strength = 0; }},
+      StrategyCase{"lwf", "lwf", three_permutations,
+                   [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }},
+      StrategyCase{"ewc_tasks", "ewc", tasks,
+                   [](RunConfig& c) { c.train.strategy_options.ewc_strength = 0; }},
+      StrategyCase{"online_ewc_tasks_batched", "online_ewc",
+                   [](RunConfig& c) {
+                     tasks(c);
+                     three_permutations(c);
+                     c.train.strategy_options.fisher = FisherKind::batched;
+                   },
+                   [](RunConfig& c) { c.train.strategy_options.online_ewc_strength = 0; }},
+      StrategyCase{"mas_tasks", "mas", tasks,
+                   [](RunConfig& c) { c.train.strategy_options.mas_strength = 0; }},
+      StrategyCase{"lwf_tasks", "lwf",
+                   [](RunConfig& c) {
+                     tasks(c);
+                     three_permutations(c);
+                   },
+                   [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }},
+      StrategyCase{"er", "er", {}, no_memory},
+      StrategyCase{
+          "er_class_balanced", "er",
+          [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::class_balanced; },
+          no_memory},
+      StrategyCase{"er_ring", "er",
+                   [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::ring; },
+                   no_memory},
+      StrategyCase{"er_greedy", "er",
+                   [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::greedy; },
+                   no_memory},
+      StrategyCase{
+          "er_filled_after", "er",
+          [](RunConfig& c) { c.train.strategy_options.memory_fill = FillKind::experience; },
+          no_memory},
+      StrategyCase{"er_dropout", "er", [](RunConfig& c) { c.model.peer.dropout = 0.2; }, no_memory},
+      StrategyCase{"er_peer", "er", on_peer, no_memory},
+      StrategyCase{"er_ace", "er_ace", {}, no_memory},
+      StrategyCase{"der", "der", [](RunConfig& c) { c.train.strategy_options.der_alpha = 0.5; },
+                   [](RunConfig& c) { c.train.strategy_options.der_alpha = 0; }},
+      StrategyCase{"derpp",
+                   "der++",
+                   {},
+                   [](RunConfig& c) {
+                     c.train.strategy_options.der_alpha = 0;
+                     c.train.strategy_options.der_beta = 0;
+                   }},
+      StrategyCase{"derpp_filled_after", "der++",
+                   [](RunConfig& c) {
+                     c.train.strategy_options.memory_fill = FillKind::experience;
+                     c.model.peer.dropout = 0.2;
+                   },
+                   no_memory},
+      StrategyCase{"derpp_peer", "der++", on_peer, no_memory},
+      StrategyCase{
+          "gem", "gem", {}, [](RunConfig& c) { c.train.strategy_options.task_memory = 0; }},
+      StrategyCase{
+          "agem", "agem", {}, [](RunConfig& c) { c.train.strategy_options.task_memory = 0; }},
+      StrategyCase{
+          "gdumb", "gdumb", [](RunConfig& c) { c.train.strategy_options.gdumb_epochs = 30; }, {}},
+      StrategyCase{"sparse_slot", "sparse_slot",
+                   [](RunConfig& c) {
+                     on_peer(c);
+                     three_permutations(c);
+                     c.train.strategy_options.update_slots = 10;
+                     c.train.lr = 0.05;
+                   },
+                   [](RunConfig& c) { c.train.strategy_options.update_slots = 0; }},
+      StrategyCase{"icarl", "icarl", {}, {}},
+      StrategyCase{"packnet", "packnet", tasks, {}},
+      StrategyCase{"progressive", "progressive", tasks, {}},
+      StrategyCase{"progressive_dropout",
+                   "progressive",
+                   [](RunConfig& c) {
+                     tasks(c);
+                     c.model.peer.dropout = 0.2;
+                   },
+                   {}},
+      StrategyCase{"er_and_ewc",
+                   "er+ewc",
+                   {},
+                   [](RunConfig& c) {
+                     no_memory(c);
+                     c.train.strategy_options.ewc_strength = 0;
+                   }},
+      StrategyCase{"grow_freeze_output_regularisation", "grow_freeze",
+                   [](RunConfig& c) {
+                     on_peer(c);
+                     three_permutations(c);
+                     c.model.peer.routing = Routing::shared;
+                     c.train.strategy_options.output_regularisation = 1;
+                   },
+                   [](RunConfig& c) { c.train.strategy_options.output_regularisation = 0; }},
+      StrategyCase{"grow_freeze_autoencoder_gate",
+                   "grow_freeze",
+                   [](RunConfig& c) {
+                     on_peer(c);
+                     three_permutations(c);
+                     c.train.gate = GateChoice::autoencoder;
+                     c.train.autoencoder_options.autoencoder_code = 4;
+                   },
+                   {}},
+      StrategyCase{"grow_freeze_and_er", "grow_freeze+er", on_peer, no_memory},
+      StrategyCase{"grow_freeze_and_lwf", "grow_freeze+lwf", on_peer,
+                   [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }},
+  };
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Strategies, StrategyTest, ::testing::ValuesIn(cases()),
                          [](const auto& info) { return info.param.name; });
 
 TEST(Strategy, EveryOneIsTestedAbove) {
-  const std::set<StrategyKind> elsewhere = {StrategyKind::naive, StrategyKind::joint,
-                                            StrategyKind::grow_freeze};  // trainer_test.cc
-  std::set<StrategyKind> tested = elsewhere;
-  for (const char* name :
-       {"cumulative", "l2", "ewc", "online_ewc", "si", "mas", "lwf", "er", "er_ace", "der", "der++",
-        "gem", "agem", "gdumb", "icarl", "sparse_slot", "packnet", "progressive"}) {
-    tested.insert(parse_enum<StrategyKind>("strategy", name));
+  // What the others are compared with, and what has no first experience: trainer_test.cc.
+  std::set<StrategyKind> tested = {StrategyKind::naive, StrategyKind::joint};
+  for (const StrategyCase& test_case : cases()) {
+    const StrategySet set = StrategySet::parse("strategy", test_case.strategy);
+    tested.insert(set.kinds().begin(), set.kinds().end());
   }
   for (const auto& [kind, name] : enum_names(StrategyKind{})) {
     EXPECT_TRUE(tested.contains(kind)) << name;
@@ -354,45 +275,57 @@ TEST(Strategy, SparseSlotsAreThoseOfTheLargestTfIdf) {
   config.train.gate = GateChoice::none;
   Driver driver(config);
   PeerImpl& peer = *driver.model->peer();
-  StrategyContext first = driver.context(0), second = driver.context(1);
+  // Of a step: the rows, and the gradient that the strategy is asked about.
+  const auto step = [&](std::int64_t experience, std::int64_t number) {
+    StrategyContext now = driver.context(experience);
+    const Batch batch = driver.stream.train_batch(experience, 0, number, 16, 1);
+    TrainingBatch rows{batch.x, batch.y, 16};
+    driver.strategy->before_step(now, rows);
+    rows.logits = driver.model->train_forward(rows.x);
+    step_loss(*driver.strategy, now, rows).backward();
+    driver.strategy->after_backward(now, rows);
+    CompactGradient gradient = peer.pool().compact_gradient();
+    gradient.ids = gradient.ids.clone();
+    gradient.values = gradient.values.clone();
+    peer.pool().clear_gradients();
+    return std::pair{rows, gradient};
+  };
+  const auto ids_of = [](const CompactGradient& gradient) {
+    const std::int64_t* ids = gradient.ids.const_data_ptr<std::int64_t>();
+    return std::vector<std::int64_t>(ids, ids + gradient.ids.numel());
+  };
   std::map<std::int64_t, double> batches_with;
-  const auto counts = [&](const torch::Tensor& x) {
-    const torch::Tensor ids = peer.retrieve(x, 0).ids.flatten();
-    std::map<std::int64_t, double> uses;
-    for (std::int64_t i = 0; i < ids.numel(); ++i) ++uses[ids[i].item<std::int64_t>()];
-    return uses;
-  };
-  const auto rows_of = [&](std::int64_t experience, std::int64_t step) {
-    const Batch batch = driver.stream.train_batch(experience, 0, step, 16, 1);
-    return TrainingBatch{batch.x, batch.y, 16};
-  };
+  StrategyContext first = driver.context(0), second = driver.context(1);
   driver.strategy->before_experience(first);
-  for (std::int64_t step = 0; step < 4; ++step) {
-    TrainingBatch rows = rows_of(0, step);
-    for (const auto& [id, uses] : counts(rows.x)) batches_with[id] += 1;
-    driver.strategy->before_step(first, rows);
+  for (std::int64_t number = 0; number < 4; ++number) {
+    auto [rows, gradient] = step(0, number);
+    for (const std::int64_t id : ids_of(gradient)) batches_with[id] += 1;
+    const torch::Tensor all = gradient.ids;
+    driver.strategy->after_expert_backward(first, rows, gradient);
+    EXPECT_TRUE(torch::equal(gradient.ids, all)) << "the first experience trains everything";
   }
   driver.strategy->after_experience(first);
   driver.strategy->before_experience(second);
-  TrainingBatch rows = rows_of(1, 0);
-  driver.strategy->before_step(second, rows);
-  const std::map<std::int64_t, double> uses = counts(rows.x);
-  CompactGradient gradient;
+  auto [rows, gradient] = step(1, 0);
+  // How often the rows retrieved each expert: what their gradient is of.
+  const torch::Tensor retrieved = peer.retrieve(rows.x, 0).ids.flatten();
+  std::map<std::int64_t, double> uses;
+  for (std::int64_t i = 0; i < retrieved.numel(); ++i) ++uses[retrieved[i].item<std::int64_t>()];
   std::vector<std::int64_t> ids;
   std::vector<std::pair<double, std::int64_t>> ranks;
   for (const auto& [id, count] : uses) {
     ids.push_back(id);
     ranks.emplace_back(-count * std::log(5 / (batches_with[id] + 1)), id);
   }
+  EXPECT_EQ(ids_of(gradient), ids) << "counted by another retrieval than trained by";
   ASSERT_GT(ids.size(), 10U);
   std::sort(ranks.begin(), ranks.end());
   std::set<std::int64_t> expected;
   for (std::size_t i = 0; i < 5; ++i) expected.insert(ranks[i].second);
-  gradient.ids = torch::tensor(ids, at::kLong);
   gradient.values = gradient.ids.to(at::kFloat).view({-1, 1}).expand({-1, 3});
   driver.strategy->after_expert_backward(second, rows, gradient);
-  const std::int64_t* kept = gradient.ids.const_data_ptr<std::int64_t>();
-  EXPECT_EQ(std::set<std::int64_t>(kept, kept + gradient.ids.numel()), expected);
+  const std::vector<std::int64_t> kept = ids_of(gradient);
+  EXPECT_EQ(std::set<std::int64_t>(kept.begin(), kept.end()), expected);
   EXPECT_TRUE(torch::equal(gradient.values.select(1, 1), gradient.ids.to(at::kFloat)));
 }
 

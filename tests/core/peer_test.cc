@@ -373,6 +373,23 @@ TEST(BatchNorm, KeepsTorchsRunningStatistics) {
   EXPECT_TRUE(same_bits(buffers["router_0.running_mean"], kept)) << "evaluation moves statistics";
 }
 
+TEST(BatchNorm, HeldStatisticsStayAndDecide) {
+  for (const Routing routing : {Routing::isolated, Routing::shared}) {
+    PeerImpl peer(with(QueryNorm::batch, routing));
+    for (std::uint64_t step = 0; step < 4; ++step) (void)peer.forward(inputs(step, 32) * 2 + 1);
+    peer.hold_statistics();
+    const auto buffers = peer.named_buffers();
+    const at::Tensor mean = buffers["router_0.running_mean"].clone(),
+                     var = buffers["router_0.running_var"].clone();
+    const at::Tensor x = inputs(7, 32), expected = evaluate(peer, x);
+    peer.train();
+    EXPECT_TRUE(same_bits(peer.forward(x).detach(), expected)) << "training sees the batch";
+    EXPECT_TRUE(same_bits(peer.forward(x.slice(0, 3, 4)).detach(), expected.slice(0, 3, 4)));
+    EXPECT_TRUE(same_bits(buffers["router_0.running_mean"], mean));
+    EXPECT_TRUE(same_bits(buffers["router_0.running_var"], var));
+  }
+}
+
 TEST(Freeze, FoldsBatchNormIntoTheQuery) {
   PeerImpl peer(small_options());
   SparseOptimizer adam(peer.pool(), {});

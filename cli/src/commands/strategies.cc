@@ -17,13 +17,20 @@ int run_strategies(const std::vector<std::string>& args) {
   if (!flags.parse(args)) return kExitOk;
   const Output output(common.json, common.quiet);
   Table table({{"strategy", Align::left}, {"what it does", Align::left}});
+  Table differences({{"strategy", Align::left}, {"where it differs from its paper", Align::left}});
   boost::json::array strategies;
   for (const auto& [kind, name] : enum_names(continual::StrategyKind{})) {
     table.add_row({std::string(name), std::string(continual::describe(kind))});
-    strategies.push_back(
-        boost::json::object{{"name", name}, {"description", continual::describe(kind)}});
+    boost::json::object entry{{"name", name}, {"description", continual::describe(kind)}};
+    if (const std::string_view differs = continual::differs_from_paper(kind); !differs.empty()) {
+      differences.add_row({std::string(name), std::string(differs)});
+      entry["differs_from_paper"] = differs;
+    }
+    strategies.push_back(std::move(entry));
   }
   table.print(output.text());
+  output.text() << '\n';
+  differences.print(output.text());
   output.finish({{"strategies", std::move(strategies)}});
   return kExitOk;
 }

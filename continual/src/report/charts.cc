@@ -18,6 +18,8 @@ constexpr std::size_t kColours = 8;
 constexpr std::size_t kDots = 40;
 // More vertical lines than that would be a pattern.
 constexpr std::size_t kMarks = 20;
+// A share of a value that means are exact to, and more.
+constexpr double kRounding = 1e-9;
 // Above it a cell's number is written in the page's colour: the better contrast, light or dark.
 constexpr double kDarkCell = 0.66;
 
@@ -53,7 +55,8 @@ struct Axis {
   int decimals = 0;
 
   Axis(double from, double to, int wanted, bool whole) {
-    if (!(to > from)) {
+    // Values that differ by no more than rounding have no ticks between them.
+    if (!(to - from > kRounding * std::max(std::abs(from), std::abs(to)))) {
       const double pad = whole ? 1 : std::max(std::abs(from) * 0.1, 1e-3);
       from -= pad;
       to += pad;
@@ -68,9 +71,8 @@ struct Axis {
   }
   std::vector<double> ticks() const {
     std::vector<double> all;
-    for (double at = std::ceil(low / step - 1e-9) * step; at <= high + step * 1e-6; at += step) {
-      all.push_back(at);
-    }
+    const double first = std::ceil(low / step - 1e-9), last = std::floor(high / step + 1e-6);
+    for (double at = first; at <= last; ++at) all.push_back(at * step);
     return all;
   }
 };

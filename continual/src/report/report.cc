@@ -28,7 +28,9 @@ constexpr Metric kMetrics[] = {
     {"bwt.diaz", "backward transfer over all steps (Díaz-Rodríguez)"},
     {"forgetting.chaudhry", "best accuracy before the end minus at the end (Chaudhry)"},
     {"forgetting.first_last", "just after learning it minus at the end"},
-    {"intransigence", "a joint model's accuracy minus just after learning it (Chaudhry)"},
+    {"intransigence",
+     "accuracy of one joint model of all experiences minus just after learning it (after Chaudhry, "
+     "whose model for experience k is of the first k)"},
     {"avg_incremental", "mean over experiences of the mean accuracy on those seen (iCaRL)"},
     {"anytime", "mean over steps of the mean accuracy on experiences seen (Caccia)"},
     {"lca", "learning-curve area over the first minibatches (Chaudhry)"},

@@ -66,8 +66,10 @@ class Ewc : public QuadraticPenalty {
 
 // Schwarz et al. 2018, "Progress & Compress" (arXiv 1805.06370), eq. 9, section 3.2: one Fisher
 // information F* <- gamma F* + F_t and the newest parameters as the only centre: L = L_ce +
-// lambda/2 sum F*_p (theta_p - theta_t-1,p)^2. Defaults: lambda 200 (Hsu et al.'s 100 for
-// class-incremental split MNIST, without the 1/2), gamma 1. Naive, bit for bit, at lambda = 0.
+// lambda/2 sum F*_p (theta_p - theta_t-1,p)^2. The paper also normalises each F_t, so that tasks
+// whose rewards have other scales count alike; here it is as it is, for which strengths are
+// published. Defaults: lambda 200 (Hsu et al.'s 100 for class-incremental split MNIST, without the
+// 1/2), gamma 1. Naive, bit for bit, at lambda = 0.
 class OnlineEwc : public Ewc {
  public:
   explicit OnlineEwc(const StrategyOptions& options)

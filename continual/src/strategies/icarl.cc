@@ -23,8 +23,9 @@ namespace {
 // 1611.07725). F features: the last hidden layer's, scaled to length 1.
 //  - Training (algorithm 3): on the new examples and the exemplars, by the mean over rows and
 //    classes of the binary cross entropy of the logits' sigmoids; the target of a class of earlier
-//    experiences is what the model before the experience said, of every other the label. Each step
-//    gets as many exemplars by chance as make one pass over them an epoch.
+//    experiences is what the model before the experience said, of every other the label. (The paper
+//    writes a sum, which is another learning rate.) Each step gets as many exemplars by chance as
+//    make one pass over them an epoch.
 //  - Exemplars (algorithms 4 and 5): floor(M / classes seen) of each class; new classes choose
 //    theirs by herding, older ones keep the first of theirs.
 //  - Answers (algorithm 1): the class whose exemplars' mean feature, scaled to length 1, is

@@ -30,9 +30,10 @@ constexpr std::int64_t kMostExperiences = 254;
 //  3. What it owns trains on for `packnet_retrain` passes with its own optimizer, then is fixed.
 // Answers for experience e use the weights owned by experiences up to e, so e must be known at
 // test. Biases belong to the first experience. The output layer is each experience's own: it starts
-// from initial values and is kept whole. Defaults: 0.75 pruned (the paper: 0.5 and 0.75, by how
-// much is to follow), as many passes of retraining as half of the training (the paper's 10 of 20).
-// With nothing pruned the first experience owns all, and later ones train their output layers only.
+// from initial values and is kept whole. Each training has an optimizer of its own. Defaults: 0.75
+// pruned (the paper: 0.5 and 0.75, by how much is to follow), as many passes of retraining as half
+// of the training (the paper's 10 of 20). With nothing pruned the first experience owns all, and
+// later ones train their output layers only.
 //
 // Exactness: the answers for an experience do not change by one bit once it has ended; owners and
 // what was pruned are checked against their definition.
@@ -82,6 +83,7 @@ class PackNet : public Strategy {
     head.set_values(parts.head);
     const torch::Tensor row = head.flat().unsqueeze(0);
     heads_ = heads_.defined() ? at::cat({heads_, row}) : row.clone();
+    context.forget_moments = true;
     context.log("pack", {{"experience", context.experience},
                          {"weights_kept", kept},
                          {"weights_free", owners_.eq(0).sum().item<std::int64_t>()}});

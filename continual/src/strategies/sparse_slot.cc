@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sparse-slot finetuning: few experts learn what is new.
-#include <ATen/core/grad_mode.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -17,14 +17,14 @@ namespace {
 
 // Lin et al. 2025, "Continual Learning via Sparse Memory Finetuning" (arXiv 2510.15103), section 3,
 // with a PEER pool for the memory layer. The first experience trains everything. From the second on
-// the dense parameters (the router) stay as they are, and a step updates only the t experts with
-// the largest TF-IDF of those it retrieved:
+// the router stays as it is, its parameters and the running statistics of its norm, and a step
+// updates only the t experts with the largest TF-IDF of those it retrieved:
 //   c(i) / sum_j c(j) * log((B + 1) / (b(i) + 1)),
-// c(i) how often the step's rows retrieve expert i in evaluation mode, B the batches of the
-// background and b(i) those that retrieved i; ties to the lower id. The background is every batch
-// of the experiences that have ended: it is updated as they end. Default t 64. With t = 0 all
-// experts and the router train: naive, bit for bit. State 16 bytes an expert; a step costs one more
-// retrieval.
+// c(i) how often the step's rows retrieve expert i, B the batches of the background and b(i) those
+// that retrieved i; ties to the lower id. The background is every batch of the experiences that
+// have ended: it is updated as they end. A retrieval is one that gradients come from. Default t 64.
+// With t = 0 all experts and the router train: naive, bit for bit. State 16 bytes an expert; from
+// the second experience on a step costs one more retrieval.
 class SparseSlot : public Strategy {
  public:
   explicit SparseSlot(const StrategyOptions& options) : slots_(options.update_slots) {}
@@ -40,17 +40,12 @@ class SparseSlot : public Strategy {
   }
 
   void before_step(StrategyContext& context, TrainingBatch& batch) override {
-    if (slots_ == 0) return;
-    const at::NoGradGuard no_grad;
+    if (slots_ == 0 || context.experience == 0) return;
     PeerImpl& peer = *context.model.peer();
+    peer.hold_statistics();
     const torch::Tensor ids =
         peer.retrieve(context.model.pool_inputs(batch.x), generation(peer)).ids.cpu();
-    const std::int64_t cols = peer.pool().generation(generation(peer)).cols;
-    const torch::Tensor ordinals =
-        ids.bitwise_right_shift(32).mul_(cols).add_(ids.bitwise_and(0xFFFFFFFF)).flatten();
-    counts_ = ordinals.bincount({}, background_.numel());
-    current_.add_(counts_.gt(0));
-    ++current_batches_;
+    counts_ = places(peer, ids).flatten().bincount({}, background_.numel());
   }
 
   void after_backward(StrategyContext& context, const TrainingBatch&) override {
@@ -64,23 +59,22 @@ class SparseSlot : public Strategy {
 
   void after_expert_backward(StrategyContext& context, const TrainingBatch&,
                              CompactGradient& gradient) override {
-    const std::int64_t touched = gradient.ids.numel();
-    if (slots_ == 0 || context.experience == 0 || touched <= slots_) return;
-    PeerImpl& peer = *context.model.peer();
-    const std::int64_t cols = peer.pool().generation(generation(peer)).cols;
-    const torch::Tensor ids = gradient.ids.cpu();
-    const std::int64_t* id = ids.const_data_ptr<std::int64_t>();
+    if (slots_ == 0) return;
+    const torch::Tensor touched = places(*context.model.peer(), gradient.ids.cpu());
+    current_.index_add_(0, touched, at::ones_like(touched));
+    ++current_batches_;
+    if (context.experience == 0 || touched.numel() <= slots_) return;
+    const std::int64_t* place = touched.const_data_ptr<std::int64_t>();
     const std::int64_t* count = counts_.const_data_ptr<std::int64_t>();
     const std::int64_t* with = background_.const_data_ptr<std::int64_t>();
-    std::vector<double> score(static_cast<std::size_t>(touched));
-    for (std::int64_t i = 0; i < touched; ++i) {
-      const std::int64_t ordinal = (id[i] >> 32) * cols + (id[i] & 0xFFFFFFFF);
+    std::vector<double> score(static_cast<std::size_t>(touched.numel()));
+    for (std::size_t i = 0; i < score.size(); ++i) {
       // The sum of all counts is the same for all.
-      score[static_cast<std::size_t>(i)] = static_cast<double>(count[ordinal]) *
-                                           std::log(static_cast<double>(background_batches_ + 1) /
-                                                    static_cast<double>(with[ordinal] + 1));
+      score[i] = static_cast<double>(count[place[i]]) *
+                 std::log(static_cast<double>(background_batches_ + 1) /
+                          static_cast<double>(with[place[i]] + 1));
     }
-    std::vector<std::int64_t> best(static_cast<std::size_t>(touched));
+    std::vector<std::int64_t> best(score.size());
     std::iota(best.begin(), best.end(), 0);
     const auto better = [&](std::int64_t a, std::int64_t b) {
       const double at = score[static_cast<std::size_t>(a)], bt = score[static_cast<std::size_t>(b)];
@@ -111,6 +105,11 @@ class SparseSlot : public Strategy {
 
  private:
   static std::uint32_t generation(const PeerImpl& peer) { return *peer.pool().open_generation(); }
+  // Where experts of these ids are among the generation's, row by row.
+  static torch::Tensor places(const PeerImpl& peer, const torch::Tensor& ids) {
+    const std::int64_t cols = peer.pool().generation(generation(peer)).cols;
+    return ids.bitwise_right_shift(32).mul_(cols).add_(ids.bitwise_and(0xFFFFFFFF));
+  }
 
   std::int64_t slots_;
   torch::Tensor
@@ -118,7 +117,7 @@ class SparseSlot : public Strategy {
   torch::Tensor current_;  // (N) of this one
   std::int64_t background_batches_ = 0;
   std::int64_t current_batches_ = 0;
-  torch::Tensor counts_;  // (N) int64: uses by the step's rows
+  torch::Tensor counts_;  // (N) int64: uses by the step's rows, from the second experience on
 };
 
 }  // namespace

@@ -277,8 +277,7 @@ at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router,
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   follow();
   const PeerOptions& options = router->options();
-  const bool batch_statistics =
-      mode.training && options.query_norm == QueryNorm::batch && !router->folded();
+  const bool batch_statistics = router->batch_statistics(mode.training);
   if (batch_statistics && x.size(0) < 2) {
     throw Error("batch norm needs at least 2 tokens in training, not " + std::to_string(x.size(0)));
   }

@@ -308,6 +308,12 @@ void PeerImpl::grow_columns(std::int64_t cols) {
   place_routers();
 }
 
+void PeerImpl::hold_statistics() {
+  for (const auto& router : routers_) {
+    if (router != nullptr) router->statistics_held = true;
+  }
+}
+
 void PeerImpl::keys_changed() {
   for (const auto& router : routers_) {
     if (router != nullptr) router->keys_changed();

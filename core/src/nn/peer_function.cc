@@ -293,8 +293,7 @@ at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared
   call->router = router;
   call->pool = pool;
   call->read = ExpertsRead(*pool, mode);
-  call->batch_statistics =
-      mode.training && router->options().query_norm == QueryNorm::batch && !router->folded();
+  call->batch_statistics = router->batch_statistics(mode.training);
   if (call->batch_statistics && x.size(0) < 2) {
     throw Error("batch norm needs at least 2 tokens in training, not " + std::to_string(x.size(0)));
   }

@@ -60,6 +60,10 @@ class Router : public torch::nn::Module {
   // was, when that one's tensors have other names or sizes.
   bool assign(const Router& other);
   bool folded() const { return query_bias.defined(); }
+  // True where a forward normalises with its batch's own statistics, and the running ones follow.
+  bool batch_statistics(bool training) const {
+    return training && options_.query_norm == QueryNorm::batch && !folded() && !statistics_held;
+  }
 
   // Every tensor, by a name that is unique in the layer; in the order of names.
   std::vector<std::pair<std::string, torch::Tensor>> tensors() const;
@@ -78,6 +82,7 @@ class Router : public torch::nn::Module {
   std::vector<torch::Tensor> col_blocks;  // (H or 1, cols, d_key / 2)
   bool stored_frozen = false;             // frozen, and the store has it
   bool offered_frozen = false;            // frozen when the commit in flight began
+  bool statistics_held = false;           // PeerImpl::hold_statistics(); not stored
   std::uint64_t first_draw = 0;           // of dropout, that the layer had made before it was added
   Amp amp = Amp::off;                     // of the query network and the scores; not stored
   const PeerOptions& options() const { return options_; }

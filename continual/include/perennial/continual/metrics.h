@@ -65,8 +65,10 @@ std::optional<double> forgetting_first_last(const AccuracyMatrix& a);
 std::optional<double> avg_incremental(const AccuracyMatrix& a);
 
 // intransigence = (1/T) sum_k (a*_k - a[k][k])                      (Chaudhry 2018)
-// `joint` is a*: (T) accuracies of a model that learnt all experiences jointly, as the last row of
-// a joint run has them. Throws Error when it has another length.
+// `joint` is a*: (T) accuracies of models that learnt jointly. The paper's a*_k is of a model of
+// experiences 1..k, so of T models; the last row of one joint run, of all T, is what reports take.
+// It knows more than the paper's at every k < T, and shares its capacity among more. Throws Error
+// when it has another length.
 std::optional<double> intransigence(const AccuracyMatrix& a, const std::vector<double>& joint);
 
 // Forgetting of one experience j < T, from 1: max_{1<=l<T} a[l][j] - a[T][j], the terms of

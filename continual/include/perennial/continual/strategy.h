@@ -32,6 +32,8 @@ struct StrategyContext {
   std::function<void()> settle;
   // Set by a strategy when other parameters than before train from now on.
   bool regrown = false;
+  // Set by a strategy after an experience: the dense optimizer goes on without its moments.
+  bool forget_moments = false;
 };
 
 // The rows of one step: those of the stream, then what strategies appended.

@@ -37,6 +37,8 @@ enum class StrategyKind : std::uint8_t {
 EnumNames<StrategyKind> enum_names(StrategyKind);
 // One line a strategy: what it does.
 std::string_view describe(StrategyKind kind);
+// Where it differs from its paper in what it computes, and why; empty where it does not.
+std::string_view differs_from_paper(StrategyKind kind);
 
 // One strategy, or several that work together, written with "+": "grow_freeze+er". At most one of
 // each sort composes: growth (grow_freeze), replay (er, er_ace, der, derpp), a penalty on changed

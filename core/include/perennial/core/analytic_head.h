@@ -13,7 +13,10 @@ namespace perennial {
 
 // From features f: (M) to C classes: A = sum f f' (M, M) and B = sum f y' (M, C) in double, y one
 // hot; the weights W = (A + ridge I)^-1 B by Cholesky. What it has learnt does not depend on the
-// order of the classes but for rounding, so nothing is forgotten: Zhuang et al. 2022 (ACIL).
+// order of the classes but for rounding, so nothing is forgotten: Zhuang et al. 2022 (ACIL, arXiv
+// 2205.14922), over a backbone trained on the first classes; McDonnell et al. 2023 (RanPAC, arXiv
+// 2307.02251), over random projections of a pretrained one. Here f is what the caller gives, and
+// nothing is pretrained.
 // ridge 0: the strength is chosen whenever it is solved, by generalised cross validation from A, B
 // and the number of inputs (nn/ridge.h), which costs a dozen times the solving.
 //

@@ -71,8 +71,11 @@ struct AnalyticGateOptions {
 // A_g = sum f f' (M, M) and B_g = sum f (M) in double; the weights
 // W = (sum_g A_g + ridge I)^-1 [B_0 ... B_G-1], summed in generation order, solved by Cholesky. The
 // answer is argmax_g f.W_g over the generations that were observed, ties to the older one (the
-// oldest when none was). No replay, no task labels at test. Analytic continual learning by
-// recursive least squares: Zhuang et al. 2022 (ACIL).
+// oldest when none was). No replay, no task labels at test. As the router of Tong et al. 2025,
+// "Analytic Subspace Routing" (Any-SSR, arXiv 2503.13575), a ridge regression over frozen features
+// with an expert a task; there the features are a pretrained language model's, the experts low-rank
+// adapters, and recursive least squares keeps one inverse for all tasks. Sums a generation instead
+// let one be unlearned, and the strength be chosen from them.
 //
 // ridge 0: the strength is chosen whenever the weights are solved, from the sums over all
 // generations, and for a class head from those of its generation, by generalised cross validation

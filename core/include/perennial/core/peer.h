@@ -197,6 +197,11 @@ class PeerImpl : public torch::nn::Module {
   // As torch's, of the experts too.
   void zero_grad(bool set_to_none = true) override;
 
+  // From now on batch norm normalises with its running statistics in training, too, and leaves them
+  // as they are, in every router that there is; no part of the layer's state. While the router's
+  // parameters stay, an input then retrieves in training what it does in evaluation.
+  void hold_statistics();
+
   // What the products of the query network and of queries with sub-keys are computed in from now
   // on, of every generation; no part of the layer's state. Scores are sums in float32; sub-keys,
   // norm and experts stay as they are.
