@@ -123,6 +123,36 @@ std::vector<AnytimePoint> points_from(const at::Tensor& tensor, std::int64_t tes
   return points;
 }
 
+// What the record itself tells of a run; the rest is in entries of its own.
+RunState run_state_of(const json::object& record) {
+  if (record.at("version").as_int64() != 1) {
+    throw DataError("the store's run has version " + json::serialize(record.at("version")) +
+                    "; this program reads version 1");
+  }
+  RunState state;
+  state.config = RunConfig::from_json(record.at("config").as_object());
+  state.label_names = json::value_to<std::vector<std::string>>(record.at("labels"));
+  state.data_digest = digest_from_hex(record.at("data").as_string());
+  state.position = {record.at("experience").as_int64(), record.at("epoch").as_int64(),
+                    record.at("step").as_int64()};
+  state.steps = record.at("steps").as_int64();
+  state.finished = record.at("finished").as_bool();
+  state.preprocessing.features = record.at("features").as_int64();
+  if (const json::value* columns = record.if_contains("columns")) {
+    state.preprocessing.columns = json::value_to<std::vector<std::string>>(*columns);
+  }
+  if (const json::value* after = record.if_contains("classes_after")) {
+    state.classes_after = json::value_to<std::vector<std::int64_t>>(*after);
+  }
+  if (const json::value* entry = record.if_contains("follow")) {
+    const json::object& follow = entry->as_object();
+    state.follow = FollowState{std::string(follow.at("file").as_string()),
+                               FollowPosition::from_json(follow.at("position").as_object()),
+                               follow.at("rows").as_int64(), follow.at("current").as_bool()};
+  }
+  return state;
+}
+
 }  // namespace
 
 void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored_tests) const {
@@ -155,7 +185,13 @@ void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored
         request.removed_dense.push_back(kRowsEntry + std::string(part));
     }
   }
-  request.dense[kRun] = bytes_from(json::serialize(record));
+  const std::string text = record_text(record);
+  try {
+    run_state_of(json::parse(text).as_object());
+  } catch (const std::exception& error) {
+    throw Error(std::string("the run to be committed could not be read back: ") + error.what());
+  }
+  request.dense[kRun] = bytes_from(text);
   if (!preprocessing.means.empty()) {
     std::vector<double> values = preprocessing.means;
     values.insert(values.end(), preprocessing.deviations.begin(), preprocessing.deviations.end());
@@ -188,18 +224,7 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
   if (!bytes.ok()) return bytes.status();
   try {
     const json::object record = json::parse(text_from(*bytes)).as_object();
-    if (record.at("version").as_int64() != 1) {
-      throw DataError("the store's run has version " + json::serialize(record.at("version")) +
-                      "; this program reads version 1");
-    }
-    RunState state;
-    state.config = RunConfig::from_json(record.at("config").as_object());
-    state.label_names = json::value_to<std::vector<std::string>>(record.at("labels"));
-    state.data_digest = digest_from_hex(record.at("data").as_string());
-    state.position = {record.at("experience").as_int64(), record.at("epoch").as_int64(),
-                      record.at("step").as_int64()};
-    state.steps = record.at("steps").as_int64();
-    state.finished = record.at("finished").as_bool();
+    RunState state = run_state_of(record);
     const auto tensor = [&](const char* name) {
       return tensor_from(value_or_throw(store.read_dense(name)), name);
     };
@@ -212,10 +237,8 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
       throw DataError("the store's run numbers have a wrong shape");
     }
     const double* value = numbers.const_data_ptr<double>();
-    state.preprocessing = {record.at("features").as_int64(), value[0], value[1]};
-    if (const json::value* columns = record.if_contains("columns")) {
-      state.preprocessing.columns = json::value_to<std::vector<std::string>>(*columns);
-    }
+    state.preprocessing.mean = value[0];
+    state.preprocessing.deviation = value[1];
     if (const auto entry = store.read_dense(kFeatures);
         entry.status().code() != storage::StatusCode::not_found) {
       const at::Tensor own = tensor_from(value_or_throw(entry), kFeatures);
@@ -229,8 +252,7 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
       state.preprocessing.deviations.assign(values + D, values + 2 * D);
     }
     if (!std::isnan(value[2])) state.gate_accuracy = value[2];
-    if (const json::value* after = record.if_contains("classes_after")) {
-      state.classes_after = json::value_to<std::vector<std::int64_t>>(*after);
+    if (record.contains("classes_after")) {
       for (std::size_t i = 0; i < state.classes_after.size(); ++i) {
         state.tests.push_back(rows_in(test_entry(i), store));
       }
@@ -239,12 +261,8 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
         throw DataError("the store's test sets are not those of its run");
       }
     }
-    if (const json::value* entry = record.if_contains("follow")) {
-      const json::object& follow = entry->as_object();
-      state.follow = FollowState{std::string(follow.at("file").as_string()),
-                                 FollowPosition::from_json(follow.at("position").as_object()),
-                                 follow.at("rows").as_int64(), follow.at("current").as_bool()};
-      if (follow.at("pending").as_bool()) state.follow->pending = rows_in(kRowsEntry, store);
+    if (state.follow && record.at("follow").at("pending").as_bool()) {
+      state.follow->pending = rows_in(kRowsEntry, store);
     }
     return state;
   } catch (const InvalidOptions& error) {

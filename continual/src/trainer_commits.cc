@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a run commits, and when.
-#include <boost/json/serialize.hpp>
 #include <utility>
 
+#include "perennial/core/dense_state.h"
 #include "run_note.h"
 #include "trainer_impl.h"
 
@@ -57,7 +57,7 @@ storage::CommitRequest Trainer::Impl::freeze(const std::string& action,
     note["pager"] = counters_json(model->peer()->pool().counters());
   }
   if (const std::optional<double> value = acc_so_far(action)) note["acc"] = *value;
-  request.note = json::serialize(note);
+  request.note = record_text(note);
   last_commit = std::chrono::steady_clock::now();
   commit_due = false;
   return request;

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 #include <map>
 #include <memory>
 #include <utility>
@@ -279,7 +278,7 @@ class Unlearning {
     note_["generations"] = generations_left();
     note_.erase("acc");  // it was measured on the model before
     note_.erase("pager");
-    request_.note = json::serialize(note_);
+    request_.note = record_text(note_);
     result_.commit = value_or_throw(store_.commit(request_));
   }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
 #include <span>
 
@@ -81,7 +80,7 @@ void PeerImpl::add_to_commit(storage::CommitRequest& request) {
   }
   json::object record{{"options", to_json(options_)}, {"routers", std::move(routers)}};
   if (options_.dropout > 0) record["dropout_draws"] = dropout_draws_;
-  request.dense[kPeerRecord] = bytes_from(json::serialize(record));
+  request.dense[kPeerRecord] = bytes_from(record_text(record));
   pool_->add_to_commit(request);
 }
 

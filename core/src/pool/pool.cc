@@ -387,7 +387,7 @@ void Pool::add_to_commit(storage::CommitRequest& request) {
   for (const Generation& g : generations_) generations.push_back(to_json(g));
   const json::object record{{"options", perennial::to_json(options_)},
                             {"generations", std::move(generations)}};
-  request.dense[dense_name()] = bytes_from(json::serialize(record));
+  request.dense[dense_name()] = bytes_from(record_text(record));
   fetch();
   pager_->add_to_commit(request);
 }

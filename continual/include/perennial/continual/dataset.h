@@ -38,7 +38,7 @@ struct TrainTest {
   std::vector<std::string> notes = {};  // what a user should know, a line each
 
   // Throws DataError naming what is wrong: shapes or types that differ between examples and labels
-  // or between train and test, no examples, a label outside [0, classes).
+  // or between train and test, no examples, a label outside [0, classes), names that are not UTF-8.
   void validate() const;
 };
 
