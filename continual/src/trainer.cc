@@ -77,9 +77,19 @@ void Trainer::Impl::write_report() const {
 }
 
 bool Trainer::Impl::work() {
-  if (state.finished) return true;
-  const json::object note = resumed ? note_with(*store, "events_bytes") : json::object{};
-  record.open(note.empty() ? 0 : json::value_to<std::uint64_t>(note.at("events_bytes")));
+json::object Trainer::Impl::last_note() const {
+  return resumed ? note_with(*store, "events_bytes") : json::object{};
+}
+
+bool Trainer::Impl::is_settled() const {
+  return state.finished && !record.is_another(record_mark(last_note()));
+}
+
+  if (is_settled()) return true;
+  const json::object note = last_note();
+  std::vector<RecordMark> marks = boundaries.records();
+  if (resumed) marks.insert(marks.begin(), record_mark(note));
+  record.open(marks, state_digest);
   progress.examples_done = examples_before(state.position);
   progress.experience = state.position.experience;
   if (!resumed) {
@@ -165,7 +175,7 @@ Trainer::~Trainer() = default;
 
 RunResult Trainer::run() {
   const auto start = std::chrono::steady_clock::now();
-  const bool was_finished = impl_->state.finished;
+  const bool was_settled = impl_->is_settled();
   RunResult result;
   result.finished = impl_->work();
   result.matrix = impl_->state.matrix;
@@ -176,12 +186,12 @@ RunResult Trainer::run() {
   result.placement = impl_->settings.placement;
   if (impl_->model->peer() != nullptr) result.pager = impl_->model->peer()->pool().counters();
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (!was_finished) {
+  if (!was_settled) {
     impl_->record.event(
         result.finished ? "end" : "stopped",
         {{"seconds", result.seconds}, {"steps", result.steps}, {"metrics", result.metrics()}});
   }
-  if (!was_finished || !impl_->record.has_summary()) {
+  if (!was_settled || !impl_->record.has_summary()) {
     impl_->record.write_summary(summary_json(result, impl_->state.config));
     if (result.finished) impl_->write_report();
   }

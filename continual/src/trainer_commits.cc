@@ -47,10 +47,10 @@ storage::CommitRequest Trainer::Impl::freeze(const std::string& action,
   json::object note{{"action", action},
                     {"experience", state.position.experience},
                     {"steps", state.steps},
-                    {"events_bytes", record.event_bytes()},
                     {"experience_seconds", clock.seconds()},
                     {"machine", machine(settings.placement)}};
-  if (state.position.at_start()) boundaries.mark(state, record.event_bytes());
+  set_record_mark(note, record.mark());
+  if (state.position.at_start()) boundaries.mark(state, record.mark());
   boundaries.add_to(note);
   if (model->peer() != nullptr) {
     note["generations"] = model->peer()->pool().generations().size();

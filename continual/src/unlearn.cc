@@ -165,7 +165,7 @@ class Unlearning {
                   [&](const AnytimePoint& point) { return point.experience > experience; });
     state_.anytime.options = state_.config.train.anytime;
     state_.anytime.test_sets = before.experiences();
-    note_["events_bytes"] = boundary->events_bytes;
+    set_record_mark(note_, boundary->record);
     note_["experience_seconds"] = 0;
     boundaries_.cut(experience);
     boundaries_.add_to(note_);
