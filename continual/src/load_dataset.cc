@@ -95,6 +95,13 @@ fs::path named_folder(const std::string& name) {
 
 }  // namespace
 
+std::string data_location(const std::string& dataset) {
+  std::error_code error;
+  if (dataset == kFashionMnist || !fs::exists(dataset, error)) return dataset;
+  const fs::path canonical = fs::canonical(dataset, error);
+  return error ? dataset : canonical.string();
+}
+
 std::vector<std::string> number_names(std::int64_t classes) {
   std::vector<std::string> names;
   for (std::int64_t label = 0; label < classes; ++label) names.push_back(std::to_string(label));
@@ -142,7 +149,7 @@ TrainTest load_dataset(const std::string& dataset, const TableOptions& options, 
   fs::path place = dataset;
   TrainTest data;
   bool image_files = false;
-  if (dataset == "fashion-mnist") {
+  if (dataset == kFashionMnist) {
     data = load_idx_dataset(dataset);
   } else {
     if (!fs::exists(place, error)) place = named_folder(dataset);

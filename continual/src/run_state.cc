@@ -16,6 +16,7 @@
 
 #include "perennial/core/dense_state.h"
 #include "perennial/storage/reshard.h"
+#include "run_note.h"
 
 namespace perennial::continual {
 
@@ -24,6 +25,8 @@ namespace json = boost::json;
 namespace {
 
 constexpr const char* kRun = "run";
+// In notes: where the data of the last experience are, and the table that was followed.
+constexpr const char *kDataset = "dataset", *kFollowed = "followed";
 constexpr const char* kMatrix = "run/matrix";  // (T + 1, T) float64, NaN where absent
 // (points, 4 + T) float64: experience, minibatch, steps, end, accuracies or NaN; only of a run that
 // evaluates while it learns.
@@ -123,6 +126,11 @@ std::vector<AnytimePoint> points_from(const at::Tensor& tensor, std::int64_t tes
   return points;
 }
 
+std::string text_at(const json::object& object, std::string_view key) {
+  const json::value* value = object.if_contains(key);
+  return value == nullptr ? std::string() : std::string(value->as_string());
+}
+
 // What the record itself tells of a run; the rest is in entries of its own.
 RunState run_state_of(const json::object& record) {
   if (record.at("version").as_int64() != 1) {
@@ -131,6 +139,7 @@ RunState run_state_of(const json::object& record) {
   }
   RunState state;
   state.config = RunConfig::from_json(record.at("config").as_object());
+  state.config.stream.dataset = text_at(record.at("config").at("stream").as_object(), "dataset");
   state.label_names = json::value_to<std::vector<std::string>>(record.at("labels"));
   state.data_digest = digest_from_hex(record.at("data").as_string());
   state.position = {record.at("experience").as_int64(), record.at("epoch").as_int64(),
@@ -146,18 +155,35 @@ RunState run_state_of(const json::object& record) {
   }
   if (const json::value* entry = record.if_contains("follow")) {
     const json::object& follow = entry->as_object();
-    state.follow = FollowState{std::string(follow.at("file").as_string()),
+    state.follow = FollowState{text_at(follow, "file"),
                                FollowPosition::from_json(follow.at("position").as_object()),
                                follow.at("rows").as_int64(), follow.at("current").as_bool()};
   }
   return state;
 }
 
+// Where the data are is in the commits' notes; older versions had it in the record.
+void find_paths(RunState& state, const storage::PageReader& store) {
+  const json::object note = note_with(store, kDataset);
+  const auto find = [&](std::string& path, const char* key) {
+    path = path.empty() ? text_at(note, key) : data_location(path);
+  };
+  find(state.config.stream.dataset, kDataset);
+  if (state.follow) find(state.follow->file, kFollowed);
+}
+
 }  // namespace
 
+void RunState::note_paths(json::object& note) const {
+  note[kDataset] = config.stream.dataset;
+  if (follow) note[kFollowed] = follow->file;
+}
+
 void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored_tests) const {
+  json::object settings = config.to_json();
+  settings.at("stream").as_object().stable_erase("dataset");
   json::object record{{"version", 1},
-                      {"config", config.to_json()},
+                      {"config", std::move(settings)},
                       {"labels", json::value_from(label_names)},
                       {"data", data_digest.hex()},
                       {"features", preprocessing.features},
@@ -173,8 +199,7 @@ void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored
   }
   if (follow) {
     const bool pending = follow->pending.x.defined();
-    record["follow"] = json::object{{"file", follow->file},
-                                    {"current", follow->current},
+    record["follow"] = json::object{{"current", follow->current},
                                     {"position", follow->position.to_json()},
                                     {"rows", follow->rows},
                                     {"pending", pending}};
@@ -225,6 +250,7 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
   try {
     const json::object record = json::parse(text_from(*bytes)).as_object();
     RunState state = run_state_of(record);
+    find_paths(state, store);
     const auto tensor = [&](const char* name) {
       return tensor_from(value_or_throw(store.read_dense(name)), name);
     };

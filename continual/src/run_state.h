@@ -2,6 +2,7 @@
 // What a commit keeps of a run beside model and optimizers: where it is and what it has measured.
 #pragma once
 
+#include <boost/json/object.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -52,6 +53,9 @@ struct RunState {
   std::vector<std::int64_t> classes_after;
   std::optional<FollowState> follow;
 
+  // Puts into a commit's note where the data are: no part of the state, whose data are known by
+  // their digest.
+  void note_paths(boost::json::object& note) const;
   // Test sets that the store holds already are not offered again: there are `stored_tests`.
   void add_to_commit(storage::CommitRequest& request, std::size_t stored_tests = 0) const;
 };

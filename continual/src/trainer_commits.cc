@@ -49,6 +49,7 @@ storage::CommitRequest Trainer::Impl::freeze(const std::string& action,
                     {"steps", state.steps},
                     {"experience_seconds", clock.seconds()},
                     {"machine", machine(settings.placement)}};
+  state.note_paths(note);
   set_record_mark(note, record.mark());
   if (state.position.at_start()) boundaries.mark(state, record.mark());
   boundaries.add_to(note);

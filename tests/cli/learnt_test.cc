@@ -7,6 +7,29 @@
 namespace perennial::cli {
 namespace {
 
+TEST_F(LearningTest, WhereTheDataAreIsNoPartOfTheState) {
+  from_ = folder_;
+  std::string digest;
+  for (const std::string place : {"data", "./runs/../data/", path("data").c_str()}) {
+    SCOPED_TRACE(place);
+    fs::create_directories(folder_ / "runs");
+    fs::remove_all(folder_ / "store");
+    Args args = train("store");
+    *(std::find(args.begin(), args.end(), "--dataset") + 1) = place;
+    const std::string of_this(succeed(args).at("state_digest").as_string());
+    if (digest.empty()) digest = of_this;
+    EXPECT_EQ(of_this, digest);
+    from_ = "/";  // another folder than it was learnt from
+    succeed({"eval", "--store", path("store")});
+    EXPECT_EQ(succeed({"train", "--store", path("store"), "--threads", "1"}).at("state_digest"),
+              json::value(digest));
+    from_ = folder_;
+  }
+  fs::rename(folder_ / "data", folder_ / "moved");
+  EXPECT_EQ(run({"eval", "--store", path("store")}).code, 3);
+  succeed({"eval", "--store", path("store"), "--dataset", "moved"});
+}
+
 TEST_F(LearningTest, PredictsTheSameFromEveryFormat) {
   const json::object result = succeed(train("store"));
   const std::string pixels = test_.pixels.substr(0, std::size_t{kPredicted} * kPixels);

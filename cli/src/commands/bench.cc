@@ -85,9 +85,10 @@ bool is_done(const Run& run) {
   if (!fs::exists(file)) return false;
   const auto stored = read_config(file);
   std::vector<std::string> differing = continual::differences(stored, run.config);
-  if (stored.stream.dataset != run.config.stream.dataset) {
-    differing.push_back("stream.dataset: " + stored.stream.dataset + " stored, " +
-                        run.config.stream.dataset + " asked for");
+  const std::string here = continual::data_location(run.config.stream.dataset);
+  if (continual::data_location(stored.stream.dataset) != here) {
+    differing.push_back("stream.dataset: " + stored.stream.dataset + " stored, " + here +
+                        " asked for");
   }
   if (!differing.empty()) {
     throw InvalidOptions(run.folder.string() + " holds a run with other settings: " +
