@@ -226,6 +226,15 @@ void print_result(std::ostream& out, const continual::RunResult& result) {
       << format_metric(continual::forgetting_chaudhry(result.matrix));
   if (result.gate_accuracy) out << "   gate accuracy " << format_metric(result.gate_accuracy);
   out << '\n';
+  if (!result.unlearned_since.empty()) {
+    out << "all of this was measured before generation";
+    for (std::size_t i = 0; i < result.unlearned_since.size(); ++i) {
+      out << (i == 0 ? result.unlearned_since.size() > 1 ? "s " : " " : ", ")
+          << result.unlearned_since[i];
+    }
+    out << (result.unlearned_since.size() > 1 ? " were" : " was")
+        << " unlearned; 'perennial eval' measures what is left\n";
+  }
   print_anytime(out, result);
 }
 

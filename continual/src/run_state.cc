@@ -150,6 +150,9 @@ RunState run_state_of(const json::object& record) {
   if (const json::value* columns = record.if_contains("columns")) {
     state.preprocessing.columns = json::value_to<std::vector<std::string>>(*columns);
   }
+  if (const json::value* unlearned = record.if_contains("unlearned_since")) {
+    state.unlearned_since = json::value_to<std::vector<std::uint32_t>>(*unlearned);
+  }
   if (const json::value* after = record.if_contains("classes_after")) {
     state.classes_after = json::value_to<std::vector<std::int64_t>>(*after);
   }
@@ -193,6 +196,7 @@ void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored
                       {"steps", steps},
                       {"finished", finished}};
   if (!preprocessing.columns.empty()) record["columns"] = json::value_from(preprocessing.columns);
+  if (!unlearned_since.empty()) record["unlearned_since"] = json::value_from(unlearned_since);
   if (!tests.empty()) record["classes_after"] = json::value_from(classes_after);
   for (std::size_t i = stored_tests; i < tests.size(); ++i) {
     add_rows(test_entry(i), tests[i], request);

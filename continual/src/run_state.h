@@ -47,6 +47,8 @@ struct RunState {
   AccuracyMatrix matrix{1};
   AnytimeCurve anytime;
   std::optional<double> gate_accuracy;  // at the last evaluation
+  // Generations that were unlearned since then: what was measured is of a model that had them.
+  std::vector<std::uint32_t> unlearned_since;
   // Of a run over stream single, which may go on with further data: what further experiences are
   // measured on, and how many classes were known after each experience.
   std::vector<Dataset> tests;  // as read: x and y

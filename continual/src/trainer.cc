@@ -56,6 +56,7 @@ void Trainer::Impl::record_row(std::int64_t row) {
 void Trainer::Impl::evaluate_row(std::int64_t row) {
   Evaluation evaluation = evaluate_now(row);
   state.gate_accuracy = evaluation.gate_accuracy;
+  state.unlearned_since.clear();
   state.matrix.set_row(row, std::move(evaluation.accuracy));
   record_row(row);
 }
@@ -76,7 +77,6 @@ void Trainer::Impl::write_report() const {
   }
 }
 
-bool Trainer::Impl::work() {
 json::object Trainer::Impl::last_note() const {
   return resumed ? note_with(*store, "events_bytes") : json::object{};
 }
@@ -85,6 +85,7 @@ bool Trainer::Impl::is_settled() const {
   return state.finished && !record.is_another(record_mark(last_note()));
 }
 
+bool Trainer::Impl::work() {
   if (is_settled()) return true;
   const json::object note = last_note();
   std::vector<RecordMark> marks = boundaries.records();
@@ -181,6 +182,7 @@ RunResult Trainer::run() {
   result.matrix = impl_->state.matrix;
   result.anytime = impl_->state.anytime;
   result.gate_accuracy = impl_->state.gate_accuracy;
+  result.unlearned_since = impl_->state.unlearned_since;
   result.steps = impl_->state.steps;
   result.state_digest = impl_->state_digest;
   result.placement = impl_->settings.placement;

@@ -86,6 +86,8 @@ class Unlearning {
     } else {
       result_.generations = {target};
       drop_generation(store_, target, request_);
+      state_.unlearned_since.push_back(target);
+      state_.add_to_commit(request_, state_.tests.size());
     }
     commit();
     find_holders();
@@ -130,6 +132,7 @@ class Unlearning {
     }
     set_owners(owners, experience);
     drop_optimizer();
+    std::erase_if(state_.unlearned_since, [keep](std::uint32_t g) { return g >= keep; });
     state_.add_to_commit(request_);
     take_memories(experience);
     result_.experience = experience;
