@@ -83,6 +83,8 @@ void StreamOptions::validate() const {
                          std::string(enum_name(stream)));
   };
   const bool rotated = stream == StreamKind::rotated;
+  needs(class_order != StreamOptions().class_order, "class_order", "split",
+        stream == StreamKind::split);
   needs(angle_step != 0, "angle_step", "rotated", rotated);
   needs(gradual, "gradual", "rotated", rotated);
   needs(cycle > 0, "cycle", "permuted or rotated", rotated || stream == StreamKind::permuted);
