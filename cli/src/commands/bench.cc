@@ -282,7 +282,7 @@ int run_bench(const std::vector<std::string>& args) {
            Range{0, 1e9})
       .add("test_limit", test_limit, "test examples an experience; 0 = all", Range{0, 1e9})
       .add_text("device", device, "NAME",
-                "where runs compute, as of train: cpu, cuda, cuda:1, ..., or auto (default cpu)")
+                "where runs compute, as of train: cpu, cuda, cuda:1, ..., or auto")
       .add_switch("keep-stores", keep_stores, "keep what each run learnt, in OUT/runs/.../store");
   common.add_to(flags);
   if (!flags.parse(rest)) return kExitOk;
