@@ -198,10 +198,12 @@ bool Flags::parse(const std::vector<std::string>& args) {
       described.add_options()(name.c_str(), po::value<std::string>());
     }
   }
+  std::vector<std::string> words = args;
+  std::replace(words.begin(), words.end(), std::string("-h"), std::string("--help"));
   po::parsed_options parsed(&described);
   using namespace po::command_line_style;
   try {
-    parsed = po::command_line_parser(args)
+    parsed = po::command_line_parser(words)
                  .options(described)
                  .style(allow_long | long_allow_adjacent | long_allow_next)
                  .run();
@@ -281,14 +283,14 @@ void Flags::print_help(std::ostream& out) const {
              (flag.placeholder.empty() ? "" : " " + flag.placeholder),
          flag.description, flag.note);
   }
-  line("--help", "print this and leave", "");
+  line("--help, -h", "print this and leave", "");
   out << "\nexample:\n  " << example_ << '\n';
 }
 
 void CommonOptions::add_to(Flags& flags) {
   flags.add_switch("json", json,
-                   "end standard output with the result as one line of JSON; text goes to standard "
-                   "error");
+                   "end standard output with the result, or what went wrong, as one line of JSON; "
+                   "text goes to standard error");
   flags.add_switch("quiet", quiet, "no progress and no text, only results and errors");
 }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The program: finds the command, runs it, and turns what it throws into one line and an exit code.
+#include <algorithm>
 #include <array>
 #include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
 #include <exception>
 #include <iostream>
 #include <new>
@@ -12,6 +14,7 @@
 #include "output.h"
 #include "perennial/core/error.h"
 #include "perennial/core/options.h"
+#include "perennial/core/text.h"
 
 namespace perennial::cli {
 namespace {
@@ -65,7 +68,7 @@ int run(std::vector<std::string> args) {
   if (name == "help" && !args.empty()) {
     name = args.front();
     args = {"--help"};
-  } else if (name == "help" || name == "--help") {
+  } else if (name == "help" || name == "--help" || name == "-h") {
     print_help(std::cout);
     return kExitOk;
   }
@@ -75,71 +78,92 @@ int run(std::vector<std::string> args) {
   return find_command(name).run(args);
 }
 
-int fail(int code, const std::string& message, const std::string& hint = {}) {
-  std::cerr << "perennial: " << message << '\n';
-  if (!hint.empty()) std::cerr << "hint: " << hint << '\n';
+struct Failure {
+  int code = kExitFailed;
+  std::string message;
+  std::string hint = {};
+};
+
+// Tells of it on standard error, and with --json also as the result.
+int report(const Failure& failure, bool json) {
+  std::cerr << "perennial: " << failure.message << '\n';
+  if (!failure.hint.empty()) std::cerr << "hint: " << failure.hint << '\n';
   std::cerr.flush();
-  return code;
+  if (json) {
+    boost::json::object object{{"error", valid_utf8(failure.message)}, {"code", failure.code}};
+    if (!failure.hint.empty()) object["hint"] = valid_utf8(failure.hint);
+    std::cout << boost::json::serialize(object) << std::endl;
+  }
+  return failure.code;
 }
 
-int fail_storage(const StorageError& error, const std::string& command) {
+Failure storage_failure(const StorageError& error, const std::string& command) {
   using storage::StatusCode;
   const std::string what = error.what();
   switch (error.code()) {
     case StatusCode::invalid_argument:
-      return fail(kExitUsage, error.what());
+      return {kExitUsage, what};
     case StatusCode::not_found:
-      return fail(kExitData, what,
-                  what.starts_with("no snapshot or commit ") || what.ends_with(" was dropped")
-                      ? "'perennial log --store DIR' lists what there is"
-                      : "");
+      return {kExitData, what,
+              what.starts_with("no snapshot or commit ") || what.ends_with(" was dropped")
+                  ? "'perennial log --store DIR' lists what there is"
+                  : ""};
     case StatusCode::corruption:
       // What an import finds is mostly wrong with its file.
-      return fail(kExitData, what,
-                  command == "verify" || command == "import"
-                      ? ""
-                      : "'perennial verify --store DIR' names everything that is broken");
+      return {kExitData, what,
+              command == "verify" || command == "import"
+                  ? ""
+                  : "'perennial verify --store DIR' names everything that is broken"};
     case StatusCode::version_mismatch:
-      return fail(kExitData, error.what(), "a newer perennial wrote it; update this one");
+      return {kExitData, what, "a newer perennial wrote it; update this one"};
     case StatusCode::busy:
-      return fail(kExitFailed, error.what(), "one program at a time can open a store");
+      return {kExitFailed, what, "one program at a time can open a store"};
     case StatusCode::no_space:
-      return fail(kExitFailed, error.what(),
-                  "what was committed is safe; free some space and run the command again");
+      return {kExitFailed, what,
+              "what was committed is safe; free some space and run the command again"};
     case StatusCode::ok:
     case StatusCode::io_error:
       break;
   }
-  return fail(kExitFailed, error.what());
+  return {kExitFailed, what};
 }
 
 // Exceptions of other libraries may carry a stack trace after their first line.
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
-int guarded_main(const std::vector<std::string>& args) {
+// What went wrong, as the exception that is being handled tells it.
+Failure failure_of(const std::vector<std::string>& args) {
   const bool has_command = !args.empty() && !args[0].starts_with("-");
   try {
-    const int code = run(args);
-    if (!std::cout.flush()) throw Error("standard output cannot be written");
-    return code;
+    throw;
   } catch (const InvalidOptions& error) {
     bool known = false;
     for (const Command* command : all_commands()) {
       known = known || (has_command && command->name == args[0]);
     }
-    return fail(kExitUsage, error.what(),
-                known ? "'perennial " + args[0] + " --help' lists its flags"
-                      : "'perennial --help' lists the commands");
+    return {kExitUsage, error.what(),
+            known ? "'perennial " + args[0] + " --help' lists its flags"
+                  : "'perennial --help' lists the commands"};
   } catch (const DataError& error) {
-    return fail(kExitData, error.what());
+    return {kExitData, error.what()};
   } catch (const StorageError& error) {
-    return fail_storage(error, has_command ? args[0] : "");
+    return storage_failure(error, has_command ? args[0] : "");
   } catch (const DeviceError& error) {
-    return fail(kExitFailed, error.what(), "'--device cpu' computes without it");
+    return {kExitFailed, error.what(), "'--device cpu' computes without it"};
   } catch (const std::bad_alloc&) {
-    return fail(kExitFailed, "out of memory");
+    return {kExitFailed, "out of memory"};
   } catch (const std::exception& error) {
-    return fail(kExitFailed, first_line(error.what()));
+    return {kExitFailed, first_line(error.what())};
+  }
+}
+
+int guarded_main(const std::vector<std::string>& args) {
+  try {
+    const int code = run(args);
+    if (!std::cout.flush()) throw Error("standard output cannot be written");
+    return code;
+  } catch (const std::exception&) {
+    return report(failure_of(args), std::find(args.begin(), args.end(), "--json") != args.end());
   }
 }
 

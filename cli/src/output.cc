@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "perennial/core/error.h"
+#include "perennial/core/text.h"
 
 namespace perennial::cli {
 namespace {
@@ -34,7 +35,8 @@ std::ostream& Output::text() const {
 }
 
 void Output::finish(const boost::json::object& result) const {
-  if (json_) std::cout << boost::json::serialize(result) << '\n';
+  // Paths may be any bytes.
+  if (json_) std::cout << valid_utf8(boost::json::serialize(result)) << '\n';
   if (!std::cout.flush()) throw Error("standard output cannot be written");
 }
 

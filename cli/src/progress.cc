@@ -6,9 +6,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <iostream>
-#include <sstream>
+#include <numeric>
 
 #include "output.h"
 
@@ -54,7 +55,7 @@ void ProgressDisplay::update(const State& state) {
   drawn_ = now;
   std::string text = line(state, now);
   if (settings_.terminal) {
-    text = one_line(text, static_cast<std::size_t>(std::max(settings_.columns - 1, 10)));
+    text = one_line(text, columns());
     *settings_.out << "\r\x1B[K" << text << std::flush;
     on_screen_ = true;
   } else {
@@ -68,33 +69,47 @@ void ProgressDisplay::clear() {
   drawn_.reset();
 }
 
+std::size_t ProgressDisplay::columns() const {
+  return static_cast<std::size_t>(std::max(settings_.columns - 1, 10));
+}
+
+// Where a terminal is too narrow for all, parts are left out in the order of `kDispensable`.
 std::string ProgressDisplay::line(const State& state, Clock::time_point now) const {
-  std::ostringstream text;
-  text << state.label;
   const std::int64_t done = std::max<std::int64_t>(state.done, 0);
+  const double seconds = std::chrono::duration<double>(now - *start_).count();
+  const double rate = seconds > 0 ? static_cast<double>(done - start_done_) / seconds : 0;
+  enum Part { label, bar, percent, count, speed, left, detail, parts };
+  std::array<std::string, parts> part;
+  part[label] = state.label;
+  part[count] = format_count(done);
   if (state.total > 0) {
     const double share =
         std::min(1.0, static_cast<double>(done) / static_cast<double>(state.total));
     if (settings_.terminal) {
       const int filled = static_cast<int>(share * kBarCells);
-      text << " [" << std::string(static_cast<std::size_t>(filled), '#')
-           << std::string(static_cast<std::size_t>(kBarCells - filled), '-') << ']';
+      part[bar] = " [" + std::string(static_cast<std::size_t>(filled), '#') +
+                  std::string(static_cast<std::size_t>(kBarCells - filled), '-') + "]";
     }
-    text << ' ' << static_cast<int>(share * 100) << "%  " << format_count(done) << '/'
-         << format_count(state.total) << ' ' << state.unit;
+    part[percent] = " " + std::to_string(static_cast<int>(share * 100)) + "%";
+    part[count] = "  " + part[count] + "/" + format_count(state.total);
   } else {
-    text << ' ' << format_count(done) << ' ' << state.unit;
+    part[count] = " " + part[count];
   }
-  const double seconds = std::chrono::duration<double>(now - *start_).count();
-  const double rate = seconds > 0 ? static_cast<double>(done - start_done_) / seconds : 0;
+  part[count] += " " + state.unit;
   if (rate > 0) {
-    text << "  " << format_count(std::llround(rate)) << "/s";
+    part[speed] = "  " + format_count(std::llround(rate)) + "/s";
     if (state.total > done) {
-      text << "  " << format_duration(static_cast<double>(state.total - done) / rate) << " left";
+      part[left] = "  " + format_duration(static_cast<double>(state.total - done) / rate) + " left";
     }
   }
-  if (!state.detail.empty()) text << "  " << state.detail;
-  return text.str();
+  if (!state.detail.empty()) part[detail] = "  " + state.detail;
+  const auto whole = [&] { return std::accumulate(part.begin(), part.end(), std::string()); };
+  constexpr std::array kDispensable = {bar, count, speed, detail};
+  for (const Part dispensable : kDispensable) {
+    if (!settings_.terminal || whole().size() <= columns()) break;
+    part[dispensable].clear();
+  }
+  return whole();
 }
 
 }  // namespace perennial::cli

@@ -11,7 +11,7 @@
 
 namespace perennial::cli {
 
-// A line with a bar, the rate and the time left. On a terminal it is redrawn in place, at most ten
+// A line with a bar, the rate and the time left, the last of which also a narrow terminal shows. On a terminal it is redrawn in place, at most ten
 // times a second; elsewhere a plain line appears every few seconds; with quiet nothing. Cheap
 // enough to call after every step. Single-threaded.
 class ProgressDisplay {
@@ -46,6 +46,7 @@ class ProgressDisplay {
   void clear();
 
  private:
+  std::size_t columns() const;  // that a line may have
   std::string line(const State& state, Clock::time_point now) const;
 
   Settings settings_;

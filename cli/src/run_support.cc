@@ -31,8 +31,7 @@ void RunFlags::add_to(Flags& flags) {
                   "differ")
       .add_text("device", device, "NAME",
                 "where the model computes: cpu, cuda, cuda:1, ..., or auto: CUDA where this build, "
-                "the machine and its memory allow it. No part of the run: it may go on elsewhere "
-                "(default cpu)");
+                "the machine and its memory allow it. No part of the run: it may go on elsewhere");
 }
 
 void RunFlags::add_training_to(Flags& flags) {
@@ -227,6 +226,15 @@ void print_result(std::ostream& out, const continual::RunResult& result) {
   if (result.gate_accuracy) out << "   gate accuracy " << format_metric(result.gate_accuracy);
   out << '\n';
   print_anytime(out, result);
+  if (!result.unlearned_since.empty()) {
+    out << "all of this was measured before generation";
+    for (std::size_t i = 0; i < result.unlearned_since.size(); ++i) {
+      out << (i == 0 ? result.unlearned_since.size() > 1 ? "s " : " " : ", ")
+          << result.unlearned_since[i];
+    }
+    out << (result.unlearned_since.size() > 1 ? " were" : " was")
+        << " unlearned; 'perennial eval' measures what is left\n";
+  }
 }
 
 }  // namespace perennial::cli

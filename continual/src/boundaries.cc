@@ -31,7 +31,10 @@ Boundaries Boundaries::load(const storage::PageReader& store) {
       if (!value.at(1).is_null()) {
         boundary.gate_accuracy = options_detail::to_number(kField, value.at(1));
       }
-      boundary.events_bytes = json::value_to<std::uint64_t>(value.at(2));
+      boundary.record.bytes = json::value_to<std::uint64_t>(value.at(2));
+      if (value.as_array().size() > 3) {
+        boundary.record.digest = json::value_to<std::string>(value.at(3));
+      }
       loaded.boundaries_.back() = boundary;
     }
   } catch (const std::exception& error) {
@@ -40,15 +43,23 @@ Boundaries Boundaries::load(const storage::PageReader& store) {
   return loaded;
 }
 
-void Boundaries::mark(const RunState& state, std::uint64_t events_bytes) {
+void Boundaries::mark(const RunState& state, const RecordMark& record) {
   const auto at = static_cast<std::size_t>(state.position.experience);
   boundaries_.resize(at + 1);
-  boundaries_[at] = Boundary{state.steps, state.gate_accuracy, events_bytes};
+  boundaries_[at] = Boundary{state.steps, state.gate_accuracy, record};
 }
 
 const Boundary* Boundaries::find(std::int64_t experience) const {
   const auto at = static_cast<std::size_t>(experience);
   return at < boundaries_.size() && boundaries_[at] ? &*boundaries_[at] : nullptr;
+}
+
+std::vector<RecordMark> Boundaries::records() const {
+  std::vector<RecordMark> records;
+  for (auto boundary = boundaries_.rbegin(); boundary != boundaries_.rend(); ++boundary) {
+    if (*boundary) records.push_back((*boundary)->record);
+  }
+  return records;
 }
 
 void Boundaries::cut(std::int64_t experience) {
@@ -67,7 +78,7 @@ void Boundaries::add_to(json::object& note) const {
                               boundary->gate_accuracy
                                   ? options_detail::exact_number(*boundary->gate_accuracy)
                                   : json::value(nullptr),
-                              boundary->events_bytes});
+                              boundary->record.bytes, boundary->record.digest});
   }
   note[kField] = std::move(all);
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "perennial/storage/page_reader.h"
+#include "run_record.h"
 #include "run_state.h"
 
 namespace perennial::continual {
@@ -15,7 +16,7 @@ namespace perennial::continual {
 struct Boundary {
   std::int64_t steps = 0;               // of the run until then
   std::optional<double> gate_accuracy;  // at the evaluation before it
-  std::uint64_t events_bytes = 0;       // of the run's record
+  RecordMark record = {};               // of the run's record
 };
 
 // Carried from note to note of a run's commits, so it outlives the commits that it tells of; in no
@@ -26,8 +27,10 @@ class Boundaries {
   static Boundaries load(const storage::PageReader& store);
 
   // The run is between two experiences, and this is the state to come back to.
-  void mark(const RunState& state, std::uint64_t events_bytes);
+  void mark(const RunState& state, const RecordMark& record);
   const Boundary* find(std::int64_t experience) const;
+  // Of their records, the newest first.
+  std::vector<RecordMark> records() const;
   // Forgets those after `experience`.
   void cut(std::int64_t experience);
   void add_to(boost::json::object& note) const;

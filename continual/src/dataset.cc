@@ -11,12 +11,12 @@
 #include "byte_source.h"
 #include "image.h"
 #include "perennial/core/error.h"
+#include "perennial/core/text.h"
 #include "readers.h"
 
 namespace perennial::continual {
 namespace {
 
-constexpr std::string_view kFashionMnist = "fashion-mnist";
 constexpr const char* kPackageFolder = "/usr/share/datasets/fashion-mnist";
 constexpr std::array kFashionMnistLabels = {"T-shirt/top", "Trouser",   "Pullover", "Dress",
                                             "Coat",        "Sandal",    "Shirt",    "Sneaker",
@@ -123,6 +123,13 @@ void validate_part(const Dataset& data, const std::string& what) {
 void TrainTest::validate() const {
   if (train.label_names != test.label_names) {
     throw DataError(name + ": train and test have different label names");
+  }
+  for (const std::vector<std::string>* names : {&train.label_names, &train.columns}) {
+    for (const std::string& text : *names) {
+      if (invalid_utf8(text) == text.npos) continue;
+      throw DataError(name + ": the name '" + valid_utf8(text) +
+                      "' of a label or column is not UTF-8 and could not be stored");
+    }
   }
   validate_part(train, name + ", training set");
   validate_part(test, name + ", test set");

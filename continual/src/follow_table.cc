@@ -64,7 +64,9 @@ std::optional<RunState> state_in(const storage::PageStore* store) {
 class Follower {
  public:
   Follower(const RunConfig& config, const FollowOptions& options, const FollowSettings& settings)
-      : config_(config), options_(options), settings_(settings), store_(settings.store) {}
+      : config_(config), options_(options), settings_(settings), store_(settings.store) {
+    config_.stream.dataset = data_location(config.stream.dataset);
+  }
 
   std::optional<RunResult> run() {
     std::optional<RunState> state = state_in(store_);
@@ -173,7 +175,7 @@ class Follower {
     return Trainer(config_, std::move(stream), store_, settings).run();
   }
 
-  const RunConfig& config_;
+  RunConfig config_;
   const FollowOptions& options_;
   const FollowSettings& settings_;
   storage::PageStore* store_;

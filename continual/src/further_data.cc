@@ -37,7 +37,7 @@ Dataset as_dataset(Dataset rows, const RunState& state) {
 Stream run_stream(const RunConfig& config, const storage::PageReader& store) {
   const RunState state = value_or_throw(load_run_state(store));
   const bool followed = state.follow.has_value() && state.follow->current &&
-                        state.follow->file == config.stream.dataset;
+                        state.follow->file == data_location(config.stream.dataset);
   if (followed && state.finished) {
     return Stream::of_tests(config.stream, {state.label_names, state.preprocessing, state.tests},
                             state.data_digest);
@@ -70,7 +70,9 @@ Stream further_stream(const RunConfig& config, const storage::PageReader& store)
                          "data");
   }
   if (!state.finished) {
-    if (state.config.stream.dataset == config.stream.dataset) return run_stream(config, store);
+    if (state.config.stream.dataset == data_location(config.stream.dataset)) {
+      return run_stream(config, store);
+    }
     throw InvalidOptions("the store's run has not finished learning " +
                          state.config.stream.dataset + "; go on with that first");
   }
@@ -89,11 +91,11 @@ Stream further_stream(const RunConfig& config, const storage::PageReader& store)
 }
 
 std::vector<std::string> further_differences(const RunConfig& stored, const RunConfig& asked) {
-  constexpr std::array<std::string_view, 14> kFree = {
-      "stream.dataset",    "stream.label_column", "stream.header",     "stream.bad_rows",
-      "stream.test_share", "stream.limit",        "stream.test_limit", "stream.missing_values",
-      "train.epochs",      "train.batch",         "train.lr",          "train.expert_lr",
-      "train.lr_schedule", "train.commit_every"};
+  constexpr std::array<std::string_view, 16> kFree = {
+      "stream.dataset",    "stream.label_column",   "stream.header",     "stream.separator",
+      "stream.encoding",   "stream.bad_rows",       "stream.test_share", "stream.limit",
+      "stream.test_limit", "stream.missing_values", "train.epochs",      "train.batch",
+      "train.lr",          "train.expert_lr",       "train.lr_schedule", "train.commit_every"};
   std::vector<std::string> fields = differences(stored, asked);
   std::erase_if(fields, [&](const std::string& field) {
     const std::string_view name = std::string_view(field).substr(0, field.find(':'));

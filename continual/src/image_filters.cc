@@ -3,6 +3,7 @@
 
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <string>
 
 #include "perennial/core/dense_state.h"
@@ -16,10 +17,25 @@ constexpr const char* kImage = "head/image";  // int64: rows, columns
 // Philox word of these filters, apart from the gate's.
 constexpr std::uint32_t kFilters = 0x48000000;
 
+// A filter has a place for each average; what the images lack otherwise, the features name.
+ImageShape fitting(const ModelOptions& options, ImageShape image) {
+  const std::int64_t side = std::min(image.rows, image.cols);
+  const std::int64_t largest = side - options.head_grid + 1;
+  if (side < 1 || options.head_filter_size <= largest) return image;
+  const std::string found = "images of " + std::to_string(image.rows) + " x " +
+                            std::to_string(image.cols) + " with head_grid " +
+                            std::to_string(options.head_grid);
+  if (largest < 1)
+    throw InvalidOptions(found + " have no place for filters; use a smaller head_grid");
+  throw InvalidOptions("head_filter_size is " + std::to_string(options.head_filter_size) + "; " +
+                       found + " allow 1 to " + std::to_string(largest) + " (--head-filter-size " +
+                       std::to_string(largest) + ")");
+}
+
 }  // namespace
 
 ImageFilters::ImageFilters(const ModelOptions& options, std::int64_t features, ImageShape image)
-    : image_(image),
+    : image_(fitting(options, image)),
       features_(features, image,
                 {.kind = FeatureKind::convolution,
                  .filters = options.head_filters,

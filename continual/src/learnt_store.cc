@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Using a learnt store without its stream, and committing what was changed in it by hand.
 #include <algorithm>
-#include <boost/json/serialize.hpp>
 
 #include "perennial/continual/trainer.h"
+#include "perennial/core/dense_state.h"
 #include "run_note.h"
 #include "run_state.h"
 #include "strategy_state.h"
@@ -77,7 +77,7 @@ storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const 
   note["machine"] = machine();
   note.erase("acc");  // it was measured on the model before
   if (model.peer() != nullptr) note["generations"] = model.peer()->pool().generations().size();
-  request.note = json::serialize(note);
+  request.note = record_text(note);
   storage::Result<storage::CommitInfo> info = store.commit(request);
   if (!info.ok()) {
     model.commit_failed();

@@ -74,6 +74,8 @@ void refuse_idle(const TrainTest& data, bool image_files, const TableOptions& op
     const char* table = "a table (CSV, JSONL)";
     refuse(options.label_column != defaults.label_column, "label_column", table);
     refuse(options.header != defaults.header, "header", table);
+    refuse(options.separator != defaults.separator, "separator", table);
+    refuse(options.encoding != defaults.encoding, "encoding", table);
     refuse(!image_files && options.bad_rows != defaults.bad_rows, "bad_rows",
            "a table (CSV, JSONL) or image files");
     refuse(options.missing_values != defaults.missing_values, "missing_values", table);
@@ -92,6 +94,13 @@ fs::path named_folder(const std::string& name) {
 }
 
 }  // namespace
+
+std::string data_location(const std::string& dataset) {
+  std::error_code error;
+  if (dataset == kFashionMnist || !fs::exists(dataset, error)) return dataset;
+  const fs::path canonical = fs::canonical(dataset, error);
+  return error ? dataset : canonical.string();
+}
 
 std::vector<std::string> number_names(std::int64_t classes) {
   std::vector<std::string> names;
@@ -140,7 +149,7 @@ TrainTest load_dataset(const std::string& dataset, const TableOptions& options, 
   fs::path place = dataset;
   TrainTest data;
   bool image_files = false;
-  if (dataset == "fashion-mnist") {
+  if (dataset == kFashionMnist) {
     data = load_idx_dataset(dataset);
   } else {
     if (!fs::exists(place, error)) place = named_folder(dataset);

@@ -21,6 +21,7 @@ enum class LaneUse : std::uint64_t {
   test_split = 5,     // stream_seed: a class's examples for the test part ("experience": the class)
   blur = 6,           // stream_seed: who changes places at the boundary after an experience
   joint_angle = 7,    // stream_seed: angles of a gradual rotation in a joint pass
+  class_order = 8,    // stream_seed: order of the classes of a split stream
   replay_place = 32,  // strategy_seed: which examples a memory keeps
   replay_draw = 33,   // strategy_seed: which of them are replayed
   fisher_sample = 34,  // strategy_seed: labels drawn for the Fisher information

@@ -20,6 +20,9 @@ namespace perennial::continual {
 inline constexpr std::string_view kIdxMagic{"\0\0", 2};
 inline constexpr std::string_view kNpyMagic{"\x93NUMPY", 6};
 
+// The data set that is found by its name before a folder is.
+inline constexpr std::string_view kFashionMnist = "fashion-mnist";
+
 // Dimensions as messages print them: "60000 x 28 x 28".
 std::string format_dims(const std::vector<std::int64_t>& dims);
 // Product of `dims` times `element_bytes`; false when it does not fit 63 bits or a dim is negative.

@@ -92,11 +92,10 @@ struct Reader {
   void take(const json::object& event) {
     const std::string kind = text_in(event, "event");
     summary_is_older = kind != "end" && kind != "stopped";
-    if (kind == "start") {
+    if (kind == "start" || kind == "continue") {
       run.config = object_in(event, "config");
-      run.machine = object_in(event, "machine");
-    } else if (kind == "continue") {
-      run.config = object_in(event, "config");
+      if (kind == "start") run.machine = object_in(event, "machine");
+      run.datasets.push_back(run.setting("stream", "dataset"));
     } else if (kind == "evaluate") {
       rows.emplace_back(integer(event, "row"), numbers(event, "accuracy"));
       run.steps = integer(event, "steps");
@@ -167,6 +166,7 @@ struct Reader {
         run.matrix.set_row(row, std::move(accuracies));
       }
     }
+    if (run.datasets.empty()) run.datasets.push_back(run.setting("stream", "dataset"));
     run.anytime.test_sets = run.matrix.experiences();
     run.anytime.experiences = run.strategy() == "joint" ? 1 : run.matrix.experiences();
     const json::object train = object_in(run.config, "train");

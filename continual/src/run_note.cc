@@ -7,6 +7,7 @@
 #include <ATen/Version.h>
 
 #include <boost/json/parse.hpp>
+#include <boost/json/value_to.hpp>
 #include <map>
 
 #include "perennial/core/error.h"
@@ -57,6 +58,22 @@ json::object note_with(const storage::PageReader& store, std::string_view key) {
     if (!error && note.is_object() && note.get_object().contains(key)) return note.get_object();
   }
   return {};
+}
+
+RecordMark record_mark(const json::object& note) {
+  RecordMark mark;
+  if (const json::value* bytes = note.if_contains("events_bytes")) {
+    mark.bytes = json::value_to<std::uint64_t>(*bytes);
+  }
+  if (const json::value* digest = note.if_contains("events_digest")) {
+    mark.digest = json::value_to<std::string>(*digest);
+  }
+  return mark;
+}
+
+void set_record_mark(json::object& note, const RecordMark& mark) {
+  note["events_bytes"] = mark.bytes;
+  note["events_digest"] = mark.digest;
 }
 
 void require_data(const storage::Digest& learnt_from, const Stream& stream) {

@@ -12,6 +12,7 @@
 #include "perennial/core/error.h"
 #include "perennial/core/pager_counters.h"
 #include "perennial/storage/page_reader.h"
+#include "run_record.h"
 
 namespace perennial::continual {
 
@@ -28,6 +29,11 @@ boost::json::object counters_json(const PagerCounters& counters);
 // The note of the newest commit, from the head towards its parents, that has `key`; empty without
 // one.
 boost::json::object note_with(const storage::PageReader& store, std::string_view key);
+
+// The part of the run's record that a commit with this note has; nothing without a note.
+RecordMark record_mark(const boost::json::object& note);
+// Puts it there.
+void set_record_mark(boost::json::object& note, const RecordMark& mark);
 
 // Throws DataError unless the stream's data set has this digest.
 void require_data(const storage::Digest& learnt_from, const Stream& stream);

@@ -2,9 +2,12 @@
 // Appends events and replaces the small files whole.
 #include "run_record.h"
 
+#include <algorithm>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <chrono>
+#include <iterator>
+#include <span>
 #include <sstream>
 #include <utility>
 
@@ -18,15 +21,28 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Bytes up to the end of the last whole line.
-std::uint64_t whole_lines(const fs::path& file) {
+std::string content_of(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
-  std::uint64_t at = 0, end = 0;
-  for (char c; in.get(c);) {
-    ++at;
-    if (c == '\n') end = at;
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+bool begins_as(const std::string& text, const RecordMark& mark) {
+  return text.size() >= mark.bytes &&
+         storage::digest_of(std::as_bytes(std::span(text.data(), mark.bytes))).hex() == mark.digest;
+}
+
+// Whether these lines tell of a commit of another state.
+bool tells_of_others(std::string_view lines, const std::string& state_digest) {
+  std::istringstream in{std::string(lines)};
+  for (std::string line; std::getline(in, line);) {
+    boost::system::error_code error;
+    const json::value event = json::parse(line, error);
+    if (error || !event.is_object()) continue;
+    const json::object& fields = event.get_object();
+    const json::value* digest = fields.if_contains("state_digest");
+    if (fields.contains("commit") && digest != nullptr && *digest != json::value(state_digest)) return true;
   }
-  return end;
+  return false;
 }
 
 std::int64_t unix_ms() {
@@ -43,25 +59,61 @@ double seconds_of(const json::object& event) {
 
 RunRecord::RunRecord(fs::path folder) : folder_(std::move(folder)) {}
 
-void RunRecord::open(std::uint64_t keep_bytes) {
+void RunRecord::open(const std::vector<RecordMark>& marks, const std::string& state_digest) {
   if (folder_.empty()) return;
   fs::create_directories(folder_);
-  const fs::path file = folder_ / "events.jsonl";
-  const std::uint64_t size = fs::exists(file) ? fs::file_size(file) : 0;
-  // A crash may have lost lines that a commit counts; what is left then stays as it is.
-  bytes_ = std::min(size, keep_bytes);
-  if (size < keep_bytes) bytes_ = whole_lines(file);
-  if (size > bytes_) fs::resize_file(file, bytes_);
+  const std::string now = content_of(events_file());
+  std::optional<std::string> kept;
+  for (auto mark = marks.begin(); mark != marks.end() && !kept; ++mark) {
+    kept = beginning(*mark, now);
+  }
+  if (!kept) kept.emplace();
+  const bool goes_on = now.starts_with(*kept);
+  const std::string_view cut = std::string_view(now).substr(goes_on ? kept->size() : 0);
+  if (tells_of_others(cut, state_digest)) {
+    const std::string digest = storage::digest_of(std::as_bytes(std::span(now))).hex();
+    replace(("events-" + digest + ".jsonl").c_str(), now);
+  }
+  if (!goes_on) {
+    replace("events.jsonl", *kept);
+  } else if (now.size() > kept->size()) {
+    fs::resize_file(events_file(), kept->size());
+  }
+  bytes_ = kept->size();
+  digest_.update(std::as_bytes(std::span(*kept)));
   open_tensorboard();
-  events_.open(file, std::ios::app | std::ios::binary);
-  if (!events_) throw Error(file.string() + " cannot be opened for writing");
+  events_.open(events_file(), std::ios::app | std::ios::binary);
+  if (!events_) throw Error(events_file().string() + " cannot be opened for writing");
+}
+
+// What a mark says, from events.jsonl, whose content is `now`, or a file that was set aside.
+std::optional<std::string> RunRecord::beginning(const RecordMark& mark,
+                                                const std::string& now) const {
+  if (mark.digest.empty()) {
+    const std::size_t end = now.rfind('\n', mark.bytes > 0 ? mark.bytes - 1 : std::string::npos);
+    return mark.bytes == 0 || end == std::string::npos ? "" : now.substr(0, end + 1);
+  }
+  if (begins_as(now, mark)) return now.substr(0, mark.bytes);
+  std::error_code error;
+  for (fs::directory_iterator at(folder_, error), end; !error && at != end; at.increment(error)) {
+    const std::string name = at->path().filename().string();
+    if (!name.starts_with("events-") || at->path().extension() != ".jsonl") continue;
+    const std::string aside = content_of(at->path());
+    if (begins_as(aside, mark)) return aside.substr(0, mark.bytes);
+  }
+  return std::nullopt;
+}
+
+bool RunRecord::is_another(const RecordMark& mark) const {
+  if (folder_.empty() || mark.digest.empty() || !fs::exists(events_file())) return false;
+  return !begins_as(content_of(events_file()), mark);
 }
 
 // Made anew of the events that are kept, so that both files always tell the same.
 void RunRecord::open_tensorboard() {
   const fs::path file = folder_ / kTensorboardFile;
   tensorboard_.open(file, std::ios::trunc | std::ios::binary);
-  std::ifstream events(folder_ / "events.jsonl", std::ios::binary);
+  std::ifstream events(events_file(), std::ios::binary);
   bool first = true;
   for (std::string line; std::getline(events, line);) {
     boost::system::error_code error;
@@ -89,9 +141,9 @@ void RunRecord::event(std::string_view name, const json::object& fields) {
   const std::string text = json::serialize(line) + "\n";
   events_ << text;
   events_.flush();
-  if (!events_)
-    throw Error((folder_ / "events.jsonl").string() + " cannot be written: is the disk full?");
+  if (!events_) throw Error(events_file().string() + " cannot be written: is the disk full?");
   bytes_ += text.size();
+  digest_.update(std::as_bytes(std::span(text)));
   add_scalars(line);
   tensorboard_.flush();
   if (!tensorboard_) {
@@ -99,7 +151,7 @@ void RunRecord::event(std::string_view name, const json::object& fields) {
   }
 }
 
-std::uint64_t RunRecord::event_bytes() { return bytes_; }
+RecordMark RunRecord::mark() const { return {bytes_, digest_.finish().hex()}; }
 
 void RunRecord::write_metrics(const AccuracyMatrix& matrix, const AnytimeCurve& curve) {
   if (folder_.empty()) return;

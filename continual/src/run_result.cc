@@ -2,6 +2,8 @@
 // A run's result as JSON.
 #include "run_result.h"
 
+#include <boost/json/value_from.hpp>
+
 #include "run_note.h"
 
 namespace perennial::continual {
@@ -21,6 +23,7 @@ json::object RunResult::to_json() const {
   if (anytime.options.on()) object["anytime_curve"] = anytime.to_json();
   object["matrix"] = matrix.to_json();
   object["gate_accuracy"] = gate_accuracy ? json::value(*gate_accuracy) : json::value(nullptr);
+  if (!unlearned_since.empty()) object["unlearned_since"] = json::value_from(unlearned_since);
   object["finished"] = finished;
   object["steps"] = steps;
   object["seconds"] = seconds;

@@ -16,6 +16,7 @@
 
 #include "perennial/core/dense_state.h"
 #include "perennial/storage/reshard.h"
+#include "run_note.h"
 
 namespace perennial::continual {
 
@@ -24,6 +25,8 @@ namespace json = boost::json;
 namespace {
 
 constexpr const char* kRun = "run";
+// In notes: where the data of the last experience are, and the table that was followed.
+constexpr const char *kDataset = "dataset", *kFollowed = "followed";
 constexpr const char* kMatrix = "run/matrix";  // (T + 1, T) float64, NaN where absent
 // (points, 4 + T) float64: experience, minibatch, steps, end, accuracies or NaN; only of a run that
 // evaluates while it learns.
@@ -123,11 +126,67 @@ std::vector<AnytimePoint> points_from(const at::Tensor& tensor, std::int64_t tes
   return points;
 }
 
+std::string text_at(const json::object& object, std::string_view key) {
+  const json::value* value = object.if_contains(key);
+  return value == nullptr ? std::string() : std::string(value->as_string());
+}
+
+// What the record itself tells of a run; the rest is in entries of its own.
+RunState run_state_of(const json::object& record) {
+  if (record.at("version").as_int64() != 1) {
+    throw DataError("the store's run has version " + json::serialize(record.at("version")) +
+                    "; this program reads version 1");
+  }
+  RunState state;
+  state.config = RunConfig::from_json(record.at("config").as_object());
+  state.config.stream.dataset = text_at(record.at("config").at("stream").as_object(), "dataset");
+  state.label_names = json::value_to<std::vector<std::string>>(record.at("labels"));
+  state.data_digest = digest_from_hex(record.at("data").as_string());
+  state.position = {record.at("experience").as_int64(), record.at("epoch").as_int64(),
+                    record.at("step").as_int64()};
+  state.steps = record.at("steps").as_int64();
+  state.finished = record.at("finished").as_bool();
+  state.preprocessing.features = record.at("features").as_int64();
+  if (const json::value* columns = record.if_contains("columns")) {
+    state.preprocessing.columns = json::value_to<std::vector<std::string>>(*columns);
+  }
+  if (const json::value* unlearned = record.if_contains("unlearned_since")) {
+    state.unlearned_since = json::value_to<std::vector<std::uint32_t>>(*unlearned);
+  }
+  if (const json::value* after = record.if_contains("classes_after")) {
+    state.classes_after = json::value_to<std::vector<std::int64_t>>(*after);
+  }
+  if (const json::value* entry = record.if_contains("follow")) {
+    const json::object& follow = entry->as_object();
+    state.follow = FollowState{text_at(follow, "file"),
+                               FollowPosition::from_json(follow.at("position").as_object()),
+                               follow.at("rows").as_int64(), follow.at("current").as_bool()};
+  }
+  return state;
+}
+
+// Where the data are is in the commits' notes; older versions had it in the record.
+void find_paths(RunState& state, const storage::PageReader& store) {
+  const json::object note = note_with(store, kDataset);
+  const auto find = [&](std::string& path, const char* key) {
+    path = path.empty() ? text_at(note, key) : data_location(path);
+  };
+  find(state.config.stream.dataset, kDataset);
+  if (state.follow) find(state.follow->file, kFollowed);
+}
+
 }  // namespace
 
+void RunState::note_paths(json::object& note) const {
+  note[kDataset] = config.stream.dataset;
+  if (follow) note[kFollowed] = follow->file;
+}
+
 void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored_tests) const {
+  json::object settings = config.to_json();
+  settings.at("stream").as_object().stable_erase("dataset");
   json::object record{{"version", 1},
-                      {"config", config.to_json()},
+                      {"config", std::move(settings)},
                       {"labels", json::value_from(label_names)},
                       {"data", data_digest.hex()},
                       {"features", preprocessing.features},
@@ -137,14 +196,14 @@ void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored
                       {"steps", steps},
                       {"finished", finished}};
   if (!preprocessing.columns.empty()) record["columns"] = json::value_from(preprocessing.columns);
+  if (!unlearned_since.empty()) record["unlearned_since"] = json::value_from(unlearned_since);
   if (!tests.empty()) record["classes_after"] = json::value_from(classes_after);
   for (std::size_t i = stored_tests; i < tests.size(); ++i) {
     add_rows(test_entry(i), tests[i], request);
   }
   if (follow) {
     const bool pending = follow->pending.x.defined();
-    record["follow"] = json::object{{"file", follow->file},
-                                    {"current", follow->current},
+    record["follow"] = json::object{{"current", follow->current},
                                     {"position", follow->position.to_json()},
                                     {"rows", follow->rows},
                                     {"pending", pending}};
@@ -155,7 +214,13 @@ void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored
         request.removed_dense.push_back(kRowsEntry + std::string(part));
     }
   }
-  request.dense[kRun] = bytes_from(json::serialize(record));
+  const std::string text = record_text(record);
+  try {
+    run_state_of(json::parse(text).as_object());
+  } catch (const std::exception& error) {
+    throw Error(std::string("the run to be committed could not be read back: ") + error.what());
+  }
+  request.dense[kRun] = bytes_from(text);
   if (!preprocessing.means.empty()) {
     std::vector<double> values = preprocessing.means;
     values.insert(values.end(), preprocessing.deviations.begin(), preprocessing.deviations.end());
@@ -188,18 +253,8 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
   if (!bytes.ok()) return bytes.status();
   try {
     const json::object record = json::parse(text_from(*bytes)).as_object();
-    if (record.at("version").as_int64() != 1) {
-      throw DataError("the store's run has version " + json::serialize(record.at("version")) +
-                      "; this program reads version 1");
-    }
-    RunState state;
-    state.config = RunConfig::from_json(record.at("config").as_object());
-    state.label_names = json::value_to<std::vector<std::string>>(record.at("labels"));
-    state.data_digest = digest_from_hex(record.at("data").as_string());
-    state.position = {record.at("experience").as_int64(), record.at("epoch").as_int64(),
-                      record.at("step").as_int64()};
-    state.steps = record.at("steps").as_int64();
-    state.finished = record.at("finished").as_bool();
+    RunState state = run_state_of(record);
+    find_paths(state, store);
     const auto tensor = [&](const char* name) {
       return tensor_from(value_or_throw(store.read_dense(name)), name);
     };
@@ -212,10 +267,8 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
       throw DataError("the store's run numbers have a wrong shape");
     }
     const double* value = numbers.const_data_ptr<double>();
-    state.preprocessing = {record.at("features").as_int64(), value[0], value[1]};
-    if (const json::value* columns = record.if_contains("columns")) {
-      state.preprocessing.columns = json::value_to<std::vector<std::string>>(*columns);
-    }
+    state.preprocessing.mean = value[0];
+    state.preprocessing.deviation = value[1];
     if (const auto entry = store.read_dense(kFeatures);
         entry.status().code() != storage::StatusCode::not_found) {
       const at::Tensor own = tensor_from(value_or_throw(entry), kFeatures);
@@ -229,8 +282,7 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
       state.preprocessing.deviations.assign(values + D, values + 2 * D);
     }
     if (!std::isnan(value[2])) state.gate_accuracy = value[2];
-    if (const json::value* after = record.if_contains("classes_after")) {
-      state.classes_after = json::value_to<std::vector<std::int64_t>>(*after);
+    if (record.contains("classes_after")) {
       for (std::size_t i = 0; i < state.classes_after.size(); ++i) {
         state.tests.push_back(rows_in(test_entry(i), store));
       }
@@ -239,12 +291,8 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
         throw DataError("the store's test sets are not those of its run");
       }
     }
-    if (const json::value* entry = record.if_contains("follow")) {
-      const json::object& follow = entry->as_object();
-      state.follow = FollowState{std::string(follow.at("file").as_string()),
-                                 FollowPosition::from_json(follow.at("position").as_object()),
-                                 follow.at("rows").as_int64(), follow.at("current").as_bool()};
-      if (follow.at("pending").as_bool()) state.follow->pending = rows_in(kRowsEntry, store);
+    if (state.follow && record.at("follow").at("pending").as_bool()) {
+      state.follow->pending = rows_in(kRowsEntry, store);
     }
     return state;
   } catch (const InvalidOptions& error) {

@@ -2,6 +2,7 @@
 // What a commit keeps of a run beside model and optimizers: where it is and what it has measured.
 #pragma once
 
+#include <boost/json/object.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -46,12 +47,17 @@ struct RunState {
   AccuracyMatrix matrix{1};
   AnytimeCurve anytime;
   std::optional<double> gate_accuracy;  // at the last evaluation
+  // Generations that were unlearned since then: what was measured is of a model that had them.
+  std::vector<std::uint32_t> unlearned_since;
   // Of a run over stream single, which may go on with further data: what further experiences are
   // measured on, and how many classes were known after each experience.
   std::vector<Dataset> tests;  // as read: x and y
   std::vector<std::int64_t> classes_after;
   std::optional<FollowState> follow;
 
+  // Puts into a commit's note where the data are: no part of the state, whose data are known by
+  // their digest.
+  void note_paths(boost::json::object& note) const;
   // Test sets that the store holds already are not offered again: there are `stored_tests`.
   void add_to_commit(storage::CommitRequest& request, std::size_t stored_tests = 0) const;
 };

@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "class_order.h"
 #include "perennial/core/error.h"
 #include "perennial/kernels/philox.h"
 #include "random_lanes.h"
@@ -155,8 +156,9 @@ Stream::Stream(const StreamOptions& options, TrainTest data, const LearntBefore*
   }
   make_contiguous(data.train);
   make_contiguous(data.test);
+  data_digest_ = digest_of(data);
+  order_classes(data, options_);
   data_ = std::make_shared<const TrainTest>(std::move(data));
-  data_digest_ = digest_of(*data_);
   build_parts();
   build_labels();
   transforms_ = std::make_shared<const Transforms>(options_, data_->train, data_->name);

@@ -2,6 +2,7 @@
 // Names, meanings and checks of what makes a stream.
 #include "perennial/continual/stream_options.h"
 
+#include "encoding.h"
 #include "perennial/core/error.h"
 
 namespace perennial::continual {
@@ -15,6 +16,13 @@ EnumNames<MissingValues> enum_names(MissingValues) {
 EnumNames<HeaderChoice> enum_names(HeaderChoice) {
   return {
       {HeaderChoice::automatic, "automatic"}, {HeaderChoice::yes, "yes"}, {HeaderChoice::no, "no"}};
+}
+EnumNames<Separator> enum_names(Separator) {
+  return {{Separator::automatic, "automatic"},
+          {Separator::semicolon, "semicolon"},
+          {Separator::comma, "comma"},
+          {Separator::tab, "tab"},
+          {Separator::pipe, "pipe"}};
 }
 EnumNames<Scenario> enum_names(Scenario) {
   return {{Scenario::automatic, "automatic"},
@@ -68,12 +76,15 @@ void StreamOptions::validate() const {
   validate_ranges(*this);
   if (dataset.empty())
     throw InvalidOptions("dataset is empty; a name, a folder or a file is meant");
+  const Decoder decoder(table.encoding);  // knows which there are
   const auto needs = [&](bool given, const char* option, const char* kinds, bool has) {
     if (!given || has) return;
     throw InvalidOptions(std::string(option) + " needs stream " + kinds + ", not " +
                          std::string(enum_name(stream)));
   };
   const bool rotated = stream == StreamKind::rotated;
+  needs(class_order != StreamOptions().class_order, "class_order", "split",
+        stream == StreamKind::split);
   needs(angle_step != 0, "angle_step", "rotated", rotated);
   needs(gradual, "gradual", "rotated", rotated);
   needs(cycle > 0, "cycle", "permuted or rotated", rotated || stream == StreamKind::permuted);

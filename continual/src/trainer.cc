@@ -56,6 +56,7 @@ void Trainer::Impl::record_row(std::int64_t row) {
 void Trainer::Impl::evaluate_row(std::int64_t row) {
   Evaluation evaluation = evaluate_now(row);
   state.gate_accuracy = evaluation.gate_accuracy;
+  state.unlearned_since.clear();
   state.matrix.set_row(row, std::move(evaluation.accuracy));
   record_row(row);
 }
@@ -76,10 +77,20 @@ void Trainer::Impl::write_report() const {
   }
 }
 
+json::object Trainer::Impl::last_note() const {
+  return resumed ? note_with(*store, "events_bytes") : json::object{};
+}
+
+bool Trainer::Impl::is_settled() const {
+  return state.finished && !record.is_another(record_mark(last_note()));
+}
+
 bool Trainer::Impl::work() {
-  if (state.finished) return true;
-  const json::object note = resumed ? note_with(*store, "events_bytes") : json::object{};
-  record.open(note.empty() ? 0 : json::value_to<std::uint64_t>(note.at("events_bytes")));
+  if (is_settled()) return true;
+  const json::object note = last_note();
+  std::vector<RecordMark> marks = boundaries.records();
+  if (resumed) marks.insert(marks.begin(), record_mark(note));
+  record.open(marks, state_digest);
   progress.examples_done = examples_before(state.position);
   progress.experience = state.position.experience;
   if (!resumed) {
@@ -166,23 +177,24 @@ Trainer::~Trainer() = default;
 
 RunResult Trainer::run() {
   const auto start = std::chrono::steady_clock::now();
-  const bool was_finished = impl_->state.finished;
+  const bool was_settled = impl_->is_settled();
   RunResult result;
   result.finished = impl_->work();
   result.matrix = impl_->state.matrix;
   result.anytime = impl_->state.anytime;
   result.gate_accuracy = impl_->state.gate_accuracy;
+  result.unlearned_since = impl_->state.unlearned_since;
   result.steps = impl_->state.steps;
   result.state_digest = impl_->state_digest;
   result.placement = impl_->settings.placement;
   if (impl_->model->peer() != nullptr) result.pager = impl_->model->peer()->pool().counters();
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (!was_finished) {
+  if (!was_settled) {
     impl_->record.event(
         result.finished ? "end" : "stopped",
         {{"seconds", result.seconds}, {"steps", result.steps}, {"metrics", result.metrics()}});
   }
-  if (!was_finished || !impl_->record.has_summary()) {
+  if (!was_settled || !impl_->record.has_summary()) {
     impl_->record.write_summary(summary_json(result, impl_->state.config));
     if (result.finished) impl_->write_report();
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a run commits, and when.
-#include <boost/json/serialize.hpp>
 #include <utility>
 
+#include "perennial/core/dense_state.h"
 #include "run_note.h"
 #include "trainer_impl.h"
 
@@ -47,17 +47,18 @@ storage::CommitRequest Trainer::Impl::freeze(const std::string& action,
   json::object note{{"action", action},
                     {"experience", state.position.experience},
                     {"steps", state.steps},
-                    {"events_bytes", record.event_bytes()},
                     {"experience_seconds", clock.seconds()},
                     {"machine", machine(settings.placement)}};
-  if (state.position.at_start()) boundaries.mark(state, record.event_bytes());
+  state.note_paths(note);
+  set_record_mark(note, record.mark());
+  if (state.position.at_start()) boundaries.mark(state, record.mark());
   boundaries.add_to(note);
   if (model->peer() != nullptr) {
     note["generations"] = model->peer()->pool().generations().size();
     note["pager"] = counters_json(model->peer()->pool().counters());
   }
   if (const std::optional<double> value = acc_so_far(action)) note["acc"] = *value;
-  request.note = json::serialize(note);
+  request.note = record_text(note);
   last_commit = std::chrono::steady_clock::now();
   commit_due = false;
   return request;

@@ -61,6 +61,11 @@ struct Trainer::Impl {
   std::int64_t examples_before(const Position& position) const;
 
   // trainer.cc
+  // The note of the commit that the run goes on from; empty of a new run.
+  boost::json::object last_note() const;
+  // There is nothing left to learn, nor to record: the store may have gone back to the end of
+  // another run than the one last recorded.
+  bool is_settled() const;
   // False when stopped on request.
   bool work();
   void evaluate_row(std::int64_t row);

@@ -3,6 +3,7 @@
 #include <boost/json/serialize.hpp>
 #include <utility>
 
+#include "perennial/continual/dataset.h"
 #include "perennial/continual/further_data.h"
 #include "run_note.h"
 #include "trainer_impl.h"
@@ -24,6 +25,7 @@ Trainer::Impl::Impl(const RunConfig& config, Stream run_stream, storage::PageSto
       probe(stream, config.train.anytime),
       routing(stream, settings.run_folder.empty() ? 0 : settings.routing_inputs) {
   state.config = config;
+  state.config.stream.dataset = data_location(config.stream.dataset);
   state.preprocessing = stream.preprocessing();
   state.label_names = stream.label_names();
   state.data_digest = stream.data_digest();
@@ -36,7 +38,7 @@ Trainer::Impl::Impl(const RunConfig& config, Stream run_stream, storage::PageSto
     state.classes_after.assign(state.tests.size(), stream.classes());
   }
   if (settings.follow) {
-    state.follow = FollowState{config.stream.dataset, settings.follow->position,
+    state.follow = FollowState{state.config.stream.dataset, settings.follow->position,
                                settings.follow->rows, true, stream.train_rows()};
   }
   refuse_single_examples();

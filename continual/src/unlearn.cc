@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 #include <map>
 #include <memory>
 #include <utility>
@@ -87,6 +86,8 @@ class Unlearning {
     } else {
       result_.generations = {target};
       drop_generation(store_, target, request_);
+      state_.unlearned_since.push_back(target);
+      state_.add_to_commit(request_, state_.tests.size());
     }
     commit();
     find_holders();
@@ -132,6 +133,7 @@ class Unlearning {
     }
     set_owners(owners, experience);
     drop_optimizer();
+    std::erase_if(state_.unlearned_since, [keep](std::uint32_t g) { return g >= keep; });
     state_.add_to_commit(request_);
     take_memories(experience);
     result_.experience = experience;
@@ -167,7 +169,7 @@ class Unlearning {
                   [&](const AnytimePoint& point) { return point.experience > experience; });
     state_.anytime.options = state_.config.train.anytime;
     state_.anytime.test_sets = before.experiences();
-    note_["events_bytes"] = boundary->events_bytes;
+    set_record_mark(note_, boundary->record);
     note_["experience_seconds"] = 0;
     boundaries_.cut(experience);
     boundaries_.add_to(note_);
@@ -280,7 +282,7 @@ class Unlearning {
     note_["generations"] = generations_left();
     note_.erase("acc");  // it was measured on the model before
     note_.erase("pager");
-    request_.note = json::serialize(note_);
+    request_.note = record_text(note_);
     result_.commit = value_or_throw(store_.commit(request_));
   }
 

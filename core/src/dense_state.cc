@@ -6,6 +6,8 @@
 
 #include <array>
 #include <boost/endian/conversion.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 #include <charconv>
 #include <cstring>
 #include <utility>
@@ -58,6 +60,14 @@ class Reader {
 };
 
 }  // namespace
+
+std::string record_text(const boost::json::object& record) {
+  std::string text = boost::json::serialize(record);
+  boost::system::error_code error;
+  boost::json::parse(text, error);
+  if (!error) return text;
+  throw Error("what is to be committed could not be read back: " + error.message());
+}
 
 storage::Bytes bytes_from(std::string_view text) {
   const auto* raw = reinterpret_cast<const std::byte*>(text.data());

@@ -8,6 +8,8 @@
 #include <boost/json/serialize.hpp>
 #include <charconv>
 
+#include "perennial/core/text.h"
+
 namespace perennial {
 
 std::string nearest_name(std::string_view name, const std::vector<std::string>& known) {
@@ -54,6 +56,12 @@ void throw_out_of_range(std::string_view name, double value, Range range) {
   message.precision(15);  // enough for every 32-bit limit, few enough for 0.1
   message << name << " is " << value << "; allowed: " << range.min << " to " << range.max;
   throw InvalidOptions(message.str());
+}
+
+void require_utf8(std::string_view name, std::string_view text) {
+  if (invalid_utf8(text) == text.npos) return;
+  throw InvalidOptions(std::string(name) + " is '" + valid_utf8(text) +
+                       "', which is not UTF-8 and could not be stored; rename what it names");
 }
 
 void throw_wrong_type(std::string_view name, const char* expected,

@@ -218,7 +218,7 @@ TEST(Flags, HelpNamesEveryFlagItsDefaultAndItsValues) {
                            "--budget SIZE",
                            "--json",
                            "--quiet",
-                           "--help",
+                           "--help, -h",
                            "perennial paint --store DIR --walls 3"}) {
     EXPECT_THAT(help, HasSubstr(part));
   }

@@ -136,7 +136,9 @@ TEST_F(HistoryTest, DiffNamesWhatChanged) {
 TEST_F(HistoryTest, DropsRollsBackAndGivesSpaceBack) {
   make_history(store_);
   const std::string third = digest(store_);
-  EXPECT_EQ(succeed({"drop", "--store", store_, "--commits", "2"}).at("commit"), 4);
+  const boost::json::object dropped = succeed({"drop", "--store", store_, "--commits", "2,2"});
+  EXPECT_EQ(dropped.at("commit"), 4);
+  EXPECT_EQ(dropped.at("dropped").as_array().size(), 1U);
   expect_refused({"restore", "--store", store_, "--to", "2"}, 3, {"commit 2 was dropped"});
   EXPECT_EQ(digest(store_), third);
 

@@ -140,6 +140,7 @@ class LearningTest : public ::testing::Test {
     posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, path("out").c_str(), kFlags, 0600);
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, path("err").c_str(), kFlags, 0600);
+    if (!from_.empty()) posix_spawn_file_actions_addchdir_np(&actions, from_.c_str());
     Args words = Args{PERENNIAL_PROGRAM} + args;
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
@@ -211,6 +212,7 @@ class LearningTest : public ::testing::Test {
   }
 
   fs::path folder_;
+  fs::path from_;  // where the program is started; empty = where the test is
   Images test_;
 };
 

@@ -47,7 +47,10 @@ TEST_F(LearningTest, RefusesWrongDataAndCombinationsWithoutMakingAStore) {
   // Flags that this run would not look at.
   refuse({"--model", "mlp", "--strategy", "naive", "--heads", "8"}, 2, {"--heads", "peer"});
   refuse({"--hidden", "8"}, 2, {"--hidden", "mlp"});
-  refuse({"--strategy", "naive", "--gate-seed", "3"}, 2, {"--gate-seed", "gate none"});
+  refuse({"--head", "analytic", "--strategy", "naive"}, 2,
+         {"head_filter_size is 7", "8 x 8", "1 to 5", "--head-filter-size 5"});
+  refuse({"--strategy", "naive", "--gate-temperature", "3"}, 2,
+         {"--gate-temperature", "gate none"});
   refuse({"--width", "32"}, 2, {"isolated", "width 0, not 32"});
   refuse({"--strategy", "naive", "--gate", "analytic"}, 2, {"gate analytic"});
   refuse({"--routing", "shared", "--gate", "oracle"}, 2, {"gate oracle"});

@@ -7,6 +7,49 @@
 namespace perennial::cli {
 namespace {
 
+TEST_F(LearningTest, WhereTheDataAreIsNoPartOfTheState) {
+  from_ = folder_;
+  std::string digest;
+  for (const std::string place : {"data", "./runs/../data/", path("data").c_str()}) {
+    SCOPED_TRACE(place);
+    fs::create_directories(folder_ / "runs");
+    fs::remove_all(folder_ / "store");
+    Args args = train("store");
+    *(std::find(args.begin(), args.end(), "--dataset") + 1) = place;
+    const std::string of_this(succeed(args).at("state_digest").as_string());
+    if (digest.empty()) digest = of_this;
+    EXPECT_EQ(of_this, digest);
+    from_ = "/";  // another folder than it was learnt from
+    succeed({"eval", "--store", path("store")});
+    EXPECT_EQ(succeed({"train", "--store", path("store"), "--threads", "1"}).at("state_digest"),
+              json::value(digest));
+    from_ = folder_;
+  }
+  fs::rename(folder_ / "data", folder_ / "moved");
+  EXPECT_EQ(run({"eval", "--store", path("store")}).code, 3);
+  succeed({"eval", "--store", path("store"), "--dataset", "moved"});
+}
+
+TEST_F(LearningTest, WhatWasMeasuredBeforeAnUnlearningIsShownAsSuch) {
+  const json::object learnt = succeed(train("store"));
+  succeed({"unlearn", "--store", path("store"), "--generation", "0"});
+  const Args again = {"train", "--store", path("store"), "--threads", "1"};
+  const Finished shown = run(again);
+  EXPECT_EQ(shown.code, 0) << shown.err;
+  EXPECT_THAT(shown.out, HasSubstr("measured before generation 0 was unlearned"));
+  const json::object result = succeed(again);
+  EXPECT_EQ(result.at("matrix"), learnt.at("matrix"));
+  EXPECT_EQ(result.at("unlearned_since"), json::parse("[0]"));
+
+  write_file(folder_ / "rows.csv", csv(test_.pixels.substr(0, kPixels), 1));
+  const Args predict = {"predict", "--store",        path("store"),
+                        "--input", path("rows.csv"), "--generation"};
+  expect_refused(predict + Args{"0"}, 2, {"generation 0 was unlearned"});
+  expect_refused(predict + Args{"0", "--output", path("labels.csv")}, 2, {"unlearned"});
+  EXPECT_FALSE(fs::exists(folder_ / "labels.csv"));
+  EXPECT_EQ(run(predict + Args{"1"}).code, 0);
+}
+
 TEST_F(LearningTest, PredictsTheSameFromEveryFormat) {
   const json::object result = succeed(train("store"));
   const std::string pixels = test_.pixels.substr(0, std::size_t{kPredicted} * kPixels);

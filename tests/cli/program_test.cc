@@ -15,6 +15,7 @@ TEST_F(ProgramTest, HelpAndVersion) {
     EXPECT_THAT(help.out, HasSubstr(part));
   }
   EXPECT_EQ(run({"help"}).out, help.out);
+  EXPECT_EQ(run({"-h"}).out, help.out);
   const Finished version = run({"--version"});
   EXPECT_EQ(version.code, 0);
   EXPECT_EQ(version.out, "perennial " PERENNIAL_VERSION "\n");
@@ -39,6 +40,8 @@ TEST_F(ProgramTest, EveryCommandHasHelpOfAtMost100Columns) {
     std::istringstream lines(help.out);
     for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100U) << line;
     EXPECT_EQ(run({"help", command}).out, help.out);
+    EXPECT_EQ(run({command, "-h"}).out, help.out);
+    EXPECT_EQ(help.out.find("(default cpu) (default"), std::string::npos);
   }
 }
 
@@ -54,8 +57,27 @@ TEST_F(ProgramTest, RefusesWrongUsage) {
   expect_refused({"log", "--store", store_, "--last", "-2"}, 2, {"--last is -2"});
   expect_refused({"log", "--store", store_, "--last", "many"}, 2, {"'many'", "integer"});
   expect_refused({"log", "--store", store_, "more"}, 2, {"unexpected argument 'more'"});
-  expect_refused({"streams", "--json", "--json"}, 2, {"--json is given more than once"});
+  expect_refused({"streams", "--quiet", "--quiet"}, 2, {"--quiet is given more than once"});
   expect_refused({"help", "lgo"}, 2, {"did you mean 'log'?"});
+}
+
+TEST_F(ProgramTest, SaysWhatWentWrongAsJson) {
+  const auto failed = [&](const std::vector<std::string>& args, int code, const char* part) {
+    const Finished finished = run(args);
+    SCOPED_TRACE(finished.out);
+    EXPECT_EQ(finished.code, code);
+    EXPECT_EQ(std::count(finished.out.begin(), finished.out.end(), '\n'), 1);
+    const boost::json::object object = finished.json();
+    EXPECT_EQ(object.at("code"), code);
+    const std::string error(object.at("error").as_string());
+    EXPECT_THAT(error, HasSubstr(part));
+    EXPECT_TRUE(finished.err.starts_with("perennial: ")) << finished.err;
+  };
+  failed({"log", "--json"}, 2, "--store DIR is missing");
+  failed({"lgo", "--json"}, 2, "unknown command");
+  failed({"log", "--store", (folder_ / "none").string(), "--json"}, 3, "none");
+  failed({"log", "--store", (folder_ / "caf\xE9").string(), "--json"}, 3, "caf\xEF\xBF\xBD");
+  failed({"streams", "--json", "--json"}, 2, "--json is given more than once");
 }
 
 TEST_F(ProgramTest, RefusesWhatIsNoStoreAndLeavesItAlone) {

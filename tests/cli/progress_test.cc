@@ -55,12 +55,33 @@ TEST_F(ProgressTest, RedrawsATerminalAtMostTenTimesASecond) {
 
 TEST_F(ProgressTest, FitsTheTerminal) {
   ProgressDisplay::Settings narrow = settings(true);
-  narrow.columns = 30;
+  narrow.columns = 16;
   ProgressDisplay display(narrow);
   display.update(state(10));
   const std::string text = taken();
-  EXPECT_EQ(text.size(), std::string("\r\x1B[K").size() + 29);
+  EXPECT_EQ(text.size(), std::string("\r\x1B[K").size() + 15);
   EXPECT_TRUE(text.ends_with("..."));
+}
+
+TEST_F(ProgressTest, AlwaysHasTheTimeLeft) {
+  ProgressDisplay::State long_state = {"grow_freeze+er, training 12 of 20", 0, 1200000, "examples",
+                                       "loss 0.412"};
+  for (const int columns : {110, 100, 80, 56}) {
+    ProgressDisplay::Settings of_width = settings(true);
+    of_width.columns = columns;
+    ProgressDisplay display(of_width);
+    long_state.done = 0;
+    display.update(long_state);
+    taken();
+    now_ += milliseconds(10000);
+    long_state.done = 12345;
+    display.update(long_state);
+    const std::string text = taken();
+    EXPECT_THAT(text, HasSubstr("1%")) << columns;
+    EXPECT_THAT(text, HasSubstr("16 min 02 s left")) << columns;
+    EXPECT_LE(text.size(), std::string("\r\x1B[K").size() + static_cast<std::size_t>(columns) - 1);
+    EXPECT_EQ(text.find("..."), std::string::npos) << text;
+  }
 }
 
 TEST_F(ProgressTest, PrintsPlainLinesEveryFewSecondsElsewhere) {

@@ -144,6 +144,47 @@ TEST_F(OwnTableTest, IsLearntContinuedPredictedWithAndReportedOn) {
   EXPECT_THAT(read_file(folder_ / "page.html"), HasSubstr("</html>"));
 }
 
+// Text of another encoding never makes a store that cannot be opened again.
+TEST_F(OwnTableTest, TextThatIsNotUtf8IsRefusedOrDecoded) {
+  std::string table = "H\xF6he;Druck;Zustand\n";
+  for (int i = 0; i < 60; ++i) {
+    table += std::to_string(i % 7 + (i % 2) * 40) + ";" + std::to_string(i % 5) + ";" +
+             (i % 2 == 0 ? "gr\xFCn\n" : "\"r\xF6tlich,\nmatt\"\n");
+  }
+  write_file(folder_ / "latin.csv", table);
+  const auto learn = [&](const std::string& dataset, const Args& more = {}) {
+    return Args{"train",   "--store", path("store"), "--dataset", dataset,    "--stream",  "single",
+                "--model", "mlp",     "--strategy",  "naive",     "--hidden", "16",        "--lr",
+                "0.01",    "--batch", "8",           "--epochs",  "10",       "--threads", "1"} +
+           more;
+  };
+  expect_refused(learn(path("latin.csv")), 3, {"latin.csv", "line 1, column 1", "encoding"});
+  table.replace(1, 1, "oe");
+  write_file(folder_ / "labels.csv", table);
+  expect_refused(learn(path("labels.csv")), 3, {"labels.csv", "line 2, column 3", "encoding"});
+  fs::copy_file(folder_ / "latin.csv", folder_ / "caf\xE9.csv");
+  expect_refused(learn(path("caf\xE9.csv"), {"--encoding", "latin1"}), 2, {"dataset", "not UTF-8"});
+  expect_refused(learn(path("latin.csv"), {"--encoding", "latin-one"}), 2,
+                 {"encoding is 'latin-one'"});
+  EXPECT_FALSE(fs::exists(folder_ / "store"));
+
+  EXPECT_GT(succeed(learn(path("latin.csv"), {"--encoding", "latin1"})).at("acc").as_double(), 0.9);
+  succeed({"eval", "--store", path("store")});
+  succeed({"inspect", "--store", path("store")});
+  write_file(folder_ / "new.csv", "Druck;H\xF6he\n1;3\n2;44\n");
+  const json::object predicted =
+      succeed({"predict", "--store", path("store"), "--input", path("new.csv")});
+  EXPECT_EQ(predicted.at("predictions").at(0).at("label"), "gr\xC3\xBCn");
+  EXPECT_EQ(predicted.at("predictions").at(1).at("label"), "r\xC3\xB6tlich,\nmatt");
+  // A good store stays one.
+  const Args more = {"train",     "--store", path("store"), "--continue",
+                     "--threads", "1",       "--dataset"};
+  const json::value log = commits("store");
+  expect_refused(more + Args{path("labels.csv"), "--encoding", "utf-8"}, 3, {"line 2, column 3"});
+  expect_refused(more + Args{path("caf\xE9.csv")}, 2, {"dataset", "not UTF-8"});
+  EXPECT_EQ(commits("store"), log);
+}
+
 TEST_F(OwnTableTest, GoesOnAfterAKillToTheSameState) {
   succeed(monday("whole"));
   const json::object whole = succeed(tuesday("whole"));

@@ -208,7 +208,7 @@ TEST(Table, QuotesFollowRfc4180) {
   expect_data_error([&] { load(folder.write("o.csv", "x,label\n1,\"a\n2,b\n")); },
                     {"o.csv", "line 2", "does not end"});
   expect_data_error([&] { load(folder.write("p.csv", "x,label\n1,\"a\"b\n")); },
-                    {"line 2", "comma was expected", "'a'"});
+                    {"line 2", "separator (',') was expected", "'a'"});
 }
 
 TEST(Table, BadRowsAreRefusedOrSkippedCountedAndNamed) {

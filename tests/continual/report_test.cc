@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <boost/json/parse.hpp>
 #include <cstdlib>
+#include <set>
 
 #include "perennial/core/error.h"
 #include "run_testing.h"
@@ -116,6 +117,53 @@ TEST_F(ReportTest, TellsSettingsOfOneStrategyApartAndCountsARepeatedRunOnce) {
   EXPECT_EQ(rows[0].find("acc")->size(), 2U);
   EXPECT_EQ(rows[1].strategy, "naive (lr 0.5)");
   EXPECT_THAT(report_html(runs), HasSubstr("1 more run folders repeat"));
+}
+
+TEST_F(ReportTest, RunsOfOtherDataAreNoSeedsOfOneRow) {
+  const auto over = [&](const std::vector<std::string>& datasets, int seed) {
+    RunFolder run = made({.seed = seed});
+    run.datasets = datasets;
+    return run;
+  };
+  const std::vector<RunFolder> runs = {over({"/data/monday.csv"}, 1), over({"/data/monday.csv"}, 2),
+                                       over({"/data/digits"}, 1), over({"/data/digits"}, 2)};
+  const std::vector<ResultRow> rows = result_rows(runs);
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].strategy, "naive (monday.csv)");
+  EXPECT_EQ(rows[0].find("acc")->size(), 2U);
+  EXPECT_EQ(rows[1].strategy, "naive (digits)");
+  const std::string html = report_html(runs);
+  EXPECT_THAT(html, HasSubstr("Stream permuted of 2 data sets, 5 experiences."));
+  EXPECT_THAT(html, HasSubstr("stream.dataset"));
+
+  // What came before counts, too, and names that do not tell are given whole.
+  const std::vector<ResultRow> further = result_rows(
+      {over({"/a/d.csv"}, 1), over({"/b/d.csv"}, 1), over({"/b/d.csv", "/a/d.csv"}, 1)});
+  ASSERT_EQ(further.size(), 3U);
+  EXPECT_EQ(further[0].strategy, "naive (/a/d.csv)");
+  EXPECT_EQ(further[2].strategy, "naive (/b/d.csv, then /a/d.csv)");
+  EXPECT_THAT(report_html({over({"/data/digits"}, 1), over({"/data/digits"}, 2)}),
+              HasSubstr("Stream permuted of /data/digits, 5 experiences."));
+}
+
+TEST_F(ReportTest, NoTwoRowsHaveOneName) {
+  std::vector<RunFolder> runs;
+  for (int i = 0; i < 3; ++i) {
+    runs.push_back(made({}));
+    auto& train = runs[static_cast<std::size_t>(i)].config.at("train").as_object();
+    train["lr"] = i == 0 ? 0.1 : 0.2;
+    train["batch"] = i == 0 ? 16 : 32;
+    train["epochs"] = i == 0 ? 1 : 2;
+    train["commit_every"] = i == 1 ? 7 : 8;  // the fourth setting tells the last two apart
+  }
+  runs.push_back(made({.experiences = 4}));
+  runs[3].config = runs[2].config;
+  const std::vector<ResultRow> rows = result_rows(runs);
+  ASSERT_EQ(rows.size(), 4U);
+  std::set<std::string> names;
+  for (const ResultRow& row : rows) names.insert(row.strategy);
+  EXPECT_EQ(names.size(), 4U);
+  EXPECT_THAT(rows[1].strategy, HasSubstr("commit_every 7"));
 }
 
 TEST_F(ReportTest, TextFromOutsideStaysText) {

@@ -8,7 +8,9 @@
 
 #include <boost/json/parse.hpp>
 
+#include "perennial/continual/report.h"
 #include "perennial/continual/tensorboard.h"
+#include "perennial/core/error.h"
 #include "perennial/storage/memory_store.h"
 #include "run_testing.h"
 #include "tensorboard_reader.h"
@@ -152,6 +154,40 @@ TEST_F(RunFolderTest, ResumedHasTheScalarsAndFiguresOfOneNeverStopped) {
   for (const ExperienceFigures& figures : run.experiences) {
     EXPECT_GT(figures.seconds, 0);
     EXPECT_TRUE(figures.store_bytes);
+  }
+}
+
+// A store goes back and forth between states of several runs; the record is that of the run that it
+// is in, though each has cut the file and written lines of other lengths.
+TEST_F(RunFolderTest, FollowsAChainOfRestores) {
+  const RunConfig config = small_config(kAnytime);
+  const auto store = storage::make_memory_store();
+  learn_in_parts([&](const auto& stop) { return run_into(folder_, config, store.get(), stop); },
+                 [](int) { return 2; }, 3);
+  const std::vector<std::string> scalars = scalars_in(folder_);
+  const RunFolder first = read_run_folder(folder_);
+  const std::string metrics = read_text(folder_ / "metrics.csv");
+  for (const std::string name :
+       {"experience-1", "experience-2", "experience-3", "experience-1", "experience-2-2",
+        "experience-3-3", "experience-2", "experience-3"}) {
+    SCOPED_TRACE(name);
+    const std::uint64_t commit = value_or_throw(store->resolve(name));
+    std::string note;
+    for (const storage::CommitInfo& info : store->log()) {
+      if (info.commit == commit) note = info.note;
+    }
+    ASSERT_TRUE(store->restore({.commit = commit, .note = note}).ok());
+    EXPECT_NO_THROW(write_run_report(folder_));
+    EXPECT_TRUE(run_into(folder_, config, store.get()).finished);
+    EXPECT_NO_THROW(write_run_report(folder_));
+    const RunFolder run = read_run_folder(folder_);
+    EXPECT_TRUE(run.finished);
+    EXPECT_EQ(run.matrix.to_json(), first.matrix.to_json());
+    EXPECT_EQ(run.anytime.points, first.anytime.points);
+    EXPECT_EQ(run.experiences.size(), 3U);
+    EXPECT_EQ(run.state_digest, first.state_digest);
+    EXPECT_EQ(scalars_in(folder_), scalars);
+    EXPECT_EQ(read_text(folder_ / "metrics.csv"), metrics);
   }
 }
 

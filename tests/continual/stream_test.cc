@@ -122,6 +122,65 @@ TEST(Stream, FloatsAndBytesOfEqualValueGiveEqualBatches) {
   EXPECT_TRUE(at::equal(a.test_batch(2, 3, 20).x, b.test_batch(2, 3, 20).x));
 }
 
+// The examples of the data's class `c`, by their first pixels, whatever number the class has.
+std::multiset<int> first_pixels(const Dataset& data, std::int64_t c) {
+  std::multiset<int> pixels;
+  for (std::int64_t i = 0; i < data.size(); ++i) {
+    if (data.y[i].item<std::int64_t>() == c) pixels.insert(data.x[i][0].item<int>());
+  }
+  return pixels;
+}
+
+TEST(Stream, SplitTakesClassesInTheOrderThatIsSaid) {
+  const StreamOptions split{.stream = StreamKind::split, .experiences = kClasses};
+  const auto ordered = [&](const std::string& order, std::int64_t seed = 1) {
+    StreamOptions options = split;
+    options.class_order = order;
+    options.stream_seed = seed;
+    return make_stream(options);
+  };
+  const Dataset data = make_part(kTest, 3);
+  const std::vector<std::string> names = make_data().train.label_names;
+  const auto expect_order = [&](const Stream& stream, const std::vector<std::size_t>& order) {
+    for (std::size_t e = 0; e < order.size(); ++e) {
+      const auto n = static_cast<std::int64_t>(e);
+      EXPECT_EQ(stream.label_names()[e], names[order[e]]);
+      EXPECT_EQ(stream.classes_of(n), (std::vector<std::int64_t>{n}));
+      const Batch batch = stream.test_batch(n, 0, stream.test_size(n));
+      EXPECT_TRUE(batch.y.eq(n).all().item<bool>());
+      const torch::Tensor bytes = raw(stream, batch.x);
+      std::multiset<int> pixels;
+      for (std::int64_t i = 0; i < bytes.size(0); ++i) pixels.insert(bytes[i][0].item<int>());
+      EXPECT_EQ(pixels, first_pixels(data, static_cast<std::int64_t>(order[e])));
+    }
+  };
+  expect_order(ordered("ascending"), {0, 1, 2, 3, 4, 5});
+  expect_order(ordered("reversed"), {5, 4, 3, 2, 1, 0});
+  expect_order(ordered("3,1,0,2,5,4"), {3, 1, 0, 2, 5, 4});
+  // By chance, of the seed; each class once.
+  const std::vector<std::string> one = ordered("random").label_names();
+  EXPECT_EQ(ordered("random").label_names(), one);
+  std::set<std::vector<std::string>> drawn;
+  for (std::int64_t seed = 1; seed <= 5; ++seed)
+    drawn.insert(ordered("random", seed).label_names());
+  EXPECT_GT(drawn.size(), 1U);
+  EXPECT_EQ(std::set<std::string>(one.begin(), one.end()),
+            std::set<std::string>(names.begin(), names.end()));
+  // The data are the same.
+  EXPECT_EQ(ordered("reversed").data_digest(), make_stream(split).data_digest());
+
+  for (const std::string wrong : {"3,1,0", "0,0,1,2,3,4", "0,1,2,3,4,6", "falling", ""}) {
+    try {
+      ordered(wrong);
+      ADD_FAILURE() << wrong;
+    } catch (const InvalidOptions& error) {
+      EXPECT_NE(std::string(error.what()).find("class_order is '" + wrong + "'"), std::string::npos)
+          << error.what();
+    }
+  }
+  EXPECT_THROW(make_stream({.class_order = "reversed"}), InvalidOptions) << "stream permuted";
+}
+
 TEST(Stream, SplitGivesClassesInTurnUnderTheirOwnNumbers) {
   const Stream stream = make_stream({.stream = StreamKind::split, .experiences = 3});
   ASSERT_EQ(stream.experiences(), 3);

@@ -139,6 +139,8 @@ TEST(Unlearn, OfAnOlderOneTakesItsTraceAndLeavesTheOthersBits) {
   EXPECT_THAT(done.generations, ElementsAre(1U));
   EXPECT_FALSE(done.experience.has_value());
 
+  // What was measured before is shown as such, also by later commits.
+  EXPECT_THAT(run(config, store.get()).unlearned_since, ElementsAre(1U));
   const LearntModel after = load_learnt(*store, 0);
   PeerImpl& peer = *after.model->peer();
   EXPECT_TRUE(after.finished);

@@ -2,6 +2,8 @@
 // Tensors as bytes: the format, and what is refused when the bytes are not such a tensor.
 #include "perennial/core/dense_state.h"
 
+#include <boost/json/object.hpp>
+
 #include "core/core_testing.h"
 
 namespace perennial {
@@ -77,6 +79,14 @@ TEST(DenseState, OnlyTheFourElementTypes) {
   EXPECT_THAT(message_of<Error>([] { (void)bytes_from(at::ones({1}, at::kHalf)); }),
               AllOf(HasSubstr("float32"), HasSubstr("uint8")));
   EXPECT_THROW((void)bytes_from(at::ones({1}, at::kBool)), Error);
+}
+
+TEST(DenseState, ARecordThatCouldNotBeReadBackIsRefused) {
+  EXPECT_EQ(record_text({{"label", "gr\xC3\xBCn"}}), "{\"label\":\"gr\xC3\xBCn\"}");
+  EXPECT_THAT(message_of<Error>([] {
+                record_text({{"label", "gr\xFCn"}});
+              }),
+              HasSubstr("could not be read back"));
 }
 
 TEST(DenseState, TextComesBack) {

@@ -144,6 +144,21 @@ TEST(Options, RangesNameTheFieldTheValueAndTheLimits) {
   EXPECT_THAT(message_of<InvalidOptions>([&] { AnalyticGate(4, gate); }), HasSubstr("ridge is -1"));
 }
 
+struct TextOptions {
+  std::string place = "here";
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor& visitor) {
+    visitor("place", self.place, "a text");
+  }
+};
+
+TEST(Options, TextMustBeUtf8) {
+  EXPECT_NO_THROW(validate_ranges(TextOptions{"caf\xC3\xA9"}));
+  EXPECT_THAT(message_of<InvalidOptions>([] { validate_ranges(TextOptions{"caf\xE9"}); }),
+              AllOf(HasSubstr("place is 'caf"), HasSubstr("not UTF-8")));
+}
+
 TEST(Options, EnumNamesAreTheStoredOnes) {
   EXPECT_EQ(enum_name(QueryNorm::rms), "rms");
   EXPECT_EQ(parse_enum<SubKeys>("sub_keys", "per-head"), SubKeys::per_head);

@@ -85,9 +85,10 @@ bool is_done(const Run& run) {
   if (!fs::exists(file)) return false;
   const auto stored = read_config(file);
   std::vector<std::string> differing = continual::differences(stored, run.config);
-  if (stored.stream.dataset != run.config.stream.dataset) {
-    differing.push_back("stream.dataset: " + stored.stream.dataset + " stored, " +
-                        run.config.stream.dataset + " asked for");
+  const std::string here = continual::data_location(run.config.stream.dataset);
+  if (continual::data_location(stored.stream.dataset) != here) {
+    differing.push_back("stream.dataset: " + stored.stream.dataset + " stored, " + here +
+                        " asked for");
   }
   if (!differing.empty()) {
     throw InvalidOptions(run.folder.string() + " holds a run with other settings: " +
@@ -281,7 +282,7 @@ int run_bench(const std::vector<std::string>& args) {
            Range{0, 1e9})
       .add("test_limit", test_limit, "test examples an experience; 0 = all", Range{0, 1e9})
       .add_text("device", device, "NAME",
-                "where runs compute, as of train: cpu, cuda, cuda:1, ..., or auto (default cpu)")
+                "where runs compute, as of train: cpu, cuda, cuda:1, ..., or auto")
       .add_switch("keep-stores", keep_stores, "keep what each run learnt, in OUT/runs/.../store");
   common.add_to(flags);
   if (!flags.parse(rest)) return kExitOk;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // perennial drop: forget commits and snapshots.
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <ostream>
 
@@ -25,12 +26,17 @@ int run_drop(const std::vector<std::string>& args) {
 
   const auto store = open_store(folder);
   std::vector<std::uint64_t> commits;
-  for (const std::string& name : wanted) commits.push_back(value_or_throw(store->resolve(name)));
+  for (const std::string& name : wanted) {
+    const std::uint64_t commit = value_or_throw(store->resolve(name));
+    if (std::find(commits.begin(), commits.end(), commit) == commits.end()) {
+      commits.push_back(commit);
+    }
+  }
   const storage::CommitInfo info =
       value_or_throw(store->drop(commits, action_note(*store, "drop")));
 
   const Output output(common.json, common.quiet);
-  output.text() << "dropped " << format_number_of(wanted.size(), "commit")
+  output.text() << "dropped " << format_number_of(commits.size(), "commit")
                 << " (recorded as commit " << info.commit
                 << ")\ntheir space comes back with: perennial gc --store " << folder << '\n';
   boost::json::object json = commit_json(info);

@@ -68,6 +68,13 @@ int run_predict(const std::vector<std::string>& args) {
                     std::to_string(learnt.preprocessing.features));
   }
 
+  const auto predict = [&](std::int64_t begin) {
+    return learnt.model->predict(
+        learnt.preprocessing.apply(rows.slice(0, begin, std::min(begin + kRows, rows.size(0)))),
+        told);
+  };
+  // What the model refuses is known before anything is written.
+  continual::Prediction answer = predict(0);
   const Output output(common.json, common.quiet);
   std::ofstream to_file;
   if (!file.empty()) {
@@ -79,11 +86,9 @@ int run_predict(const std::vector<std::string>& args) {
   if (csv) out << "row,label,confidence,generation\n";
   boost::json::array predictions;
   for (std::int64_t begin = 0; begin < rows.size(0); begin += kRows) {
-    const std::int64_t end = std::min(begin + kRows, rows.size(0));
-    const continual::Prediction answer =
-        learnt.model->predict(learnt.preprocessing.apply(rows.slice(0, begin, end)), told);
+    if (begin > 0) answer = predict(begin);
     const auto [confidence, label] = answer.probabilities.max(1);
-    for (std::int64_t i = 0; i < end - begin; ++i) {
+    for (std::int64_t i = 0; i < label.size(0); ++i) {
       const std::string& name =
           learnt.label_names[static_cast<std::size_t>(label[i].item<std::int64_t>())];
       const double sure = confidence[i].item<double>();

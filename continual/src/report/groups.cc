@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <boost/json/serialize.hpp>
+#include <filesystem>
 #include <map>
 #include <set>
 
@@ -15,15 +16,19 @@ namespace json = boost::json;
 
 namespace {
 
+constexpr const char* kDataset = "stream.dataset";
+constexpr const char* kThen = ", then ";
+
 // The settings in the order of the configuration, "section.field" and text.
 std::vector<std::pair<std::string, std::string>> settings_of(const RunFolder& run) {
   std::vector<std::pair<std::string, std::string>> all;
   for (const auto& section : run.config) {
     if (!section.value().is_object()) continue;
     for (const auto& field : section.value().get_object()) {
-      if (is_seed(field.key()) || field.key() == "dataset") continue;
-      all.emplace_back(std::string(section.key()) + "." + std::string(field.key()),
-                       run.setting(section.key(), field.key()));
+      if (is_seed(field.key())) continue;
+      const std::string name = std::string(section.key()) + "." + std::string(field.key());
+      all.emplace_back(
+          name, name == kDataset ? datasets_of(run) : run.setting(section.key(), field.key()));
     }
   }
   return all;
@@ -31,8 +36,8 @@ std::vector<std::pair<std::string, std::string>> settings_of(const RunFolder& ru
 
 std::string key_of(const RunFolder& run) {
   if (run.config.empty()) return cat({"folder ", run.folder.string()});
-  std::string key;
-  for (const auto& [field, value] : settings_of(run)) key += cat({field, "=", value, "\n"});
+  std::string key = std::to_string(run.matrix.experiences());
+  for (const auto& [field, value] : settings_of(run)) key += cat({"\n", field, "=", value});
   return key;
 }
 
@@ -60,31 +65,74 @@ std::optional<std::vector<double>> joint_accuracy(const Group& group,
   return std::nullopt;
 }
 
-// Strategies of one name are told apart by what differs between them.
+// What of this many differing settings a name says at least; the table of settings has all.
+constexpr std::size_t kNamedSettings = 3;
+
+// Strategies of one name are told apart by what differs between them, and all by their data sets.
 void name_groups(std::vector<Group>& groups) {
-  std::map<std::string, std::vector<Group*>> by_strategy;
-  for (Group& group : groups) {
-    const std::string strategy = group.first().strategy();
-    by_strategy[strategy.empty() ? group.first().folder.filename().string() : strategy].push_back(
-        &group);
+  const auto of_all = differing_settings(groups);
+  const auto datasets = std::find_if(of_all.begin(), of_all.end(),
+                                     [](const auto& field) { return field.first == kDataset; });
+  std::map<std::string, std::vector<std::size_t>> by_strategy;
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    const RunFolder& run = groups[i].first();
+    const std::string strategy = run.strategy();
+    by_strategy[strategy.empty() ? run.folder.filename().string() : strategy].push_back(i);
   }
-  for (auto& [strategy, same] : by_strategy) {
+  for (const auto& [strategy, same] : by_strategy) {
     std::vector<Group> copies;
-    for (const Group* group : same) copies.push_back(*group);
-    const auto differing = differing_settings(copies);
-    for (std::size_t i = 0; i < same.size(); ++i) {
-      std::string details;
-      for (std::size_t d = 0; d < differing.size() && d < 3; ++d) {
-        const std::string& field = differing[d].first;
-        details += cat({(details.empty() ? "" : ", "), field.substr(field.find('.') + 1), " ",
-                        differing[d].second[i]});
-      }
-      same[i]->name = details.empty() ? strategy : strategy + " (" + details + ")";
+    for (const std::size_t i : same) copies.push_back(groups[i]);
+    auto differing = differing_settings(copies);
+    std::erase_if(differing, [](const auto& field) { return field.first == kDataset; });
+    std::vector<std::string> details(same.size());
+    for (std::size_t i = 0; datasets != of_all.end() && i < same.size(); ++i) {
+      details[i] = datasets->second[same[i]];
     }
+    for (std::size_t d = 0; d < differing.size(); ++d) {
+      const std::set<std::string> distinct(details.begin(), details.end());
+      if (d >= kNamedSettings && distinct.size() == details.size()) break;
+      const std::string& field = differing[d].first;
+      for (std::size_t i = 0; i < same.size(); ++i) {
+        details[i] += cat({(details[i].empty() ? "" : ", "), field.substr(field.find('.') + 1), " ",
+                           differing[d].second[i]});
+      }
+    }
+    for (std::size_t i = 0; i < same.size(); ++i) {
+      groups[same[i]].name = details[i].empty() ? strategy : cat({strategy, " (", details[i], ")"});
+    }
+  }
+  // Settings that were not recorded cannot tell.
+  std::map<std::string, int> used;
+  for (const Group& group : groups) ++used[group.name];
+  for (Group& group : groups) {
+    if (used[group.name] > 1) group.name += cat({" in ", group.first().folder.string()});
   }
 }
 
+// Paths as their last parts, where those are as different.
+void shorten(std::vector<std::string>& datasets) {
+  std::vector<std::string> names;
+  for (const std::string& dataset : datasets) {
+    names.push_back(std::filesystem::path(dataset).filename().string());
+  }
+  const std::set<std::string> all(datasets.begin(), datasets.end());
+  const std::set<std::string> distinct(names.begin(), names.end());
+  const bool several = std::any_of(
+      datasets.begin(), datasets.end(),
+      [](const std::string& dataset) { return dataset.find(kThen) != std::string::npos; });
+  if (!several && distinct.size() == all.size()) datasets = std::move(names);
+}
+
 }  // namespace
+
+std::string datasets_of(const RunFolder& run) {
+  std::string text;
+  for (std::size_t i = 0; i < run.datasets.size(); ++i) {
+    if (i > 0 && run.datasets[i] == run.datasets[i - 1]) continue;
+    text += cat({(text.empty() ? "" : kThen), run.datasets[i]});
+  }
+  return text;
+}
 
 bool is_seed(std::string_view field) { return field == "seed" || field.ends_with("_seed"); }
 
@@ -94,9 +142,9 @@ std::vector<Group> group_runs(const std::vector<RunFolder>& runs, std::size_t& r
   std::set<std::string> seen;
   repeated = 0;
   for (const RunFolder& run : runs) {
-    const std::string whole =
-        run.config.empty() ? ""
-                           : json::serialize(run.config) + json::serialize(run.matrix.to_json());
+    const std::string whole = run.config.empty() ? ""
+                                                 : json::serialize(run.config) + datasets_of(run) +
+                                                       json::serialize(run.matrix.to_json());
     if (!whole.empty() && !seen.insert(whole).second) {
       ++repeated;
       continue;
@@ -175,7 +223,9 @@ std::vector<std::pair<std::string, std::vector<std::string>>> differing_settings
       row.push_back(found == of_group.end() ? "-" : found->second);
     }
     const auto other = [&](const std::string& value) { return value != row.front(); };
-    if (std::any_of(row.begin(), row.end(), other)) differing.emplace_back(field, std::move(row));
+    if (std::none_of(row.begin(), row.end(), other)) continue;
+    if (field == kDataset) shorten(row);
+    differing.emplace_back(field, std::move(row));
   }
   return differing;
 }

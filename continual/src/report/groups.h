@@ -13,7 +13,7 @@
 namespace perennial::continual::report {
 
 struct Group {
-  std::string name;  // the strategy, with what tells it from others of the same strategy
+  std::string name;  // the strategy, with what tells it from others; no two are the same
   std::vector<const RunFolder*> runs;
 
   const RunFolder& first() const { return *runs.front(); }
@@ -32,10 +32,13 @@ std::optional<SeedStatistics> statistic(const Group& group, const std::string& m
 // Means over the runs that have the row; empty cells where none has.
 std::vector<std::vector<std::optional<double>>> mean_matrix(const Group& group);
 
-// Fields in which configurations differ: ("train.strategy", a value a group). Seeds are left out,
-// and where the data lie.
+// Fields in which configurations differ: ("train.strategy", a value a group). Seeds are left out. A
+// data set is given by its file's or folder's name where that tells them apart.
 std::vector<std::pair<std::string, std::vector<std::string>>> differing_settings(
     const std::vector<Group>& groups);
+
+// Every data set that a run learnt from, in turn; one that it followed is named once.
+std::string datasets_of(const RunFolder& run);
 
 bool is_seed(std::string_view field);
 

@@ -3,6 +3,7 @@
 #include "perennial/continual/report.h"
 
 #include <fstream>
+#include <set>
 
 #include "perennial/core/error.h"
 #include "report/figures.h"
@@ -142,15 +143,34 @@ std::string tiles(const Group& group, const std::vector<Group>& groups) {
   return cat({html, "</div>"});
 }
 
+// What all groups have in common of their streams.
 std::string description(const std::vector<Group>& groups, std::size_t runs) {
   const RunFolder& run = groups.front().first();
+  std::set<std::string> of_data, differing;
+  for (const auto& [field, values] : differing_settings(groups)) {
+    differing.insert(field);
+    if (field == "stream.dataset") of_data.insert(values.begin(), values.end());
+  }
+  for (const Group& group : groups) {
+    if (group.experiences() != groups.front().experiences()) differing.insert("stream.experiences");
+  }
   std::string text;
   const std::string stream = run.setting("stream", "stream");
   if (!stream.empty()) {
-    text = cat({"Stream ", stream, " of ", run.setting("stream", "dataset"), ", ",
-                std::to_string(run.matrix.experiences()), " experiences"});
-    const std::string limit = run.setting("stream", "limit");
-    if (!limit.empty() && limit != "0") text += cat({" of ", limit, " training examples"});
+    text = differing.contains("stream.stream") ? std::string("Several streams")
+                                               : cat({"Stream ", stream});
+    if (of_data.empty()) {
+      text += cat({" of ", datasets_of(run)});
+    } else {
+      text += cat({" of ", std::to_string(of_data.size()), " data sets"});
+    }
+    if (!differing.contains("stream.experiences")) {
+      text += cat({", ", std::to_string(run.matrix.experiences()), " experiences"});
+      const std::string limit = run.setting("stream", "limit");
+      if (!limit.empty() && limit != "0" && !differing.contains("stream.limit")) {
+        text += cat({" of ", limit, " training examples"});
+      }
+    }
     text += ". ";
   }
   text += runs == 1 ? "One run" : std::to_string(runs) + " runs";
@@ -232,7 +252,7 @@ std::string report_html(const std::vector<RunFolder>& runs) {
   const std::vector<Group> groups = group_runs(runs, repeated);
   const bool many = groups.size() > 1;
   const std::string title =
-      many ? cat({"Comparison of ", std::to_string(groups.size()), " strategies"})
+      many ? cat({"Comparison of ", std::to_string(groups.size()), " strategies or settings"})
            : cat({"Strategy ", groups.front().name, ", ", seeds_text(groups.front())});
   std::string html =
       "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
 #include <cmath>
 #include <string>
@@ -128,7 +127,7 @@ void AnalyticHead::add_to_commit(storage::CommitRequest& request) {
                       {"classes", classes_},
                       {"ridge", options_detail::exact_number(ridge_)}};
   if (ridge_ == 0) record["count"] = count_;
-  request.dense[kHeadRecord] = bytes_from(json::serialize(record));
+  request.dense[kHeadRecord] = bytes_from(record_text(record));
   for (std::int64_t i = 0; i < block_count(); ++i) {
     for (std::int64_t j = 0; j <= i; ++j) request.dense[entry(i, j)] = bytes_from(block(i, j));
   }

@@ -10,7 +10,6 @@
 #include <ATen/ops/zeros.h>
 
 #include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
 #include <cmath>
 #include <limits>
@@ -235,7 +234,7 @@ void AnalyticGate::add_to_commit(storage::CommitRequest& request) {
   if (has_heads()) record["classes"] = classes_;
   if (image_.rows > 0) record["image"] = json::array{image_.rows, image_.cols};
   if (!unlearned.empty()) record[kUnlearnedList] = std::move(unlearned);
-  request.dense[kGateRecord] = bytes_from(json::serialize(record));
+  request.dense[kGateRecord] = bytes_from(record_text(record));
   for (std::size_t g = 0; g < statistics_.size(); ++g) {
     if (statistics_[g].unlearned) continue;
     if (!statistics_[g].changed && !statistics_[g].offered) continue;

@@ -120,7 +120,8 @@ PeerImpl::~PeerImpl() = default;
 
 void PeerImpl::require_known(std::uint32_t generation) const {
   if (pool_->generation(generation).state != GenerationState::unlearned) return;
-  throw Error("generation " + std::to_string(generation) + " was unlearned; it answers nothing");
+  throw InvalidOptions("generation " + std::to_string(generation) +
+                       " was unlearned; it answers nothing");
 }
 
 const Router& PeerImpl::router_of(std::uint32_t generation) const {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
 #include <span>
 
@@ -74,7 +73,7 @@ std::string PeerImpl::record() const {
   }
   json::object record{{"options", to_json(options_)}, {"routers", std::move(routers)}};
   if (options_.dropout > 0) record["dropout_draws"] = dropout_draws_;
-  return json::serialize(record);
+  return record_text(record);
 }
 
 void PeerImpl::add_to_commit(storage::CommitRequest& request) {

@@ -6,7 +6,6 @@
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
 #include <functional>
 #include <string>
@@ -51,7 +50,7 @@ void edit_record(const storage::PageReader& store, const std::string& name,
   } catch (const std::exception& error) {
     throw DataError("the store's record '" + name + "' is malformed: " + error.what());
   }
-  request.dense[name] = bytes_from(json::serialize(record));
+  request.dense[name] = bytes_from(record_text(record));
 }
 
 std::vector<Generation> generations_in(const storage::PageReader& store) {

@@ -399,7 +399,7 @@ std::string Pool::record() const {
   for (const Generation& g : generations_) generations.push_back(to_json(g));
   const json::object record{{"options", perennial::to_json(options_)},
                             {"generations", std::move(generations)}};
-  return json::serialize(record);
+  return record_text(record);
 }
 
 void Pool::add_to_commit(storage::CommitRequest& request) {

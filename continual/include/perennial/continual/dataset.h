@@ -38,7 +38,7 @@ struct TrainTest {
   std::vector<std::string> notes = {};  // what a user should know, a line each
 
   // Throws DataError naming what is wrong: shapes or types that differ between examples and labels
-  // or between train and test, no examples, a label outside [0, classes).
+  // or between train and test, no examples, a label outside [0, classes), names that are not UTF-8.
   void validate() const;
 };
 
@@ -79,6 +79,10 @@ TrainTest load_idx_dataset(const std::string& name_or_folder);
 TrainTest load_dataset(const std::string& dataset, const TableOptions& options = {},
                        std::int64_t seed = 1, const std::vector<std::string>& known_labels = {},
                        const std::vector<std::string>& known_columns = {});
+
+// Where a data set is, to be found again from another folder: the canonical path of a file or folder
+// that is there; else, and for fashion-mnist, `dataset` itself.
+std::string data_location(const std::string& dataset);
 
 // Moves a share of each class's examples, one at least where a class has two, from the training to
 // the test part, drawn from `seed`, and says so in the notes. Throws DataError when no class has

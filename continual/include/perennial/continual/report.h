@@ -13,7 +13,8 @@ namespace perennial::continual {
 
 // A page without scripts or anything from elsewhere (style and figures are inline; a content
 // security policy forbids the rest), for desktop, phone and print, light or dark as the reader has
-// it. Runs that differ in nothing but seeds are one row, with mean and spread over them; a folder
+// it. Runs that differ in nothing but seeds (data sets are settings) are one row, with mean and
+// spread over them, and names say in what rows differ; a folder
 // that repeats another one's configuration and seeds is counted once. The page has what the runs
 // recorded: accuracy matrices, anytime curves, forgetting by experience, growth, memory and time,
 // routing drift, the comparison of strategies with error bars, the settings, and the commands that

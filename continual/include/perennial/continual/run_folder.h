@@ -39,6 +39,8 @@ struct RoutingRow {
 struct RunFolder {
   std::filesystem::path folder;
   boost::json::object config;   // {"stream", "model", "train"}; empty when not recorded
+  // What it learnt from, in turn; one, or of a run that went on with further data several.
+  std::vector<std::string> datasets;
   boost::json::object machine;  // {"threads", "cpu"}
   AccuracyMatrix matrix{1};
   AnytimeCurve anytime;

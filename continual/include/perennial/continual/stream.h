@@ -37,7 +37,8 @@ struct LearntBefore {
 // Copies share everything.
 //  - permuted: experience 0 is the data as they are, every later one applies a pixel permutation of
 //    its own, drawn from stream_seed;
-//  - split: classes in ascending order, classes / experiences of them each (must divide evenly);
+//  - split: classes in ascending order, or in class_order, which also numbers them, classes /
+//    experiences of them each (must divide evenly);
 //  - single: the whole data set once; experiences is taken as 1;
 //  - rotated: images, experience e turned by e * angle_step degrees counter-clockwise about their
 //    centre: bilinear, zero outside, to 1/256 of a pixel, the same bits on every machine. With

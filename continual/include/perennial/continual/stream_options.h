@@ -51,6 +51,7 @@ struct StreamOptions {
   std::int64_t limit = 0;
   std::int64_t test_limit = 0;
   std::int64_t stream_seed = 1;
+  std::string class_order = "ascending";
   Normalization normalize = Normalization::automatic;
   TableOptions table = {};
 
@@ -89,6 +90,9 @@ struct StreamOptions {
     visitor("stream_seed", self.stream_seed,
             "seed of the permutations, of the subsets, of mixing and of a test part split off",
             Range{0, 9e15});
+    visitor("class_order", self.class_order,
+            "split: the order in which classes come: ascending, reversed, random (drawn from "
+            "stream_seed), or a list of all of them by name or by number from 0, as 3,1,0,2");
     visitor("normalize", self.normalize,
             "one mean and deviation for all features (global), one for each feature, or none; "
             "automatic: feature for tables, global for others");

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "perennial/continual/anytime.h"
 #include "perennial/continual/follow.h"
@@ -67,6 +68,8 @@ struct RunResult {
   AccuracyMatrix matrix{1};
   AnytimeCurve anytime;                 // without points unless the run's options ask for them
   std::optional<double> gate_accuracy;  // share of test inputs given to their own generation
+  // Generations that were unlearned after all this was measured: the model is another one now.
+  std::vector<std::uint32_t> unlearned_since;
   std::int64_t steps = 0;
   double seconds = 0;                  // of this process
   std::string state_digest;            // of the last commit; empty without a store

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <boost/json/fwd.hpp>
 #include <string>
 #include <string_view>
 
@@ -14,6 +15,10 @@ namespace perennial {
 // The text's bytes, and back.
 storage::Bytes bytes_from(std::string_view text);
 std::string text_from(const storage::Bytes& bytes);
+
+// The text of a record that is to be committed. Throws Error when it cannot be read back, as where
+// text in it is not UTF-8: such a record must not get into a store.
+std::string record_text(const boost::json::object& record);
 
 // The digest that 32 hexadecimal digits spell; throws DataError otherwise.
 storage::Digest digest_from_hex(std::string_view hex);

@@ -61,6 +61,7 @@ std::string join(const std::vector<std::string>& names);
 [[noreturn]] void throw_out_of_range(std::string_view name, double value, Range range);
 [[noreturn]] void throw_wrong_type(std::string_view name, const char* expected,
                                    const boost::json::value& found);
+void require_utf8(std::string_view name, std::string_view text);
 std::int64_t to_integer(std::string_view name, const boost::json::value& value);
 double to_number(std::string_view name, const boost::json::value& value);
 // A JSON number when reading it back gives the same double, else its shortest decimal text:
@@ -87,11 +88,14 @@ E parse_enum(std::string_view field, std::string_view text) {
                                 options_detail::names_of<E>());
 }
 
-// Throws InvalidOptions naming the first field out of range.
+// Throws InvalidOptions naming the first field that is out of range, or whose text is not UTF-8 and
+// could not be stored.
 class ValidateVisitor {
  public:
   template <class T>
-  void operator()(std::string_view, const T&, std::string_view) {}
+  void operator()(std::string_view name, const T& value, std::string_view) {
+    if constexpr (std::is_same_v<T, std::string>) options_detail::require_utf8(name, value);
+  }
   template <class T>
   requires std::is_arithmetic_v<T>
   void operator()(std::string_view name, const T& value, std::string_view, Range range) {
