@@ -17,6 +17,7 @@
 #include <optional>
 #include <thread>
 
+#include "encoding.h"
 #include "label_table.h"
 #include "perennial/core/error.h"
 #include "table.h"
@@ -34,8 +35,11 @@ constexpr std::chrono::milliseconds kLookAgain{50};
 }  // namespace
 
 json::object FollowPosition::to_json() const {
-  return {{"bytes", bytes},     {"lines", lines}, {"rows", rows},
-          {"skipped", skipped}, {"named", named}, {"columns", json::value_from(columns)}};
+  json::object object{{"bytes", bytes}, {"lines", lines},
+                      {"rows", rows},   {"skipped", skipped},
+                      {"named", named}, {"columns", json::value_from(columns)}};
+  if (separator != ',') object["separator"] = std::string(1, separator);
+  return object;
 }
 
 FollowPosition FollowPosition::from_json(const json::object& object) {
@@ -47,6 +51,9 @@ FollowPosition FollowPosition::from_json(const json::object& object) {
     position.skipped = json::value_to<std::uint64_t>(object.at("skipped"));
     position.named = json::value_to<bool>(object.at("named"));
     position.columns = json::value_to<std::vector<std::string>>(object.at("columns"));
+    if (const json::value* separator = object.if_contains("separator")) {
+      position.separator = json::value_to<std::string>(*separator).at(0);
+    }
     return position;
   } catch (const std::exception& error) {
     throw DataError(std::string("a malformed position in a table: ") + error.what());
@@ -56,6 +63,7 @@ FollowPosition FollowPosition::from_json(const json::object& object) {
 struct RowFollower::Impl {
   std::filesystem::path file;
   TableParser parser;
+  Decoder decoder;
   BadRowLog bad;
   LabelTable labels;
   FollowPosition position;
@@ -64,18 +72,22 @@ struct RowFollower::Impl {
   bool seen_writer = false;  // a pipe that nobody has opened yet has not ended
   bool writers_gone = false;
   bool ended = false;
-  std::string buffer;        // read and not yet taken; begins at a line
-  std::size_t taken = 0;     // of it
-  std::size_t searched = 0;  // no newline before here
+  std::string buffer;     // read and not yet taken; begins at a record
+  std::size_t taken = 0;  // of it
 
   Impl(std::filesystem::path path, const TableOptions& options, FollowPosition from,
        const std::vector<std::string>& known_labels, const std::vector<std::string>& features)
       : file(std::move(path)),
         parser(table_format(file, ""), options, true, features),
+        decoder(options.encoding),
         bad(file, options.bad_rows),
         labels(known_labels),
         position(std::move(from)) {
     if (file.extension() == ".gz") fail("gzip cannot be followed; unpack it");
+    if (!decoder.by_line()) {
+      fail("encoding " + options.encoding +
+           " cannot be followed: its lines do not end in one byte");
+    }
     descriptor = ::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (descriptor < 0) fail(std::string("cannot be opened: ") + std::strerror(errno));
     try {
@@ -104,7 +116,7 @@ struct RowFollower::Impl {
     const struct stat now = status();
     pipe = S_ISFIFO(now.st_mode);
     if (!pipe && !S_ISREG(now.st_mode)) fail("is neither a file nor a pipe");
-    parser.resume(position.columns, position.named, position.lines);
+    parser.resume(position.columns, position.named, position.separator, position.lines);
     if (pipe || position.bytes == 0) return;
     check_length(now);
     char before = 0;
@@ -126,7 +138,6 @@ struct RowFollower::Impl {
   bool fill() {
     if (taken > kBlockBytes) {
       buffer.erase(0, taken);
-      searched -= taken;
       taken = 0;
     }
     if (buffer.size() - taken > kLongestLine) {
@@ -163,44 +174,50 @@ struct RowFollower::Impl {
     return false;
   }
 
-  // The next whole line, without its newline; of a pipe that has ended also the last piece.
-  std::optional<std::string_view> line() {
+  // The next whole record, without its newline; of a pipe that has ended also the last piece.
+  std::optional<std::string_view> record() {
     while (true) {
-      const std::size_t newline = buffer.find('\n', std::max(searched, taken));
-      if (newline != std::string::npos) {
-        return std::string_view(buffer).substr(taken, newline - taken);
-      }
-      searched = buffer.size();
+      const std::string_view rest = std::string_view(buffer).substr(taken);
+      if (const auto next = parser.next(rest, false)) return next;
       if (fill()) continue;
       if (!writers_gone) return std::nullopt;
-      if (taken < buffer.size()) return std::string_view(buffer).substr(taken);
+      if (taken < buffer.size()) return parser.next(rest, true);
       ended = true;
       return std::nullopt;
     }
   }
 
-  // Goes past a line.
+  std::string decoded(std::string_view bytes) {
+    try {
+      return decoder.decode(std::string(bytes), position.lines + 1);
+    } catch (const DataError& error) {
+      fail(error.what());
+    }
+  }
+
+  // Goes past a record.
   void pass(std::size_t length) {
     const bool newline = taken + length < buffer.size();
     taken += length + (newline ? 1 : 0);
     position.bytes += length + (newline ? 1 : 0);
-    searched = std::max(searched, taken);
     position.lines = parser.lines();
     position.columns = parser.columns().names;
     position.named = parser.columns().named;
+    position.separator = parser.columns().separator;
   }
 
   void take_rows(std::int64_t count, std::vector<float>& values, std::vector<std::int64_t>& y) {
     while (std::ssize(y) < count) {
-      const std::optional<std::string_view> next = line();
+      const std::optional<std::string_view> next = record();
       if (!next) return;
       if (next->find('\0') != std::string_view::npos) {
         fail("line " + std::to_string(position.lines + 1) + " is no text");
       }
       const std::size_t length = next->size();
+      const std::string text = decoded(*next);
       TableParser::Outcome outcome{};
       try {
-        outcome = parser.take(*next);
+        outcome = parser.take(text);
         if (outcome == TableParser::Outcome::bad) bad.add(parser.problem());
       } catch (const DataError& error) {
         // Before this line: what is wrong can be put right, and reading goes on.

@@ -13,7 +13,7 @@ namespace json = boost::json;
 
 namespace {
 
-class JsonlCutter : public LineCutter {
+class JsonlCutter : public RecordCutter {
  public:
   bool cut(std::string_view line, std::vector<Cell>& cells, std::vector<std::string>& names,
            std::string& problem) override {
@@ -71,6 +71,6 @@ class JsonlCutter : public LineCutter {
 
 }  // namespace
 
-std::unique_ptr<LineCutter> make_jsonl_cutter() { return std::make_unique<JsonlCutter>(); }
+std::unique_ptr<RecordCutter> make_jsonl_cutter() { return std::make_unique<JsonlCutter>(); }
 
 }  // namespace perennial::continual

@@ -74,6 +74,8 @@ void refuse_idle(const TrainTest& data, bool image_files, const TableOptions& op
     const char* table = "a table (CSV, JSONL)";
     refuse(options.label_column != defaults.label_column, "label_column", table);
     refuse(options.header != defaults.header, "header", table);
+    refuse(options.separator != defaults.separator, "separator", table);
+    refuse(options.encoding != defaults.encoding, "encoding", table);
     refuse(!image_files && options.bad_rows != defaults.bad_rows, "bad_rows",
            "a table (CSV, JSONL) or image files");
     refuse(options.missing_values != defaults.missing_values, "missing_values", table);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A run's configuration as it is stored and compared.
+#include <array>
 #include <boost/json/serialize.hpp>
+#include <utility>
 
 #include "perennial/continual/run_config.h"
 
@@ -9,6 +11,14 @@ namespace perennial::continual {
 namespace json = boost::json;
 
 namespace {
+
+// Options that there were not always. At their defaults they are left out, so that what was learnt
+// before keeps its digest.
+constexpr std::array<std::pair<const char*, const char*>, 3> kLaterFields = {{
+    {"stream", "separator"},
+    {"stream", "encoding"},
+    {"train", "amp"},
+}};
 
 json::object all_fields(const RunConfig& config) {
   return {{"stream", perennial::to_json(config.stream)},
@@ -20,8 +30,11 @@ json::object all_fields(const RunConfig& config) {
 
 json::object RunConfig::to_json() const {
   json::object object = all_fields(*this);
-  if (train.amp == Amp::off)
-    object.at("train").as_object().stable_erase("amp");  // in the order of before
+  const json::object defaults = all_fields(RunConfig());
+  for (const auto& [section, field] : kLaterFields) {
+    json::object& fields = object.at(section).as_object();
+    if (fields.at(field) == defaults.at(section).at(field)) fields.stable_erase(field);
+  }
   return object;
 }
 

@@ -2,6 +2,7 @@
 // Names, meanings and checks of what makes a stream.
 #include "perennial/continual/stream_options.h"
 
+#include "encoding.h"
 #include "perennial/core/error.h"
 
 namespace perennial::continual {
@@ -15,6 +16,13 @@ EnumNames<MissingValues> enum_names(MissingValues) {
 EnumNames<HeaderChoice> enum_names(HeaderChoice) {
   return {
       {HeaderChoice::automatic, "automatic"}, {HeaderChoice::yes, "yes"}, {HeaderChoice::no, "no"}};
+}
+EnumNames<Separator> enum_names(Separator) {
+  return {{Separator::automatic, "automatic"},
+          {Separator::semicolon, "semicolon"},
+          {Separator::comma, "comma"},
+          {Separator::tab, "tab"},
+          {Separator::pipe, "pipe"}};
 }
 EnumNames<Scenario> enum_names(Scenario) {
   return {{Scenario::automatic, "automatic"},
@@ -68,6 +76,7 @@ void StreamOptions::validate() const {
   validate_ranges(*this);
   if (dataset.empty())
     throw InvalidOptions("dataset is empty; a name, a folder or a file is meant");
+  const Decoder decoder(table.encoding);  // knows which there are
   const auto needs = [&](bool given, const char* option, const char* kinds, bool has) {
     if (!given || has) return;
     throw InvalidOptions(std::string(option) + " needs stream " + kinds + ", not " +

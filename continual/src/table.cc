@@ -7,15 +7,34 @@
 #include <cmath>
 #include <limits>
 #include <set>
+#include <utility>
 
 #include "perennial/core/error.h"
+#include "perennial/core/text.h"
 
 namespace perennial::continual {
 namespace {
 
 constexpr std::uint64_t kNamedBadRows = 5;
 
-bool blank(std::string_view line) { return line.find_first_not_of(" \t\r") == line.npos; }
+bool blank(std::string_view record) { return record.find_first_not_of(" \t\r") == record.npos; }
+
+// The character that a choice is; empty when the first record decides.
+std::optional<char> character_of(Separator separator) {
+  switch (separator) {
+    case Separator::semicolon:
+      return ';';
+    case Separator::comma:
+      return ',';
+    case Separator::tab:
+      return '\t';
+    case Separator::pipe:
+      return '|';
+    case Separator::automatic:
+      break;
+  }
+  return std::nullopt;
+}
 
 // Where `name` is in `names`; -1 when it is not there.
 std::int64_t place_of(const std::string& name, const std::vector<std::string>& names) {
@@ -39,20 +58,45 @@ TableParser::TableParser(TableFormat format, TableOptions options, bool with_lab
     : format_(format),
       options_(std::move(options)),
       with_label_(with_label),
-      wanted_(std::move(features)),
-      cutter_(format == TableFormat::csv ? make_csv_cutter() : make_jsonl_cutter()) {}
+      wanted_(std::move(features)) {
+  if (format == TableFormat::jsonl) cutter_ = make_jsonl_cutter();
+  forget_columns();
+}
 
-void TableParser::resume(const std::vector<std::string>& names, bool named, std::uint64_t lines) {
-  lines_ = lines;
-  if (!names.empty()) settle(names, named);
+void TableParser::forget_columns() {
+  columns_ = {};
+  width_line_ = 0;
+  separator_known_ = format_ == TableFormat::jsonl;
+  const std::optional<char> chosen = character_of(options_.separator);
+  if (!separator_known_ && chosen) set_separator(*chosen);
+}
+
+void TableParser::set_separator(char separator) {
+  columns_.separator = separator;
+  separator_known_ = true;
+  if (format_ == TableFormat::csv) cutter_ = make_csv_cutter(separator);
+}
+
+void TableParser::resume(const std::vector<std::string>& names, bool named, char separator,
+                         std::uint64_t lines) {
+  line_ = lines_ = lines;
+  if (names.empty()) return;
+  set_separator(separator);
+  settle(names, named);
 }
 
 void TableParser::take_back() {
-  if (lines_ == width_line_) {
-    columns_ = {};
-    width_line_ = 0;
-  }
-  --lines_;
+  if (line_ == width_line_) forget_columns();
+  lines_ = line_ - 1;
+}
+
+std::optional<std::string_view> TableParser::next(std::string_view text, bool all) const {
+  const std::string_view separators =
+      separator_known_ ? std::string_view(&columns_.separator, 1) : kSeparators;
+  const std::size_t end =
+      format_ == TableFormat::csv ? csv_record_end(text, separators, all) : text.find('\n');
+  if (end == text.npos && !all) return std::nullopt;
+  return text.substr(0, end);
 }
 
 std::vector<std::string> TableParser::feature_names() const {
@@ -70,9 +114,17 @@ TableParser::Outcome TableParser::bad(std::string problem) {
 }
 
 std::string TableParser::place(std::size_t column) const {
-  std::string text = "line " + std::to_string(lines_) + ", column " + std::to_string(column + 1);
+  std::string text = "line " + std::to_string(line_) + ", column " + std::to_string(column + 1);
   if (columns_.named) text += " (" + shown(columns_.names[column]) + ")";
   return text + ": ";
+}
+
+// What may be amiss when all is one column.
+std::string TableParser::hint_of_one() const {
+  return format_ == TableFormat::csv && columns_.names.size() == 1
+             ? "; if something else than " + shown({&columns_.separator, 1}) +
+                   " stands between cells, say so (separator)"
+             : "";
 }
 
 void TableParser::settle_label() {
@@ -80,7 +132,7 @@ void TableParser::settle_label() {
   const std::vector<std::string>& names = columns_.names;
   columns_.label = place_of(asked.empty() ? "label" : asked, names);
   if (columns_.label >= 0) return;
-  const std::string line = "line " + std::to_string(lines_);
+  const std::string line = "line " + std::to_string(line_);
   if (asked.empty()) {
     if (format_ == TableFormat::jsonl) {
       throw DataError(line + " has no field 'label'; say which one is with label_column");
@@ -94,7 +146,7 @@ void TableParser::settle_label() {
       number > std::ssize(names)) {
     throw DataError(line + ": there is no column " + shown(asked) + " among " +
                     std::to_string(names.size()) +
-                    (columns_.named ? "" : ", which have no names (see header)"));
+                    (columns_.named ? "" : ", which have no names (see header)") + hint_of_one());
   }
   columns_.label = number - 1;
 }
@@ -103,17 +155,17 @@ void TableParser::settle_label() {
 void TableParser::settle(std::vector<std::string> names, bool named) {
   columns_.names = std::move(names);
   columns_.named = named;
-  width_line_ = lines_;
+  width_line_ = line_;
   if (std::set<std::string>(columns_.names.begin(), columns_.names.end()).size() !=
       columns_.names.size()) {
-    throw DataError("line " + std::to_string(lines_) + " names a column twice");
+    throw DataError("line " + std::to_string(line_) + " names a column twice");
   }
   if (with_label_) settle_label();
   if (!wanted_.empty() && named) {
     for (const std::string& name : wanted_) {
       const std::int64_t column = place_of(name, columns_.names);
       if (column < 0) {
-        throw DataError("line " + std::to_string(lines_) + " has no column " + shown(name) +
+        throw DataError("line " + std::to_string(line_) + " has no column " + shown(name) +
                         ", which the model learnt from");
       }
       columns_.features.push_back(column);
@@ -124,7 +176,8 @@ void TableParser::settle(std::vector<std::string> names, bool named) {
     }
   }
   if (columns_.features.empty()) {
-    throw DataError("line " + std::to_string(lines_) + " has no column beside the label");
+    throw DataError("line " + std::to_string(line_) + " has no column beside the label" +
+                    hint_of_one());
   }
 }
 
@@ -135,7 +188,7 @@ bool TableParser::match(std::vector<std::string>& names) {
   for (std::size_t i = 0; i < names.size(); ++i) {
     const std::int64_t column = place_of(names[i], columns_.names);
     if (column < 0) {
-      bad("line " + std::to_string(lines_) + " has the field " + shown(names[i]) + ", which line " +
+      bad("line " + std::to_string(line_) + " has the field " + shown(names[i]) + ", which line " +
           std::to_string(width_line_) + " does not have");
       return false;
     }
@@ -145,15 +198,38 @@ bool TableParser::match(std::vector<std::string>& names) {
   return true;
 }
 
-TableParser::Outcome TableParser::take(std::string_view line) {
+// What is wrong at byte `at` of a record. Without its columns the table itself cannot work.
+TableParser::Outcome TableParser::refuse_text(std::string_view record, std::size_t at) {
+  std::string message = "line " + std::to_string(line_);
+  if (format_ == TableFormat::csv) {
+    std::vector<std::string> names;
+    std::string problem;
+    // A cut within quotes leaves its cell out.
+    const bool whole = cutter_->cut(record.substr(0, at), cells_, names, problem);
+    message += ", column " + std::to_string(cells_.size() + (whole ? 0 : 1));
+  }
+  constexpr std::string_view kDigits = "0123456789ABCDEF";
+  const auto byte = static_cast<unsigned char>(record[at]);
+  message += std::string(": byte 0x") + kDigits[byte >> 4] + kDigits[byte & 15] +
+             " is no UTF-8; say which encoding the file has (encoding, as latin1)";
+  if (!has_columns()) throw DataError(message);
+  return bad(std::move(message));
+}
+
+TableParser::Outcome TableParser::take(std::string_view record) {
   constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-  ++lines_;
-  if (lines_ == 1 && line.starts_with(kByteOrderMark)) line.remove_prefix(kByteOrderMark.size());
-  if (blank(line)) return Outcome::nothing;
+  line_ = lines_ + 1;
+  lines_ = line_ + static_cast<std::uint64_t>(std::count(record.begin(), record.end(), '\n'));
+  if (line_ == 1 && record.starts_with(kByteOrderMark)) record.remove_prefix(kByteOrderMark.size());
+  if (blank(record)) return Outcome::nothing;
+  if (!separator_known_) set_separator(separator_in(record));
+  if (const std::size_t at = invalid_utf8(record); at != record.npos) {
+    return refuse_text(record, at);
+  }
   std::vector<std::string> names;
   std::string problem;
-  if (!cutter_->cut(line, cells_, names, problem)) {
-    return bad("line " + std::to_string(lines_) + ": " + problem);
+  if (!cutter_->cut(record, cells_, names, problem)) {
+    return bad("line " + std::to_string(line_) + ": " + problem);
   }
   if (format_ == TableFormat::jsonl) {
     if (!has_columns()) settle(names, true);
@@ -170,7 +246,7 @@ TableParser::Outcome TableParser::take(std::string_view line) {
     settle(std::move(names), header);
     if (header) return Outcome::nothing;
   } else if (cells_.size() != columns_.names.size()) {
-    return bad("line " + std::to_string(lines_) + " has " + std::to_string(cells_.size()) +
+    return bad("line " + std::to_string(line_) + " has " + std::to_string(cells_.size()) +
                " cells, line " + std::to_string(width_line_) + " has " +
                std::to_string(columns_.names.size()));
   }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lines of a table turned into rows: cells, columns, the label among them, and what is wrong.
+// Records of a table turned into rows: cells, columns, the label among them, and what is wrong.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,20 +24,35 @@ struct Cell {
   enum class Kind : std::uint8_t { number, missing, text };
   Kind kind = Kind::missing;
   float number = 0;
-  std::string_view text;  // as it stands, without quotes; valid until the next line
+  std::string_view text;  // as it stands, without quotes; valid until the next record
 };
 
-// Cuts lines into cells. Single-threaded.
-class LineCutter {
+// Cuts records into cells. Single-threaded.
+class RecordCutter {
  public:
-  virtual ~LineCutter() = default;
-  // False when the line is malformed; `problem` says how. `names` are the columns' names where the
-  // format has them on every line, else it is left alone.
-  virtual bool cut(std::string_view line, std::vector<Cell>& cells, std::vector<std::string>& names,
-                   std::string& problem) = 0;
+  virtual ~RecordCutter() = default;
+  // False when the record is malformed; `problem` says how, and `cells` are those before it.
+  // `names` are the columns' names where the format has them in every record, else it is left
+  // alone.
+  virtual bool cut(std::string_view record, std::vector<Cell>& cells,
+                   std::vector<std::string>& names, std::string& problem) = 0;
 };
-std::unique_ptr<LineCutter> make_csv_cutter();
-std::unique_ptr<LineCutter> make_jsonl_cutter();
+std::unique_ptr<RecordCutter> make_csv_cutter(char separator);
+std::unique_ptr<RecordCutter> make_jsonl_cutter();
+
+// What may stand between the cells of CSV.
+inline constexpr std::string_view kSeparators = ";,\t|";
+
+// The one of kSeparators that a CSV file's first record has most of outside quotes, of equally many
+// the first; a comma when it has none.
+char separator_in(std::string_view record);
+
+// Where the CSV record that `text` begins with ends: the place of its newline, npos when that is
+// not there (yet, unless nothing comes after `text`: `all`). Cells in quotes may hold newlines. A
+// record whose quotes do not work out (something other than one of `separators` follows, or a cell
+// does not end within 64 KiB) is its first line alone, so that a stray quote takes no other rows
+// with it.
+std::size_t csv_record_end(std::string_view text, std::string_view separators, bool all);
 
 // What a text is as a cell: a finite 32-bit number, one of the words for no value, or text.
 Cell cell_of(std::string_view text);
@@ -47,11 +63,12 @@ std::string shown(std::string_view text);
 struct TableColumns {
   std::vector<std::string> names;  // "1", "2", ... when the table has no names
   bool named = false;
+  char separator = ',';                // of CSV
   std::int64_t label = -1;             // -1 = none
   std::vector<std::int64_t> features;  // the columns of the features, in the model's order
 };
 
-// Takes a table's lines from its first one on. Single-threaded.
+// Takes a table's records, text in UTF-8, from its first one on. Single-threaded.
 class TableParser {
  public:
   // `features`: names that the table must have, in the model's order; empty = every column but the
@@ -59,10 +76,14 @@ class TableParser {
   TableParser(TableFormat format, TableOptions options, bool with_label,
               std::vector<std::string> features = {});
 
+  // The record that `text`, what is left of the table, begins with, without the newline that ends
+  // it. Empty when its end is not there yet; with `all`, nothing comes after `text`.
+  std::optional<std::string_view> next(std::string_view text, bool all) const;
+
   enum class Outcome : std::uint8_t { row, nothing, bad };
   // A row, nothing (a blank line, the header), or a bad row. Throws DataError with a message that
   // begins "line N" when the table itself cannot work.
-  Outcome take(std::string_view line);
+  Outcome take(std::string_view record);
 
   // Of the last row.
   const std::vector<float>& features() const { return features_; }
@@ -70,30 +91,41 @@ class TableParser {
   // Of the last bad one: "line 3, column 2 ('age'): 'x' is not a number".
   const std::string& problem() const { return problem_; }
 
+  // Of the last record: the line that it begins on.
+  std::uint64_t line() const { return line_; }
+  // All so far, also those within records.
   std::uint64_t lines() const { return lines_; }
   const TableColumns& columns() const { return columns_; }
   bool has_columns() const { return !columns_.names.empty(); }
   // Names of the features, where the table has names.
   std::vector<std::string> feature_names() const;
-  // Goes on after so many lines of a table with these columns. Throws DataError as take() does.
-  void resume(const std::vector<std::string>& names, bool named, std::uint64_t lines);
-  // Undoes that the last line was taken, where take() threw or its row was refused.
+  // Goes on after so many lines of a table with these columns; without names, of one whose columns
+  // are not known yet. Throws DataError as take() does.
+  void resume(const std::vector<std::string>& names, bool named, char separator,
+              std::uint64_t lines);
+  // Undoes that the last record was taken, where take() threw or its row was refused.
   void take_back();
 
  private:
   Outcome bad(std::string problem);
+  void forget_columns();
+  void set_separator(char separator);
+  Outcome refuse_text(std::string_view record, std::size_t at);
   std::string place(std::size_t column) const;
   void settle(std::vector<std::string> names, bool named);
   void settle_label();
+  std::string hint_of_one() const;
   bool match(std::vector<std::string>& names);
 
   TableFormat format_;
   TableOptions options_;
   bool with_label_;
   std::vector<std::string> wanted_;
-  std::unique_ptr<LineCutter> cutter_;
+  std::unique_ptr<RecordCutter> cutter_;
   TableColumns columns_;
-  std::uint64_t lines_ = 0, width_line_ = 0;  // width_line_: where the columns were settled
+  bool separator_known_ = false;
+  std::uint64_t line_ = 0, lines_ = 0;
+  std::uint64_t width_line_ = 0;  // where the columns were settled
   std::vector<Cell> cells_;
   std::vector<float> features_;
   std::string label_, problem_;

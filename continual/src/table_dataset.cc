@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "byte_source.h"
+#include "encoding.h"
 #include "label_table.h"
 #include "perennial/core/error.h"
 #include "readers.h"
@@ -27,26 +29,39 @@ struct Rows {
   std::string note;
 };
 
+// What is left of a file, as UTF-8 if the encoding is the right one.
+std::string text_of(ByteSource& source, const std::string& encoding) {
+  Decoder decoder(encoding);
+  std::string text = source.rest();
+  const bool utf16 = text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF");
+  try {
+    text = decoder.decode(std::move(text), 1);
+  } catch (const DataError& error) {
+    source.fail(error.what());
+  }
+  if (text.find('\0') != std::string::npos) {
+    source.fail(std::string("neither IDX, NPY nor text: a table of numbers was expected") +
+                (utf16 ? "; it begins as UTF-16 does (see encoding)" : ""));
+  }
+  return text;
+}
+
 // Reads every row. `known_label` says whether a label may be used; empty = all may.
 Rows read_all(const std::filesystem::path& file, const TableOptions& options, bool with_label,
               const std::vector<std::string>& features, const LabelTable* allowed) {
   ByteSource source(file);
-  const std::string content = source.rest();
-  if (content.find('\0') != std::string::npos) {
-    source.fail("neither IDX, NPY nor text: a table of numbers was expected");
-  }
+  const std::string content = text_of(source, options.encoding);
   const std::string_view start = std::string_view(content).substr(0, kStartBytes);
   TableParser parser(table_format(file, start), options, with_label, features);
   BadRowLog bad(file, options.bad_rows);
   Rows rows;
   std::string_view text = content;
   while (!text.empty()) {
-    const std::size_t newline = text.find('\n');
-    const std::string_view line = text.substr(0, newline);
-    text.remove_prefix(newline == std::string_view::npos ? text.size() : newline + 1);
+    const std::string_view record = *parser.next(text, true);
+    text.remove_prefix(std::min(record.size() + 1, text.size()));
     TableParser::Outcome outcome{};
     try {
-      outcome = parser.take(line);
+      outcome = parser.take(record);
     } catch (const DataError& error) {
       source.fail(error.what());
     }
@@ -56,7 +71,7 @@ Rows read_all(const std::filesystem::path& file, const TableOptions& options, bo
       continue;
     }
     if (allowed != nullptr && allowed->find(parser.label()) < 0) {
-      bad.add("line " + std::to_string(parser.lines()) + ": the training part has no label " +
+      bad.add("line " + std::to_string(parser.line()) + ": the training part has no label " +
               shown(parser.label()));
       continue;
     }

@@ -43,11 +43,39 @@ TEST(Csv, NamesFileLineAndColumnOfABadCell) {
   refused("1,b\n", {"line 1, column 2", "'b'"});
   refused("1,2\n3,4,5\n", {"line 2 has 3 cells", "line 1 has 2"});
   refused("1,2\n3;4\n", {"line 2 has 1 cells"});
+  refused("1,2\n3,4\xFF\n", {"line 2, column 2", "byte 0xFF", "encoding"});
   refused("a,b\n", {"no rows"});
   refused("\n\n", {"no rows"});
   refused(std::string("\x7F\x45LF\0\0", 6), {"neither IDX, NPY nor text"});
   refused("1\n\x1B[31mred and a lot more of it to follow\n", {"'?[31mred", "..."});
   refused("", {"empty"});
+}
+
+TEST(Csv, IsReadInItsEncodingAndWithItsSeparator) {
+  const TempFolder folder;
+  const TableOptions latin1{.encoding = "latin1"};
+  const auto semicolons = folder.write("s.csv",
+                                       "gr\xF6\xDF"
+                                       "e;h;l\n1;2.5;-300\n4;5;6\n");
+  EXPECT_TRUE(at::equal(read_rows(semicolons, {}, latin1), two_by_three()));
+  EXPECT_TRUE(at::equal(read_rows(semicolons,
+                                  {"gr\xC3\xB6\xC3\x9F"
+                                   "e",
+                                   "h", "l"},
+                                  latin1),
+                        two_by_three()));
+  expect_data_error([&] { read_rows(semicolons); }, {"s.csv", "line 1, column 1", "byte 0xF6"});
+  // A spreadsheet's "Unicode text".
+  std::string utf16 = "\xFF\xFE";
+  for (const char c : std::string("a\tb\tc\r\n1\t2.5\t-300\r\n4\t5\t6\r\n")) {
+    utf16 += {c, '\0'};
+  }
+  const auto wide = folder.write("w.csv", utf16);
+  EXPECT_TRUE(at::equal(read_rows(wide, {}, {.encoding = "utf-16"}), two_by_three()));
+  expect_data_error([&] { read_rows(wide); }, {"w.csv", "UTF-16", "encoding"});
+  expect_data_error(
+      [&] { read_rows(folder.write("j.csv", "1\n\x85\n"), {}, {.encoding = "shift_jis"}); },
+      {"j.csv", "line 2", "shift_jis"});
 }
 
 TEST(Rows, ChooseTheFormatByContent) {

@@ -99,6 +99,47 @@ TEST(Follow, GoesOnFromAPositionWithEqualRows) {
   }
 }
 
+// Separator, encoding and lines within quotes are a position's, too.
+TEST(Follow, GoesOnWithinATableOfOtherSeparatorsAndEncodings) {
+  const TempFolder folder;
+  std::string text = "a;label\r\n";
+  for (int i = 0; i < 20; ++i) {
+    text += std::to_string(i) + (i % 3 == 0 ? ";\"gr\xFCn,\n2\"\r\n" : ";rot|1\r\n");
+  }
+  const auto file = folder.write("t.csv", text);
+  const TableOptions options{.encoding = "latin1"};
+  FollowPosition position;
+  std::vector<std::string> labels;
+  std::vector<float> x;
+  while (position.rows < 20) {
+    RowFollower part(file, options, position, labels);
+    const FollowedRows rows = part.read(3, kNow);
+    const std::vector<float> some = numbers(rows.x);
+    x.insert(x.end(), some.begin(), some.end());
+    position = FollowPosition::from_json(part.position().to_json());
+    labels = part.label_names();
+    ASSERT_EQ(some.size(), std::min<std::size_t>(3, 20 - (position.rows - some.size())));
+  }
+  for (std::size_t i = 0; i < 20; ++i) EXPECT_EQ(x[i], static_cast<float>(i));
+  EXPECT_EQ(labels, (std::vector<std::string>{"gr\xC3\xBCn,\n2", "rot|1"}));
+  EXPECT_EQ(position.lines, 28U);
+  EXPECT_EQ(position.bytes, text.size());
+
+  // The rest of a quoted cell is waited for.
+  const auto growing = folder.write("g.csv", "1,\"x\n");
+  RowFollower follower(growing, {});
+  EXPECT_EQ(follower.read(5, kNow).x.numel(), 0);
+  append(growing, "y\"\n2,z\n");
+  EXPECT_EQ(numbers(follower.read(5, kNow).x), (std::vector<float>{1, 2}));
+  EXPECT_EQ(follower.label_names(), (std::vector<std::string>{"x\ny", "z"}));
+  // One line of another encoding stops before it, as a bad row does.
+  append(growing, "3,\xFC\n");
+  const FollowPosition before = follower.position();
+  expect_data_error([&] { follower.read(1, kNow); }, {"g.csv", "line 4, column 2", "byte 0xFC"});
+  EXPECT_EQ(follower.position().bytes, before.bytes);
+  expect_data_error([&] { RowFollower(file, {.encoding = "utf-16"}); }, {"t.csv", "utf-16"});
+}
+
 TEST(Follow, KnownLabelsAndFeaturesOfAModelDecideNumbersAndOrder) {
   const TempFolder folder;
   const auto file = folder.write("t.csv", "z,label,a,more\n1,new,2,9\n3,k,4,9\n");

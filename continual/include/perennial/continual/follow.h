@@ -17,7 +17,8 @@
 
 namespace perennial::continual {
 
-// How far a table has been read: up to the end of a line. Kept in a run's state, it goes on there.
+// How far a table has been read: up to the end of a record. Kept in a run's state, it goes on
+// there.
 struct FollowPosition {
   std::uint64_t bytes = 0;
   std::uint64_t lines = 0;    // also blank ones and the header
@@ -26,6 +27,7 @@ struct FollowPosition {
   // The table's columns, once its first line was read.
   std::vector<std::string> columns = {};
   bool named = false;
+  char separator = ',';  // of CSV
 
   boost::json::object to_json() const;
   // Throws DataError when it is no such object.
@@ -37,7 +39,8 @@ struct FollowedRows {
   torch::Tensor y;  // (N) int64: numbers of label_names()
 };
 
-// Reads CSV or JSONL to its end and waits for more. A line counts once its newline is there. The
+// Reads CSV or JSONL to its end and waits for more. A record (a line, or of CSV several, where its
+// quotes hold newlines) counts once the newline that ends it is there. The
 // rows are a function of the file's content, the options and the position alone, however they were
 // cut into reads. Reading never goes beyond the rows asked for: position() is after the last one
 // handed out.
@@ -49,7 +52,8 @@ class RowFollower {
   // Labels keep the numbers they have in `known_labels`; new ones get the next, in the order in
   // which they come. `features`: names that a table with names must have, in the model's order;
   // empty = every column but the label. A path without a suffix that tells is taken for CSV. Throws
-  // DataError when the file cannot be opened, is shorter than `from`, or has no line ending there.
+  // DataError when the file cannot be opened, is shorter than `from`, or has no line ending there,
+  // and for an encoding whose newline is more than one byte.
   RowFollower(const std::filesystem::path& file, const TableOptions& options,
               const FollowPosition& from = {}, const std::vector<std::string>& known_labels = {},
               const std::vector<std::string>& features = {});

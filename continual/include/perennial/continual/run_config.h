@@ -198,8 +198,8 @@ struct RunConfig {
   // True when the strategy answers only when told which experience an input is from.
   bool needs_experience() const;
 
-  // {"stream": {...}, "model": {...}, "train": {...}}. Without amp where it is off: what was learnt
-  // before there was such an option keeps its digest.
+  // {"stream": {...}, "model": {...}, "train": {...}}. Options that there were not always are left
+  // out at their defaults: what was learnt before keeps its digest.
   boost::json::object to_json() const;
   static RunConfig from_json(const boost::json::object& object);
 

@@ -21,12 +21,20 @@ EnumNames<MissingValues> enum_names(MissingValues);
 enum class HeaderChoice : std::uint8_t { automatic, yes, no };
 EnumNames<HeaderChoice> enum_names(HeaderChoice);
 
+// What stands between the cells of a CSV file. automatic: of those of the first line, outside
+// quotes, the most frequent one; of equally many the first as they stand here.
+enum class Separator : std::uint8_t { automatic, semicolon, comma, tab, pipe };
+EnumNames<Separator> enum_names(Separator);
+
 // A row is bad when it has another number of cells than the first one, a feature that is no finite
-// number, no label, or (with missing_values bad) no value for a feature. A cell has no value when
-// it is empty or one of NA, N/A, NaN, null, None and ? (JSONL: null, or the field is not there).
+// number, no label, text that is not of the encoding, or (with missing_values bad) no value for a
+// feature. A cell has no value when it is empty or one of NA, N/A, NaN, null, None and ? (JSONL:
+// null, or the field is not there).
 struct TableOptions {
   std::string label_column = {};
   HeaderChoice header = HeaderChoice::automatic;
+  Separator separator = Separator::automatic;
+  std::string encoding = "utf-8";
   BadRows bad_rows = BadRows::refuse;
   MissingValues missing_values = MissingValues::bad;
   double test_share = 0.2;
@@ -39,6 +47,12 @@ struct TableOptions {
     visitor("header", self.header,
             "CSV: whether the first line names the columns; automatic: it does when none of its "
             "cells is a number");
+    visitor("separator", self.separator,
+            "CSV: what stands between cells; automatic: what the first line has most of");
+    visitor(
+        "encoding", self.encoding,
+        "tables: the encoding of their text, as utf-8, latin1, windows-1252 or utf-16; any that "
+        "`iconv -l` lists");
     visitor("bad_rows", self.bad_rows,
             "tables and image files: refuse data with a row or file that cannot be used, or skip "
             "such, count them and name the first ones");
