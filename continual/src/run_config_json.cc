@@ -14,9 +14,11 @@ namespace {
 
 // Options that there were not always. At their defaults they are left out, so that what was learnt
 // before keeps its digest.
-constexpr std::array<std::pair<const char*, const char*>, 3> kLaterFields = {{
+constexpr std::array<std::pair<const char*, const char*>, 5> kLaterFields = {{
     {"stream", "separator"},
     {"stream", "encoding"},
+    {"model", "head_inputs"},
+    {"model", "head_width"},
     {"train", "amp"},
 }};
 
