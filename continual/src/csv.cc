@@ -135,7 +135,7 @@ Cell cell_of(std::string_view text) {
   double value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   if (error != std::errc{} || end != digits.data() + digits.size()) return cell;
-  cell.number = static_cast<float>(value);
+  cell.number = value;
   if (std::isfinite(cell.number)) cell.kind = Cell::Kind::number;
   return cell;
 }

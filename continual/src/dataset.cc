@@ -12,6 +12,7 @@
 #include "image.h"
 #include "perennial/core/error.h"
 #include "perennial/core/text.h"
+#include "preprocessing.h"
 #include "readers.h"
 
 namespace perennial::continual {
@@ -100,8 +101,9 @@ std::vector<std::string> label_names(const std::string& name, std::int64_t class
 
 void validate_part(const Dataset& data, const std::string& what) {
   if (!data.x.defined() || !data.y.defined() || data.x.dim() != 2 || data.x.numel() == 0 ||
-      (data.x.scalar_type() != at::kByte && data.x.scalar_type() != at::kFloat)) {
-    throw DataError(what + ": examples must be (N, D) uint8 or float32, N and D at least 1");
+      !is_feature_type(data.x.scalar_type())) {
+    throw DataError(what +
+                    ": examples must be (N, D) uint8, float32 or float64, N and D 1 or more");
   }
   if (data.y.dim() != 1 || data.y.scalar_type() != at::kLong || data.y.size(0) != data.x.size(0)) {
     throw DataError(what + ": labels must be (" + std::to_string(data.x.size(0)) +

@@ -206,7 +206,7 @@ struct RowFollower::Impl {
     position.separator = parser.columns().separator;
   }
 
-  void take_rows(std::int64_t count, std::vector<float>& values, std::vector<std::int64_t>& y) {
+  void take_rows(std::int64_t count, std::vector<double>& values, std::vector<std::int64_t>& y) {
     while (std::ssize(y) < count) {
       const std::optional<std::string_view> next = record();
       if (!next) return;
@@ -249,7 +249,7 @@ FollowedRows RowFollower::read(std::int64_t count, std::chrono::milliseconds pat
                                const std::function<bool()>& stop) {
   if (count < 1) throw Error("a read of " + std::to_string(count) + " rows");
   const auto until = std::chrono::steady_clock::now() + patience;
-  std::vector<float> values;
+  std::vector<double> values;
   std::vector<std::int64_t> y;
   while (true) {
     try {
@@ -271,9 +271,9 @@ FollowedRows RowFollower::read(std::int64_t count, std::chrono::milliseconds pat
     }
   }
   const std::int64_t rows = std::ssize(y);
-  FollowedRows out{at::empty({rows, rows == 0 ? 0 : std::ssize(values) / rows}, at::kFloat),
+  FollowedRows out{at::empty({rows, rows == 0 ? 0 : std::ssize(values) / rows}, at::kDouble),
                    at::empty({rows}, at::kLong)};
-  std::copy(values.begin(), values.end(), out.x.mutable_data_ptr<float>());
+  std::copy(values.begin(), values.end(), out.x.mutable_data_ptr<double>());
   std::copy(y.begin(), y.end(), out.y.mutable_data_ptr<std::int64_t>());
   return out;
 }

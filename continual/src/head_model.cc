@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "column_features.h"
 #include "image_filters.h"
 #include "perennial/core/analytic_head.h"
 
@@ -19,12 +20,20 @@ namespace {
 // Scores are near 1 and 0; this makes probabilities of them. It changes no answer.
 constexpr double kSharpness = 10;
 
+// What the head reads: columns, or filters, a layer, or both.
+struct HeadFeatures {
+  std::optional<ColumnFeatures> columns;
+  std::optional<ImageFilters> filters;
+  std::shared_ptr<PeerImpl> peer;
+};
+
 class HeadModel : public Model {
  public:
-  HeadModel(const RunConfig& config, std::optional<ImageFilters> filters,
-            std::shared_ptr<PeerImpl> peer, AnalyticHead head, const Placement& placement)
-      : filters_(std::move(filters)),
-        peer_(std::move(peer)),
+  HeadModel(const RunConfig& config, HeadFeatures features, AnalyticHead head,
+            const Placement& placement)
+      : columns_(std::move(features.columns)),
+        filters_(std::move(features.filters)),
+        peer_(std::move(features.peer)),
         head_(std::move(head)),
         device_(placement.device) {
     if (peer_ == nullptr) return;
@@ -73,17 +82,37 @@ class HeadModel : public Model {
   // (B, M)
   torch::Tensor features_of(const torch::Tensor& x) {
     const at::NoGradGuard no_grad;
+    if (columns_) return (*columns_)(x);
     if (peer_ == nullptr) return (*filters_)(x);
     peer_->train(false);
     const torch::Tensor pool = peer_->forward(pool_inputs(x), 0).to(at::kCPU);
     return filters_ ? at::cat({(*filters_)(x), pool}, 1) : pool;
   }
 
+  std::optional<ColumnFeatures> columns_;
   std::optional<ImageFilters> filters_;
   std::shared_ptr<PeerImpl> peer_;  // null for the head alone
   AnalyticHead head_;
   at::Device device_;  // the layer's
 };
+
+// What would do nothing over columns.
+void require_columns_alone(const RunConfig& config, std::int64_t budget_bytes) {
+  const ModelOptions defaults, &model = config.model;
+  const auto refuse = [](bool asked, const std::string& option) {
+    if (!asked) return;
+    throw InvalidOptions(
+        "head analytic reads the columns of these data, which are no images, and " + option +
+        " is of head_inputs filters: leave it out, or ask for these");
+  };
+  refuse(model.head_filters != defaults.head_filters, "head_filters");
+  refuse(model.head_filter_size != defaults.head_filter_size, "head_filter_size");
+  refuse(model.head_grid != defaults.head_grid, "head_grid");
+  refuse(model.head_pool != defaults.head_pool, "head_pool");
+  refuse(model.head_ridge != defaults.head_ridge, "head_ridge");
+  refuse(config.train.amp != Amp::off, "amp");
+  refuse(budget_bytes > 0, "budget_bytes");
+}
 
 }  // namespace
 
@@ -92,36 +121,48 @@ std::unique_ptr<Model> make_head_model(const RunConfig& config, std::int64_t fea
                                        std::int64_t budget_bytes, ImageShape image,
                                        const Placement& placement) {
   const ModelOptions& options = config.model;
-  std::optional<ImageFilters> fixed = ImageFilters::make(config, features, image);
-  std::shared_ptr<PeerImpl> peer;
+  HeadFeatures inputs;
+  if (options.head_inputs == HeadInputs::columns ||
+      (options.head_inputs == HeadInputs::automatic && image.rows == 0)) {
+    require_columns_alone(config, budget_bytes);
+    inputs.columns.emplace(options, features);
+    AnalyticHead head(inputs.columns->size(), classes, 0, inputs.columns->widths());
+    return std::make_unique<HeadModel>(config, std::move(inputs), std::move(head), placement);
+  }
+  inputs.filters = ImageFilters::make(config, features, image);
   if (options.head_pool > 0) {
     PeerOptions layer = options.peer;
     layer.d_in = features;
     layer.d_out = options.head_pool;
-    peer = std::make_shared<PeerImpl>(layer, store, budget_bytes);
-    peer->grow();
-    peer->freeze();
+    inputs.peer = std::make_shared<PeerImpl>(layer, store, budget_bytes);
+    inputs.peer->grow();
+    inputs.peer->freeze();
   }
-  AnalyticHead head((fixed ? fixed->size() : 0) + options.head_pool, classes, options.head_ridge);
-  return std::make_unique<HeadModel>(config, std::move(fixed), std::move(peer), std::move(head),
-                                     placement);
+  AnalyticHead head((inputs.filters ? inputs.filters->size() : 0) + options.head_pool, classes,
+                    options.head_ridge);
+  return std::make_unique<HeadModel>(config, std::move(inputs), std::move(head), placement);
 }
 
 std::unique_ptr<Model> load_head_model(const RunConfig& config, std::int64_t features,
                                        std::int64_t classes, const storage::PageReader& store,
                                        std::int64_t budget_bytes, std::int64_t learnt_classes,
                                        const Placement& placement) {
-  std::optional<ImageFilters> fixed = ImageFilters::load(config, features, store);
-  std::shared_ptr<PeerImpl> peer;
-  if (config.model.head_pool > 0) peer = PeerImpl::load(store, budget_bytes);
   AnalyticHead head = AnalyticHead::load(store);
-  if (head.features() != (fixed ? fixed->size() : 0) + config.model.head_pool ||
-      head.classes() != learnt_classes) {
+  HeadFeatures inputs;
+  std::int64_t size = 0;
+  if (!head.widths().empty()) {
+    inputs.columns.emplace(config.model, features);
+    size = inputs.columns->size();
+  } else {
+    inputs.filters = ImageFilters::load(config, features, store);
+    if (config.model.head_pool > 0) inputs.peer = PeerImpl::load(store, budget_bytes);
+    size = (inputs.filters ? inputs.filters->size() : 0) + config.model.head_pool;
+  }
+  if (head.features() != size || head.classes() != learnt_classes) {
     throw DataError("the store's analytic head has another shape than its run");
   }
   if (classes > learnt_classes) head.add_classes(classes);
-  return std::make_unique<HeadModel>(config, std::move(fixed), std::move(peer), std::move(head),
-                                     placement);
+  return std::make_unique<HeadModel>(config, std::move(inputs), std::move(head), placement);
 }
 
 }  // namespace perennial::continual

@@ -60,7 +60,7 @@ class JsonlCutter : public RecordCutter {
     cell.text = texts_.back();
     cell.kind = Cell::Kind::text;
     if (value.is_number()) {
-      cell.number = static_cast<float>(value.to_number<double>());
+      cell.number = value.to_number<double>();
       if (std::isfinite(cell.number)) cell.kind = Cell::Kind::number;
     }
     return cell;

@@ -11,6 +11,7 @@
 
 #include "byte_source.h"
 #include "perennial/core/error.h"
+#include "preprocessing.h"
 #include "readers.h"
 
 namespace perennial::continual {
@@ -20,8 +21,6 @@ namespace {
 constexpr std::size_t kMaxHeaderBytes = 1 << 16;
 // A label beyond this is taken for a mistake: a class more is a column of every answer.
 constexpr std::int64_t kMaxClasses = 1 << 20;
-// Values of <f8 converted at a time.
-constexpr std::size_t kBlock = 4096;
 
 struct Header {
   std::string descr;
@@ -146,14 +145,14 @@ Header read_header(ByteSource& source) {
   return HeaderParser(text, source).parse();
 }
 
-void check_finite(const ByteSource& source, const float* values, std::size_t count,
-                  std::size_t width) {
-  for (std::size_t i = 0; i < count; ++i) {
-    if (!std::isfinite(values[i])) {
-      source.fail("row " + std::to_string(i / width) + ", column " + std::to_string(i % width) +
-                  " is not a finite 32-bit number");
+void check_finite(const ByteSource& source, const at::Tensor& values) {
+  with_features(values, [&](const auto* value) {
+    for (std::int64_t i = 0; i < values.numel(); ++i) {
+      if (std::isfinite(static_cast<double>(value[i]))) continue;
+      source.fail("row " + std::to_string(i / values.size(1)) + ", column " +
+                  std::to_string(i % values.size(1)) + " is not a finite number");
     }
-  }
+  });
 }
 
 // Bytes of the elements; fails when the file cannot have them.
@@ -270,24 +269,14 @@ at::Tensor read_npy(const std::filesystem::path& file, std::int64_t* image_rows,
   const std::uint64_t count = payload / static_cast<std::uint64_t>(element);
   const std::int64_t rows = header.shape[0];
   const std::int64_t width = static_cast<std::int64_t>(count) / rows;
-  at::Tensor values = at::empty({rows, width}, bytes ? at::kByte : at::kFloat);
-  if (doubles) {
-    float* out = values.mutable_data_ptr<float>();
-    std::array<double, kBlock> block;
-    for (std::uint64_t done = 0; done < count; done += kBlock) {
-      const std::uint64_t now = std::min<std::uint64_t>(kBlock, count - done);
-      source.read_exactly(block.data(), now * sizeof(double), "a block of the NPY data");
-      for (std::uint64_t i = 0; i < now; ++i) out[done + i] = static_cast<float>(block[i]);
-    }
-  } else {
-    source.read_exactly(values.mutable_data_ptr(), payload, "the NPY data");
-  }
+  at::Tensor values = at::empty({rows, width}, bytes    ? at::kByte
+                                               : floats ? at::kFloat
+                                                        : at::kDouble);
+  source.read_exactly(values.mutable_data_ptr(), payload, "the NPY data");
   if (!source.at_end()) {
     source.fail("its header promises " + std::to_string(payload) + " bytes, the file has more");
   }
-  if (!bytes) {
-    check_finite(source, values.const_data_ptr<float>(), count, static_cast<std::size_t>(width));
-  }
+  if (!bytes) check_finite(source, values);
   return values;
 }
 

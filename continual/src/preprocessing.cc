@@ -5,7 +5,10 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 
 #include "perennial/core/error.h"
 
@@ -16,8 +19,8 @@ namespace {
 constexpr std::int64_t kNormaliseGrainRows = 64;
 
 void check_rows(const torch::Tensor& x) {
-  if (x.dim() != 2 || (x.scalar_type() != at::kByte && x.scalar_type() != at::kFloat)) {
-    throw DataError("rows of features must be (N, D) uint8 or float32, not " +
+  if (x.dim() != 2 || !is_feature_type(x.scalar_type())) {
+    throw DataError("rows of features must be (N, D) uint8, float32 or float64, not " +
                     std::to_string(x.dim()) + "-d " + std::string(c10::toString(x.scalar_type())));
   }
 }
@@ -39,24 +42,37 @@ double mean_of_bytes(const torch::Tensor& x, double& deviation) {
   return mean;
 }
 
+// Squares of numbers below kLarge, and sums of these, are finite; larger ones are shrunk, which by
+// a power of two rounds nothing.
+constexpr double kLarge = 0x1p480, kShrink = 0x1p-544;
+
 // Of values start, start + step, ...; missing ones (NaN) do not count. Without any value: 0 and 0.
 template <class T>
 double mean_of(const T* values, std::int64_t count, std::int64_t step, double& deviation) {
+  double least = std::numeric_limits<double>::infinity(), most = -least;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto value = static_cast<double>(values[i * step]);
+    if (value < least) least = value;
+    if (value > most) most = value;
+  }
+  deviation = 0;
+  if (least >= most) return least > most ? 0 : least;  // a mean of equal values may be rounded
+  const double scale = std::max(-least, most) < kLarge ? 1 : kShrink;
   double sum = 0, squares = 0;
   std::int64_t n = 0;
   for (std::int64_t i = 0; i < count; ++i) {
-    const auto value = static_cast<double>(values[i * step]);
+    const double value = static_cast<double>(values[i * step]) * scale;
     if (std::isnan(value)) continue;
     sum += value;
     ++n;
   }
-  const double mean = n > 0 ? sum / static_cast<double>(n) : 0;
+  const double mean = sum / static_cast<double>(n);
   for (std::int64_t i = 0; i < count; ++i) {
-    const double distance = static_cast<double>(values[i * step]) - mean;
+    const double distance = static_cast<double>(values[i * step]) * scale - mean;
     if (!std::isnan(distance)) squares += distance * distance;
   }
-  deviation = n > 0 ? std::sqrt(squares / static_cast<double>(n)) : 0;
-  return mean;
+  deviation = std::sqrt(squares / static_cast<double>(n)) / scale;
+  return mean / scale;
 }
 
 void check_fit(double mean, double& deviation) {
@@ -64,19 +80,6 @@ void check_fit(double mean, double& deviation) {
     throw DataError("the training features are not all finite numbers");
   }
   if (deviation == 0) deviation = 1;
-}
-
-template <class T>
-void apply_rows(const torch::Tensor& x, const Preprocessing& preprocessing, torch::Tensor& out) {
-  const Normalizer normalize(preprocessing);
-  const std::int64_t features = x.size(1);
-  const T* in = x.const_data_ptr<T>();
-  float* to = out.mutable_data_ptr<float>();
-  at::parallel_for(0, x.size(0), kNormaliseGrainRows, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      normalize.row(in + i * features, nullptr, features, to + i * features);
-    }
-  });
 }
 
 }  // namespace
@@ -95,9 +98,13 @@ Preprocessing Preprocessing::fit(const torch::Tensor& x) {
   const torch::Tensor rows = x.contiguous();
   Preprocessing fitted;
   fitted.features = x.size(1);
-  fitted.mean = rows.scalar_type() == at::kByte
-                    ? mean_of_bytes(rows, fitted.deviation)
-                    : mean_of(rows.const_data_ptr<float>(), rows.numel(), 1, fitted.deviation);
+  if (rows.scalar_type() == at::kByte) {
+    fitted.mean = mean_of_bytes(rows, fitted.deviation);
+  } else {
+    with_features(rows, [&](const auto* values) {
+      fitted.mean = mean_of(values, rows.numel(), 1, fitted.deviation);
+    });
+  }
   check_fit(fitted.mean, fitted.deviation);
   return fitted;
 }
@@ -105,17 +112,18 @@ Preprocessing Preprocessing::fit(const torch::Tensor& x) {
 Preprocessing Preprocessing::fit_features(const torch::Tensor& x) {
   check_rows(x);
   if (x.numel() == 0) throw DataError("no values to take a mean and a deviation of");
-  const torch::Tensor rows = x.to(at::kFloat).contiguous();
+  const torch::Tensor rows = x.contiguous();
   Preprocessing fitted;
   fitted.features = x.size(1);
-  for (std::int64_t j = 0; j < fitted.features; ++j) {
-    double deviation = 0;
-    const double mean =
-        mean_of(rows.const_data_ptr<float>() + j, rows.size(0), fitted.features, deviation);
-    check_fit(mean, deviation);
-    fitted.means.push_back(mean);
-    fitted.deviations.push_back(deviation);
-  }
+  with_features(rows, [&](const auto* values) {
+    for (std::int64_t j = 0; j < fitted.features; ++j) {
+      double deviation = 0;
+      const double mean = mean_of(values + j, rows.size(0), fitted.features, deviation);
+      check_fit(mean, deviation);
+      fitted.means.push_back(mean);
+      fitted.deviations.push_back(deviation);
+    }
+  });
   return fitted;
 }
 
@@ -127,11 +135,16 @@ torch::Tensor Preprocessing::apply(const torch::Tensor& x) const {
   }
   const torch::Tensor rows = x.contiguous();
   torch::Tensor out = at::empty(rows.sizes(), at::kFloat);
-  if (rows.scalar_type() == at::kByte) {
-    apply_rows<std::uint8_t>(rows, *this, out);
-  } else {
-    apply_rows<float>(rows, *this, out);
-  }
+  const Normalizer normalize(*this);
+  float* to = out.mutable_data_ptr<float>();
+  with_features(rows, [&](const auto* in) {
+    at::parallel_for(0, rows.size(0), kNormaliseGrainRows,
+                     [&](std::int64_t begin, std::int64_t end) {
+                       for (std::int64_t i = begin; i < end; ++i) {
+                         normalize.row(in + i * features, nullptr, features, to + i * features);
+                       }
+                     });
+  });
   return out;
 }
 

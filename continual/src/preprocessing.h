@@ -2,6 +2,7 @@
 // Normalising rows of features, with the pixel permutation applied on the way.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -11,18 +12,39 @@
 
 namespace perennial::continual {
 
+// Whether rows of features may have this type: uint8, float32 or float64.
+inline bool is_feature_type(at::ScalarType type) {
+  return type == at::kByte || type == at::kFloat || type == at::kDouble;
+}
+
+// Calls f with a pointer to the values of x, which is contiguous and of such a type.
+template <class F>
+void with_features(const torch::Tensor& x, const F& f) {
+  if (x.scalar_type() == at::kByte) {
+    f(x.const_data_ptr<std::uint8_t>());
+  } else if (x.scalar_type() == at::kFloat) {
+    f(x.const_data_ptr<float>());
+  } else {
+    f(x.const_data_ptr<double>());
+  }
+}
+
 // The map from a raw value to a model's input, in the form the loops over rows want: a table for
 // bytes, the formula for floats. Both give the same bits for the same value. Refers to the
 // preprocessing, which must outlive it.
 class Normalizer {
  public:
+  // Deviations from the mean beyond which nothing is further: sums of squares of inputs stay
+  // numbers of 32 bits.
+  static constexpr double kFurthest = 1e15;
+
   explicit Normalizer(const Preprocessing& preprocessing);
 
   // The value of feature j. One that is missing (NaN) is as its mean.
   float value(double raw, std::int64_t j) const {
     if (std::isnan(raw)) return 0;
-    if (means_ == nullptr) return static_cast<float>((raw - mean_) / deviation_);
-    return static_cast<float>((raw - means_[j]) / deviations_[j]);
+    return means_ == nullptr ? scaled(raw, mean_, deviation_)
+                             : scaled(raw, means_[j], deviations_[j]);
   }
 
   // out[j] = normalised in[order[j]], or in[j] without an order. D values; about a microsecond for
@@ -40,6 +62,13 @@ class Normalizer {
   }
 
  private:
+  static float scaled(double raw, double mean, double deviation) {
+    double distance = (raw - mean) / deviation;
+    // Of opposite ends of the doubles; halves of such numbers are exact.
+    if (std::isinf(raw - mean)) distance = (raw / 2 - mean / 2) / (deviation / 2);
+    return static_cast<float>(std::clamp(distance, -kFurthest, kFurthest));
+  }
+
   double mean_;
   double deviation_;
   const double* means_ = nullptr;  // (D) each, where features have their own

@@ -32,7 +32,7 @@ bool checked_bytes(const std::vector<std::int64_t>& dims, std::int64_t element_b
 // "0", "1", ...: the names of labels that are numbers.
 std::vector<std::string> number_names(std::int64_t classes);
 
-// An NPY file of 2 or 3 dimensions (|u1, <f4, <f8; C order) as (N, D), uint8 or float32. Sets
+// An NPY file of 2 or 3 dimensions (|u1, <f4, <f8; C order) as (N, D) of its type. Sets
 // rows and columns where it has 3.
 at::Tensor read_npy(const std::filesystem::path& file, std::int64_t* image_rows = nullptr,
                     std::int64_t* image_cols = nullptr);
@@ -60,7 +60,7 @@ TrainTest load_image_folder(const std::filesystem::path& folder, const TableOpti
                             const std::vector<std::string>& known_labels);
 // An image, or all images of a folder by name, as (N, D) uint8.
 at::Tensor read_images(const std::filesystem::path& place);
-// A table's rows without a label, as (N, D) float32.
+// A table's rows without a label, as (N, D) float64.
 at::Tensor read_table_rows(const std::filesystem::path& file,
                            const std::vector<std::string>& columns, const TableOptions& options);
 

@@ -15,6 +15,11 @@ EnumNames<ModelKind> enum_names(ModelKind) {
 EnumNames<InputKind> enum_names(InputKind) {
   return {{InputKind::raw, "raw"}, {InputKind::filters, "filters"}};
 }
+EnumNames<HeadInputs> enum_names(HeadInputs) {
+  return {{HeadInputs::automatic, "automatic"},
+          {HeadInputs::filters, "filters"},
+          {HeadInputs::columns, "columns"}};
+}
 EnumNames<HeadKind> enum_names(HeadKind) {
   return {{HeadKind::trained, "trained"}, {HeadKind::analytic, "analytic"}};
 }
@@ -336,6 +341,7 @@ void RunConfig::validate_head() const {
                          ": it is solved, and to count the same examples again is a smaller "
                          "head_ridge");
   }
+  if (model.head_inputs == HeadInputs::columns) return;
   if (model.head_filters == 0 && model.head_pool == 0) {
     throw InvalidOptions(head + " needs features: head_filters and head_pool are both 0");
   }

@@ -14,10 +14,12 @@ namespace {
 
 // Options that there were not always. At their defaults they are left out, so that what was learnt
 // before keeps its digest.
-constexpr std::array<std::pair<const char*, const char*>, 4> kLaterFields = {{
+constexpr std::array<std::pair<const char*, const char*>, 6> kLaterFields = {{
     {"stream", "separator"},
     {"stream", "encoding"},
     {"stream", "class_order"},
+    {"model", "head_inputs"},
+    {"model", "head_width"},
     {"train", "amp"},
 }};
 

@@ -17,6 +17,7 @@
 #include "perennial/core/dense_state.h"
 #include "perennial/storage/reshard.h"
 #include "run_note.h"
+#include "preprocessing.h"
 
 namespace perennial::continual {
 
@@ -34,7 +35,7 @@ constexpr const char* kAnytime = "run/anytime";
 constexpr const char* kNumbers = "run/numbers";  // float64: mean, deviation, gate accuracy or NaN
 // (2, D) float64: means and deviations, where every feature has its own
 constexpr const char* kFeatures = "run/features";
-// Rows as read, (N, D) uint8 or float32, and their labels: of a followed table's experience that
+// Rows as read, (N, D), and their labels: of a followed table's experience that
 // goes on, and of test set N (from 0).
 constexpr const char* kRowsEntry = "run/rows";
 std::string test_entry(std::size_t number) { return "run/test/" + std::to_string(number); }
@@ -49,8 +50,7 @@ Dataset rows_in(const std::string& name, const storage::PageReader& store) {
   data.x = tensor_from(value_or_throw(store.read_dense(name + "/x")), name + "/x");
   data.y = tensor_from(value_or_throw(store.read_dense(name + "/y")), name + "/y");
   if (data.x.dim() != 2 || data.y.dim() != 1 || data.x.size(0) != data.y.size(0) ||
-      (data.x.scalar_type() != at::kByte && data.x.scalar_type() != at::kFloat) ||
-      data.y.scalar_type() != at::kLong) {
+      !is_feature_type(data.x.scalar_type()) || data.y.scalar_type() != at::kLong) {
     throw DataError("dense entry '" + name + "' holds no labelled rows");
   }
   return data;

@@ -231,11 +231,7 @@ Batch Stream::gather(const Dataset& data, const std::vector<Pick>& picks) const 
       }
     });
   };
-  if (data.x.scalar_type() == at::kByte) {
-    fill(data.x.const_data_ptr<std::uint8_t>());
-  } else {
-    fill(data.x.const_data_ptr<float>());
-  }
+  with_features(data.x, fill);
   return batch;
 }
 

@@ -212,13 +212,7 @@ void Stream::prepend(const std::vector<Dataset>& tests) {
   earlier_ = std::ssize(tests);
   parts.emplace_back().append(
       {std::make_shared<const std::vector<std::uint32_t>>(std::move(own)), earlier_});
-  const bool mixed = std::any_of(x.begin(), x.end(), [&](const at::Tensor& rows) {
-    return rows.scalar_type() != x[0].scalar_type();
-  });
-  if (mixed) {
-    for (at::Tensor& rows : x) rows = rows.to(at::kFloat);
-  }
-  all.test.x = at::cat(x);
+  all.test.x = at::cat(x);  // of the widest type
   all.test.y = at::cat(y);
   data_ = std::make_shared<const TrainTest>(std::move(all));
   test_ = std::move(parts);

@@ -259,7 +259,7 @@ TableParser::Outcome TableParser::take(std::string_view record) {
       return bad(place(c) + shown(cell.text) + " is no value");
     }
     features_.push_back(cell.kind == Cell::Kind::number ? cell.number
-                                                        : std::numeric_limits<float>::quiet_NaN());
+                                                        : std::numeric_limits<double>::quiet_NaN());
   }
   if (columns_.label >= 0) {
     const auto c = static_cast<std::size_t>(columns_.label);

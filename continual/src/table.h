@@ -23,7 +23,7 @@ TableFormat table_format(const std::filesystem::path& file, std::string_view sta
 struct Cell {
   enum class Kind : std::uint8_t { number, missing, text };
   Kind kind = Kind::missing;
-  float number = 0;
+  double number = 0;
   std::string_view text;  // as it stands, without quotes; valid until the next record
 };
 
@@ -54,7 +54,7 @@ char separator_in(std::string_view record);
 // with it.
 std::size_t csv_record_end(std::string_view text, std::string_view separators, bool all);
 
-// What a text is as a cell: a finite 32-bit number, one of the words for no value, or text.
+// What a text is as a cell: a finite 64-bit number, one of the words for no value, or text.
 Cell cell_of(std::string_view text);
 // A cell's text for a message: at most 24 printable characters in quotes.
 std::string shown(std::string_view text);
@@ -86,7 +86,7 @@ class TableParser {
   Outcome take(std::string_view record);
 
   // Of the last row.
-  const std::vector<float>& features() const { return features_; }
+  const std::vector<double>& features() const { return features_; }
   const std::string& label() const { return label_; }
   // Of the last bad one: "line 3, column 2 ('age'): 'x' is not a number".
   const std::string& problem() const { return problem_; }
@@ -127,7 +127,7 @@ class TableParser {
   std::uint64_t line_ = 0, lines_ = 0;
   std::uint64_t width_line_ = 0;  // where the columns were settled
   std::vector<Cell> cells_;
-  std::vector<float> features_;
+  std::vector<double> features_;
   std::string label_, problem_;
 };
 

@@ -21,7 +21,7 @@ namespace {
 constexpr std::size_t kStartBytes = 64;
 
 struct Rows {
-  std::vector<float> values;
+  std::vector<double> values;
   std::vector<std::string> labels;
   std::vector<std::string> columns;  // of the features, where the table has names
   std::int64_t width = 0;
@@ -90,8 +90,8 @@ Rows read_all(const std::filesystem::path& file, const TableOptions& options, bo
 }
 
 at::Tensor tensor_of(const Rows& rows) {
-  at::Tensor x = at::empty({rows.count, rows.width}, at::kFloat);
-  std::copy(rows.values.begin(), rows.values.end(), x.mutable_data_ptr<float>());
+  at::Tensor x = at::empty({rows.count, rows.width}, at::kDouble);
+  std::copy(rows.values.begin(), rows.values.end(), x.mutable_data_ptr<double>());
   return x;
 }
 

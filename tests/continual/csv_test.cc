@@ -3,6 +3,9 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/equal.h>
 
+#include <cmath>
+#include <limits>
+
 #include "continual/data_files.h"
 #include "perennial/continual/dataset.h"
 
@@ -11,7 +14,7 @@ namespace {
 
 const torch::Tensor& two_by_three() {
   static const torch::Tensor rows =
-      torch::tensor(std::vector<float>{1, 2.5F, -300, 4, 5, 6}).view({2, 3});
+      torch::tensor(std::vector<double>{1, 2.5, -300, 4, 5, 6}).view({2, 3});
   return rows;
 }
 
@@ -23,10 +26,18 @@ TEST(Csv, ReadsNumbersWithAndWithoutHeader) {
            "\xEF\xBB\xBF\"a\", \"b\" ,c\r\n 1 ,\"2.5\",\t-300\r\n\r\n+4,5.0,6e0\r\n\n",
        }) {
     const torch::Tensor rows = read_rows(folder.write("rows.csv", text));
-    EXPECT_EQ(rows.scalar_type(), torch::kFloat);
+    EXPECT_EQ(rows.scalar_type(), torch::kDouble);
     EXPECT_TRUE(at::equal(rows, two_by_three())) << text;
   }
   EXPECT_TRUE(at::equal(read_rows(folder.write("z", gzip("1,2.5,-300\n4,5,6\n"))), two_by_three()));
+}
+
+TEST(Csv, KeepsWhatA64BitNumberHolds) {
+  const TempFolder folder;
+  const torch::Tensor rows = read_rows(folder.write("t.csv", "1700000000123,1e308\n2,0.1\n"));
+  EXPECT_EQ(rows[0][0].item<double>(), 1700000000123.0);
+  EXPECT_EQ(rows[0][1].item<double>(), 1e308);
+  EXPECT_EQ(rows[1][1].item<double>(), 0.1);
 }
 
 TEST(Csv, NamesFileLineAndColumnOfABadCell) {
@@ -106,7 +117,42 @@ TEST(Preprocessing, FitsMeanAndDeviationOfAllValues) {
   // Nothing to divide by.
   EXPECT_DOUBLE_EQ(Preprocessing::fit(torch::full({3, 2}, 7.0F)).deviation, 1);
   EXPECT_THROW(Preprocessing::fit(torch::zeros({0, 2})), DataError);
-  EXPECT_THROW(Preprocessing::fit(torch::zeros({2, 2}, torch::kDouble)), DataError);
+  EXPECT_THROW(Preprocessing::fit(torch::zeros({2, 2}, torch::kLong)), DataError);
+}
+
+TEST(Preprocessing, LosesNothingOfSmallDifferencesBetweenLargeValues) {
+  const torch::Tensor x =
+      torch::tensor(std::vector<double>{1700000000000.0, 1700000000002.0}, torch::kDouble)
+          .view({2, 1});
+  const torch::Tensor expected = torch::tensor(std::vector<float>{-1, 1}).view({2, 1});
+  EXPECT_TRUE(at::equal(Preprocessing::fit_features(x).apply(x), expected));
+  EXPECT_TRUE(at::equal(Preprocessing::fit(x).apply(x), expected));
+}
+
+TEST(Preprocessing, TakesEveryFiniteNumber) {
+  constexpr double kMost = std::numeric_limits<double>::max();
+  for (const double least : {-kMost, kMost / 2, 0.0}) {
+    const torch::Tensor x =
+        torch::tensor(std::vector<double>{least, kMost}, torch::kDouble).view({2, 1});
+    const torch::Tensor z = Preprocessing::fit_features(x).apply(x);
+    EXPECT_FLOAT_EQ(z[0][0].item<float>(), -1) << least;
+    EXPECT_FLOAT_EQ(z[1][0].item<float>(), 1) << least;
+  }
+  // What is absurdly far away is still a number, and so is the sum of its squares.
+  const Preprocessing narrow = Preprocessing::fit_features(
+      torch::tensor(std::vector<double>{1, 2}, torch::kDouble).view({2, 1}));
+  const torch::Tensor far = narrow.apply(torch::full({1, 1}, kMost, torch::kDouble));
+  EXPECT_GT(far.item<float>(), 1e14);
+  EXPECT_TRUE(std::isfinite(far.square().item<float>() * 1000));
+}
+
+TEST(Preprocessing, LeavesAConstantAlone) {
+  // The mean of 0.1 taken ten times is not 0.1 in floating point.
+  const torch::Tensor x = torch::full({10, 1}, 0.1, torch::kDouble);
+  for (const Preprocessing& fitted : {Preprocessing::fit_features(x), Preprocessing::fit(x)}) {
+    EXPECT_EQ(fitted.apply(x).abs().max().item<float>(), 0);
+    EXPECT_FLOAT_EQ(fitted.apply(torch::full({1, 1}, 1.1, torch::kDouble)).item<float>(), 1);
+  }
 }
 
 TEST(Preprocessing, GivesEqualBitsForEqualValuesOfEveryTypeAndThreadCount) {
@@ -119,6 +165,7 @@ TEST(Preprocessing, GivesEqualBitsForEqualValuesOfEveryTypeAndThreadCount) {
     at::set_num_threads(count);
     EXPECT_TRUE(at::equal(preprocessing.apply(bytes), expected)) << count;
     EXPECT_TRUE(at::equal(preprocessing.apply(bytes.to(torch::kFloat)), expected)) << count;
+    EXPECT_TRUE(at::equal(preprocessing.apply(bytes.to(torch::kDouble)), expected)) << count;
   }
   at::set_num_threads(threads);
 }

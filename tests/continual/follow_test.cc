@@ -21,9 +21,9 @@ void append(const std::filesystem::path& file, const std::string& text) {
   std::ofstream(file, std::ios::binary | std::ios::app) << text;
 }
 
-std::vector<float> numbers(const torch::Tensor& x) {
+std::vector<double> numbers(const torch::Tensor& x) {
   const torch::Tensor flat = x.contiguous();
-  return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
+  return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
 }
 
 TEST(Follow, ReadsToTheEndAndThenWhatIsAppended) {
@@ -31,16 +31,16 @@ TEST(Follow, ReadsToTheEndAndThenWhatIsAppended) {
   const auto file = folder.write("t.csv", "a,b,label\n1,2,x\n3,4,y\n5,");
   RowFollower follower(file, {});
   FollowedRows rows = follower.read(10, kNow);
-  EXPECT_EQ(numbers(rows.x), (std::vector<float>{1, 2, 3, 4}));
+  EXPECT_EQ(numbers(rows.x), (std::vector<double>{1, 2, 3, 4}));
   EXPECT_EQ(rows.y[1].item<int>(), 1);
   EXPECT_EQ(follower.position().rows, 2U);
   EXPECT_EQ(follower.position().bytes, 22U);  // not the line that has no end yet
   EXPECT_EQ(follower.read(10, kNow).x.numel(), 0);
   append(file, "6,z\n7,8,x");
   rows = follower.read(10, kNow);
-  EXPECT_EQ(numbers(rows.x), (std::vector<float>{5, 6}));
+  EXPECT_EQ(numbers(rows.x), (std::vector<double>{5, 6}));
   append(file, "\n");
-  EXPECT_EQ(numbers(follower.read(10, kNow).x), (std::vector<float>{7, 8}));
+  EXPECT_EQ(numbers(follower.read(10, kNow).x), (std::vector<double>{7, 8}));
   EXPECT_EQ(follower.label_names(), (std::vector<std::string>{"x", "y", "z"}));
   EXPECT_FALSE(follower.ended());
 }
@@ -57,7 +57,7 @@ TEST(Follow, WaitsForRowsButNotLongerThanItsPatienceOrItsStop) {
   });
   const FollowedRows rows = follower.read(3, kLong);
   writer.join();
-  EXPECT_EQ(numbers(rows.x), (std::vector<float>{1, 2, 3}));
+  EXPECT_EQ(numbers(rows.x), (std::vector<double>{1, 2, 3}));
   EXPECT_EQ(follower.read(2, milliseconds(20)).x.size(0), 1);
   int asked = 0;
   EXPECT_EQ(follower.read(1, kLong, [&] { return ++asked == 3; }).x.numel(), 0);
@@ -110,17 +110,17 @@ TEST(Follow, GoesOnWithinATableOfOtherSeparatorsAndEncodings) {
   const TableOptions options{.encoding = "latin1"};
   FollowPosition position;
   std::vector<std::string> labels;
-  std::vector<float> x;
+  std::vector<double> x;
   while (position.rows < 20) {
     RowFollower part(file, options, position, labels);
     const FollowedRows rows = part.read(3, kNow);
-    const std::vector<float> some = numbers(rows.x);
+    const std::vector<double> some = numbers(rows.x);
     x.insert(x.end(), some.begin(), some.end());
     position = FollowPosition::from_json(part.position().to_json());
     labels = part.label_names();
     ASSERT_EQ(some.size(), std::min<std::size_t>(3, 20 - (position.rows - some.size())));
   }
-  for (std::size_t i = 0; i < 20; ++i) EXPECT_EQ(x[i], static_cast<float>(i));
+  for (std::size_t i = 0; i < 20; ++i) EXPECT_EQ(x[i], static_cast<double>(i));
   EXPECT_EQ(labels, (std::vector<std::string>{"gr\xC3\xBCn,\n2", "rot|1"}));
   EXPECT_EQ(position.lines, 28U);
   EXPECT_EQ(position.bytes, text.size());
@@ -130,7 +130,7 @@ TEST(Follow, GoesOnWithinATableOfOtherSeparatorsAndEncodings) {
   RowFollower follower(growing, {});
   EXPECT_EQ(follower.read(5, kNow).x.numel(), 0);
   append(growing, "y\"\n2,z\n");
-  EXPECT_EQ(numbers(follower.read(5, kNow).x), (std::vector<float>{1, 2}));
+  EXPECT_EQ(numbers(follower.read(5, kNow).x), (std::vector<double>{1, 2}));
   EXPECT_EQ(follower.label_names(), (std::vector<std::string>{"x\ny", "z"}));
   // One line of another encoding stops before it, as a bad row does.
   append(growing, "3,\xFC\n");
@@ -145,7 +145,7 @@ TEST(Follow, KnownLabelsAndFeaturesOfAModelDecideNumbersAndOrder) {
   const auto file = folder.write("t.csv", "z,label,a,more\n1,new,2,9\n3,k,4,9\n");
   RowFollower follower(file, {}, {}, {"k", "m"}, {"a", "z"});
   const FollowedRows rows = follower.read(2, kNow);
-  EXPECT_EQ(numbers(rows.x), (std::vector<float>{2, 1, 4, 3}));
+  EXPECT_EQ(numbers(rows.x), (std::vector<double>{2, 1, 4, 3}));
   EXPECT_EQ(rows.y[0].item<int>(), 2);
   EXPECT_EQ(rows.y[1].item<int>(), 0);
   expect_data_error(
@@ -160,9 +160,9 @@ TEST(Follow, JsonlToo) {
   const TempFolder folder;
   const auto file = folder.write("t.jsonl", "{\"v\": 1, \"label\": 7}\n");
   RowFollower follower(file, {});
-  EXPECT_EQ(numbers(follower.read(5, kNow).x), (std::vector<float>{1}));
+  EXPECT_EQ(numbers(follower.read(5, kNow).x), (std::vector<double>{1}));
   append(file, "{\"label\": 8, \"v\": 2}\n{\"v\": ");
-  EXPECT_EQ(numbers(follower.read(5, kNow).x), (std::vector<float>{2}));
+  EXPECT_EQ(numbers(follower.read(5, kNow).x), (std::vector<double>{2}));
   EXPECT_EQ(follower.label_names(), (std::vector<std::string>{"7", "8"}));
 }
 
@@ -179,7 +179,7 @@ TEST(Follow, ARefusedRowStopsBeforeItAndCanBePutRight) {
   EXPECT_EQ(follower.position().bytes, before.bytes);
   folder.write("t.csv", "a,label\n1,x\n2.5,x\n3,x\n");
   RowFollower again(file, {}, before, {"x"});
-  EXPECT_EQ(numbers(again.read(10, kNow).x), (std::vector<float>{2.5F, 3}));
+  EXPECT_EQ(numbers(again.read(10, kNow).x), (std::vector<double>{2.5, 3}));
 }
 
 TEST(Follow, NoticesAFileThatShrankOrWasReplacedOrIsAnother) {
@@ -231,10 +231,10 @@ TEST(Follow, APipeEndsWhenItsWriterGoes) {
     out << "y\n3,x";  // the last line has no end
   });
   FollowedRows rows = follower.read(2, kLong);
-  EXPECT_EQ(numbers(rows.x), (std::vector<float>{1, 2}));
+  EXPECT_EQ(numbers(rows.x), (std::vector<double>{1, 2}));
   rows = follower.read(5, kLong);
   writer.join();
-  EXPECT_EQ(numbers(rows.x), (std::vector<float>{3}));
+  EXPECT_EQ(numbers(rows.x), (std::vector<double>{3}));
   EXPECT_TRUE(follower.ended());
   EXPECT_EQ(follower.position().rows, 3U);
 }

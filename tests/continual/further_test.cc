@@ -130,14 +130,7 @@ TEST(FurtherData, NewOutputsLeaveTheOldOnesTheirBits) {
   }
 }
 
-TEST(FurtherData, AnAnalyticHeadEndsAsIfItHadKnownAllClasses) {
-  RunConfig config = table_config("naive", ModelKind::peer);
-  config.model.head = HeadKind::analytic;
-  config.model.head_filters = 0;
-  config.model.head_pool = 24;
-  config.model.head_ridge = 1e-3;
-  config.model.peer.v_scale = 0.5;
-  config.train.epochs = 1;
+void expect_as_if_it_had_known_all_classes(const RunConfig& config) {
   Learner learner{config}, knowing{config};
   learner.start();
   TrainTest all = monday();
@@ -151,6 +144,20 @@ TEST(FurtherData, AnAnalyticHeadEndsAsIfItHadKnownAllClasses) {
                            b.model->predict(rows.x, {}).probabilities, 1e-4, 1e-5));
   EXPECT_EQ(grown.matrix.at(2, 0), known.matrix.at(2, 0));
   EXPECT_GT(acc(grown.matrix).value(), 0.8);
+}
+
+TEST(FurtherData, AnAnalyticHeadEndsAsIfItHadKnownAllClasses) {
+  RunConfig config = table_config("naive", ModelKind::peer);
+  config.model.head = HeadKind::analytic;
+  config.train.epochs = 1;
+  config.model.head_width = 64;
+  expect_as_if_it_had_known_all_classes(config);
+  config.model.head_inputs = HeadInputs::filters;
+  config.model.head_filters = 0;
+  config.model.head_pool = 24;
+  config.model.head_ridge = 1e-3;
+  config.model.peer.v_scale = 0.5;
+  expect_as_if_it_had_known_all_classes(config);
 }
 
 TEST(FurtherData, ResumesToTheBit) {

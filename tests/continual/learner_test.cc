@@ -114,6 +114,13 @@ INSTANTIATE_TEST_SUITE_P(
                analytic_head(c);
                c.train.strategy = StrategyKind::joint;
                c.model.head_filters = 0;
+             }},
+        Case{"analytic_head_of_columns",
+             [](RunConfig& c) {
+               c.train.strategy = StrategyKind::naive;
+               c.model.head = HeadKind::analytic;
+               c.model.head_inputs = HeadInputs::columns;
+               c.model.head_width = 48;
              }}),
     [](const auto& info) { return info.param.name; });
 

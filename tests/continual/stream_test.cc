@@ -311,8 +311,8 @@ TEST(Stream, RefusesDataThatCannotWork) {
   expect_data_error([&] { Stream({.stream = StreamKind::split, .experiences = 3}, data); },
                     {"experience 0", "training"});
   data = make_data();
-  data.train.x = data.train.x.to(torch::kDouble);
-  expect_data_error([&] { Stream({}, data); }, {"uint8 or float32"});
+  data.train.x = data.train.x.to(torch::kLong);
+  expect_data_error([&] { Stream({}, data); }, {"uint8, float32 or float64"});
 }
 
 TEST(Stream, RefusesPositionsThatAreNotThere) {

@@ -59,6 +59,34 @@ TEST(TableRun, KeepsMeansAndColumnsOfTheFeaturesAndResumesToTheBit) {
       at::equal(learnt.preprocessing.apply(make_table(80, 4).x), stream.test_batch(0, 0, 80).x));
 }
 
+TEST(TableRun, LearnsFromTimeStampsInMilliseconds) {
+  // A millisecond among 40 in 1.7e12: of 32-bit numbers there would be one for all of them.
+  Dataset stamps;
+  stamps.table = true;
+  stamps.x = torch::empty({200, 1}, torch::kDouble);
+  stamps.y = torch::empty({200}, torch::kLong);
+  for (std::int64_t i = 0; i < 200; ++i) {
+    stamps.x[i][0] = 1.7e12 + static_cast<double>(i * 7 % 40);
+    stamps.y[i] = i * 7 % 40 < 20 ? 0 : 1;
+  }
+  stamps.label_names = {"before", "after"};
+  RunConfig config = small_config(kMlp);
+  config.stream.stream = StreamKind::single;
+  config.stream.experiences = 1;
+  const Stream stream(config.stream, TrainTest{stamps, stamps, "stamps"});
+  const auto store = storage::make_memory_store();
+  EXPECT_GT(Trainer(config, stream, store.get(), {}).run().matrix.at(1, 0), 0.9);
+  // The test rows come back from the store as they were, also behind those of an older store.
+  Dataset old = stamps;
+  old.x = stamps.x.to(torch::kFloat);
+  const LearntModel learnt = load_learnt(*store, 0);
+  const Stream after(config.stream, TrainTest{stamps, stamps, "stamps"},
+                     {stamps.label_names, learnt.preprocessing, {old, stream.test_rows(0)}});
+  EXPECT_TRUE(at::equal(after.test_batch(2, 0, 200).x, stream.test_batch(0, 0, 200).x));
+  EXPECT_TRUE(at::equal(after.test_batch(1, 0, 200).x, stream.test_batch(0, 0, 200).x));
+  EXPECT_TRUE(at::equal(after.test_batch(0, 0, 200).x, learnt.preprocessing.apply(old.x)));
+}
+
 TEST(TaskRun, KnownTasksLeaveFewerAnswers) {
   RunConfig config = small_config(kMlp);
   config.stream.stream = StreamKind::split;

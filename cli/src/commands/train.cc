@@ -96,7 +96,7 @@ struct TrainCommand {
       refuse({"growth_start", "growth_loss", "growth_window"}, "--growth-size need");
     }
     if (config.model.head == continual::HeadKind::trained) {
-      refuse({"head_ridge", "head_pool"}, "--head analytic");
+      refuse({"head_inputs", "head_width", "head_ridge", "head_pool"}, "--head analytic");
       if (config.model.inputs == continual::InputKind::raw) {
         refuse({"head_filters", "head_filter_size", "head_grid"},
                "--head analytic, or --inputs filters");

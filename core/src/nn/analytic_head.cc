@@ -9,11 +9,15 @@
 
 #include <algorithm>
 #include <boost/json/parse.hpp>
+#include <boost/json/value_from.hpp>
 #include <boost/json/value_to.hpp>
 #include <cmath>
+#include <functional>
 #include <string>
+#include <utility>
 
 #include "nn/batch_invariant.h"
+#include "nn/nested_ridge.h"
 #include "nn/ridge.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/core/error.h"
@@ -38,12 +42,24 @@ std::string entry(std::int64_t i, std::int64_t j) {
 
 }  // namespace
 
-AnalyticHead::AnalyticHead(std::int64_t features, std::int64_t classes, double ridge)
-    : features_(features), classes_(classes), ridge_(ridge), chosen_(ridge) {
+AnalyticHead::AnalyticHead(std::int64_t features, std::int64_t classes, double ridge,
+                           std::vector<std::int64_t> widths)
+    : features_(features),
+      classes_(classes),
+      ridge_(ridge),
+      widths_(std::move(widths)),
+      chosen_(ridge),
+      width_(features) {
   if (features_ < 1 || classes_ < 1 || !(ridge_ >= 0)) {
     throw InvalidOptions("the analytic head has " + std::to_string(features_) + " features, " +
                          std::to_string(classes_) + " classes and ridge " + std::to_string(ridge_) +
                          "; the first two must be above 0, and ridge not below it");
+  }
+  if (!widths_.empty() && (widths_.front() < 1 || widths_.back() != features_ || ridge_ > 0 ||
+                           std::adjacent_find(widths_.begin(), widths_.end(),
+                                              std::greater_equal<>()) != widths_.end())) {
+    throw InvalidOptions("the widths of an analytic head ascend from 1 or more to its " +
+                         std::to_string(features_) + " features, and its ridge is 0");
   }
   for (std::int64_t i = 0; i < block_count(); ++i) {
     const auto [row, row_end] = rows_of(i);
@@ -105,6 +121,14 @@ void AnalyticHead::solve() {
       a.slice(0, row, row_end).slice(1, col, col_end).copy_(block(i, j));
     }
   }
+  if (!widths_.empty()) {
+    const NestedRidge best = nested_ridge({a, b_, count_}, widths_);
+    width_ = best.width;
+    chosen_ = best.ridge;
+    weights_ = at::zeros({classes_, features_});
+    weights_.slice(1, 0, width_).copy_(best.weights.t());
+    return;
+  }
   chosen_ = ridge_ > 0 ? ridge_ : choose_ridge({a, b_, count_});
   weights_ = ridge_weights(a, chosen_, b_);  // reads the lower triangle only
 }
@@ -127,6 +151,7 @@ void AnalyticHead::add_to_commit(storage::CommitRequest& request) {
                       {"classes", classes_},
                       {"ridge", options_detail::exact_number(ridge_)}};
   if (ridge_ == 0) record["count"] = count_;
+  if (!widths_.empty()) record["widths"] = json::value_from(widths_);
   request.dense[kHeadRecord] = bytes_from(record_text(record));
   for (std::int64_t i = 0; i < block_count(); ++i) {
     for (std::int64_t j = 0; j <= i; ++j) request.dense[entry(i, j)] = bytes_from(block(i, j));
@@ -138,9 +163,13 @@ AnalyticHead AnalyticHead::load(const storage::PageReader& store) {
   const std::string text = text_from(value_or_throw(store.read_dense(kHeadRecord)));
   try {
     const json::object record = json::parse(text).as_object();
+    std::vector<std::int64_t> widths;
+    if (const json::value* entry = record.if_contains("widths")) {
+      widths = json::value_to<std::vector<std::int64_t>>(*entry);
+    }
     AnalyticHead head(json::value_to<std::int64_t>(record.at("features")),
                       json::value_to<std::int64_t>(record.at("classes")),
-                      options_detail::to_number("ridge", record.at("ridge")));
+                      options_detail::to_number("ridge", record.at("ridge")), std::move(widths));
     const auto read = [&](const std::string& name, at::Tensor& tensor) {
       tensor = tensor_like(store, name, tensor, "head");
     };

@@ -231,6 +231,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"head_of_the_pool",
              [](RunConfig& c) {
                c.model.head = HeadKind::analytic;
+               c.model.head_inputs = HeadInputs::filters;
                c.model.head_filters = 0;
                c.model.head_pool = 16;
              }}),

@@ -15,7 +15,7 @@ namespace perennial::continual {
 
 // N examples of D features. Thread-compatible; copies share the tensors.
 struct Dataset {
-  torch::Tensor x;                       // (N, D), uint8 or float32
+  torch::Tensor x;                       // (N, D), uint8, float32 or float64
   torch::Tensor y;                       // (N), int64 in [0, classes)
   std::vector<std::string> label_names;  // one a class
   std::int64_t image_rows = 0;           // 0 when examples are not images
@@ -94,8 +94,9 @@ void split_test(TrainTest& data, double share, std::int64_t seed);
 // The format is known by the content; a name that ends in .npy, -ubyte or .jsonl promises that
 // format. With `columns`, the features that a model learnt by name, a table that names its columns
 // may have them in any order and have others beside them. Bad rows are an error, whatever the
-// options say: every row must get its answer. Returns (N, D), uint8 or float32, N and D at least 1;
-// all values finite, or NaN where missing_values allows that they are missing. Throws DataError
+// options say: every row must get its answer. Returns (N, D), N and D at least 1: uint8, float32,
+// or float64 of tables and <f8; all values finite, or NaN where missing_values allows that they are
+// missing. Throws DataError
 // naming the file and the place.
 torch::Tensor read_rows(const std::filesystem::path& file,
                         const std::vector<std::string>& columns = {},
@@ -103,7 +104,8 @@ torch::Tensor read_rows(const std::filesystem::path& file,
 
 // What turns raw features into a model's input: (x - mean) / deviation, with one mean and one
 // deviation over all training features of the first experience seen, or with those of each feature;
-// stored with the model. A missing value (NaN) becomes 0: it counts as the mean.
+// stored with the model. A missing value (NaN) becomes 0: it counts as the mean. What is further
+// than 1e15 deviations from the mean counts as that far.
 struct Preprocessing {
   std::int64_t features = 0;
   double mean = 0;
@@ -114,12 +116,13 @@ struct Preprocessing {
   // Names of the features where the training table had them; else empty.
   std::vector<std::string> columns = {};
 
-  // x: (N, D) uint8 or float32. Sums in double (exact for uint8); the population's deviation.
+  // x: (N, D) uint8, float32 or float64. Sums in double (exact for uint8); the population's
+  // deviation.
   // Values that are all equal get deviation 1; missing ones do not count.
   static Preprocessing fit(const torch::Tensor& x);
   // As fit, for each feature.
   static Preprocessing fit_features(const torch::Tensor& x);
-  // (B, D) uint8 or float32 to (B, D) float32: each value is computed in double and rounded once,
+  // (B, D) of such a type to (B, D) float32: each value is computed in double and rounded once,
   // so that equal features give equal bits whatever file or type they came from. Throws DataError
   // when D differs from `features`.
   torch::Tensor apply(const torch::Tensor& x) const;

@@ -35,7 +35,7 @@ struct FollowPosition {
 };
 
 struct FollowedRows {
-  torch::Tensor x;  // (N, D) float32, NaN where missing_values allows that a value is missing
+  torch::Tensor x;  // (N, D) float64, NaN where missing_values allows that a value is missing
   torch::Tensor y;  // (N) int64: numbers of label_names()
 };
 

@@ -27,6 +27,12 @@ EnumNames<ModelKind> enum_names(ModelKind);
 enum class HeadKind : std::uint8_t { trained, analytic };
 EnumNames<HeadKind> enum_names(HeadKind);
 
+// What an analytic head reads. filters: the responses of fixed random filters of an image, and the
+// output of a PEER layer. columns: the inputs themselves and fixed random functions of them, for
+// tables and other inputs that are no images. automatic: filters of images, columns of the others.
+enum class HeadInputs : std::uint8_t { automatic, filters, columns };
+EnumNames<HeadInputs> enum_names(HeadInputs);
+
 // What the first layer of a dense model reads. raw: the data's features. filters: the responses of
 // the fixed random filters that an analytic head reads, so that both learn from the same numbers.
 enum class InputKind : std::uint8_t { raw, filters };
@@ -40,6 +46,8 @@ struct ModelOptions {
   std::int64_t width = 0;
   std::int64_t spare_classes = 0;
   HeadKind head = HeadKind::trained;
+  HeadInputs head_inputs = HeadInputs::automatic;
+  std::int64_t head_width = 1024;
   double head_ridge = 1;
   std::int64_t head_filters = 384;
   std::int64_t head_filter_size = 7;
@@ -64,11 +72,19 @@ struct ModelOptions {
             "free for classes that further data may bring",
             Range{0, 65536});
     visitor("head", self.head,
-            "peer: trained, or analytic: the classes are solved from statistics over random "
-            "convolutions of the image and the layer's output, and nothing trains by gradient");
+            "peer: trained, or analytic: the classes are solved from statistics over features that "
+            "never change, and nothing trains by gradient");
+    visitor("head_inputs", self.head_inputs,
+            "what the analytic head reads: filters (random convolutions of the image, and the "
+            "layer's output), columns (the inputs themselves and random functions of them, without "
+            "a layer) or automatic: filters of images, columns of tables and other inputs");
+    visitor("head_width", self.head_width,
+            "random functions of columns that the head may read; how many it does, and its ridge "
+            "strength, is chosen from its statistics by generalised cross validation",
+            Range{1, 16384});
     visitor("head_ridge", self.head_ridge,
-            "ridge strength of the analytic head; 0 = chosen from its statistics by generalised "
-            "cross validation",
+            "ridge strength of the analytic head over filters; 0 = chosen from its statistics by "
+            "generalised cross validation",
             Range{0, 1e12});
     visitor(
         "head_filters", self.head_filters,

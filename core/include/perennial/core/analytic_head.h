@@ -18,7 +18,9 @@ namespace perennial {
 // 2307.02251), over random projections of a pretrained one. Here f is what the caller gives, and
 // nothing is pretrained.
 // ridge 0: the strength is chosen whenever it is solved, by generalised cross validation from A, B
-// and the number of inputs (nn/ridge.h), which costs a dozen times the solving.
+// and the number of inputs (nn/ridge.h), which costs a dozen times the solving. With `widths` it is
+// chosen together with how many of the first features are used, one of the widths
+// (nn/nested_ridge.h), at the cost of an eigendecomposition each; the others' weights are 0.
 //
 // A is kept as the blocks of its lower triangle, each an entry of the store. An input's scores do
 // not depend on the batch around it; the statistics depend, in rounding, on the batches observed
@@ -26,13 +28,17 @@ namespace perennial {
 // ridge 0 28 M^2.
 class AnalyticHead {
  public:
-  // Throws InvalidOptions unless features, classes >= 1 and ridge >= 0.
-  AnalyticHead(std::int64_t features, std::int64_t classes, double ridge);
+  // Throws InvalidOptions unless features, classes >= 1 and ridge >= 0; with widths, unless these
+  // ascend from 1 or more to `features`, and ridge is 0.
+  AnalyticHead(std::int64_t features, std::int64_t classes, double ridge,
+               std::vector<std::int64_t> widths = {});
   // As the store's current state has it. Throws StorageError, DataError.
   static AnalyticHead load(const storage::PageReader& store);
 
   std::int64_t features() const { return features_; }
   std::int64_t classes() const { return classes_; }
+  // What it chooses a width from; empty where it uses all features.
+  const std::vector<std::int64_t>& widths() const { return widths_; }
   // From now on there are so many classes; the new ones have been observed in no input.
   void add_classes(std::int64_t classes);
   // Adds features f: (B, M) float32 with their classes y: (B) int64. Throws DataError for what is
@@ -42,6 +48,8 @@ class AnalyticHead {
   void solve();
   // The ridge strength that the weights were last solved with; 0 before that at ridge 0.
   double ridge() const { return chosen_; }
+  // How many of the first features the weights were last solved for.
+  std::int64_t width() const { return width_; }
   // (B, C), near 1 for the class of an input; solves first if needed. 0 before anything was
   // observed.
   at::Tensor scores(const at::Tensor& f);
@@ -64,7 +72,9 @@ class AnalyticHead {
   std::int64_t features_;
   std::int64_t classes_;
   double ridge_;
+  std::vector<std::int64_t> widths_;
   double chosen_;
+  std::int64_t width_;
   std::int64_t count_ = 0;          // inputs observed
   std::vector<at::Tensor> blocks_;  // float64
   at::Tensor b_;                    // (M, C) float64
