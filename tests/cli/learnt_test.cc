@@ -10,7 +10,7 @@ namespace {
 TEST_F(LearningTest, WhereTheDataAreIsNoPartOfTheState) {
   from_ = folder_;
   std::string digest;
-  for (const std::string place : {"data", "./runs/../data/", path("data").c_str()}) {
+  for (const std::string& place : Args{"data", "./runs/../data/", path("data")}) {
     SCOPED_TRACE(place);
     fs::create_directories(folder_ / "runs");
     fs::remove_all(folder_ / "store");

@@ -159,7 +159,7 @@ TEST_F(OwnTableTest, TextThatIsNotUtf8IsRefusedOrDecoded) {
            more;
   };
   expect_refused(learn(path("latin.csv")), 3, {"latin.csv", "line 1, column 1", "encoding"});
-  table.replace(1, 1, "oe");
+  table.replace(1, 1, "\xC3\xB6");
   write_file(folder_ / "labels.csv", table);
   expect_refused(learn(path("labels.csv")), 3, {"labels.csv", "line 2, column 3", "encoding"});
   fs::copy_file(folder_ / "latin.csv", folder_ / "caf\xE9.csv");

@@ -255,7 +255,7 @@ json::object row_json(const continual::ResultRow& row,
 
 int run_bench(const std::vector<std::string>& args) {
   std::vector<std::string> rest = args;
-  const bool help = !rest.empty() && rest.front() == "--help";
+  const bool help = !rest.empty() && (rest.front() == "--help" || rest.front() == "-h");
   if (!help && (rest.empty() || rest.front() != "continual")) {
     throw InvalidOptions(
         "bench needs to be told of what: perennial bench continual --protocol NAME");
