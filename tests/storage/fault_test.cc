@@ -121,8 +121,6 @@ class FaultTest : public ::testing::Test {
            model = models[1];
            return store.restore({.commit = 1, .drop_later = true}).status();
          }},
-        {"drop", [](PageStore& store, const std::vector<Model>&,
-                    Model&) { return store.drop({1}, "").status(); }},
         {"drop and reclaim",
          [](PageStore& store, const std::vector<Model>&, Model&) {
            const Status dropped = store.drop({1, 2}, "").status();

@@ -138,9 +138,11 @@ TEST_F(RocksdbViewTest, LeasesNameTheReadersThatLive) {
     auto reader = open_view(store_.folder, {}, {});
     if (!reader.ok()) ::_exit(1);
     (*reader)->pin(2);
-    const pid_t grandchild = ::fork();  // it does not keep the lease
-    if (grandchild == 0) ::_exit(::pause());
-    (void)!::write(ready[1], &grandchild, sizeof(grandchild));
+    if (::fork() == 0) {  // it does not keep the lease, as soon as it runs
+      const pid_t grandchild = ::getpid();
+      (void)!::write(ready[1], &grandchild, sizeof(grandchild));
+      ::_exit(::pause());
+    }
     char byte = 0;
     (void)!::read(go[0], &byte, 1);
     ::_exit(0);  // without destroying the view
