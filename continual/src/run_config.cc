@@ -327,11 +327,6 @@ void RunConfig::validate_head() const {
         .append(" has nothing to do; use naive, joint, cumulative or grow_freeze");
     throw InvalidOptions(message);
   }
-  if (model.head_pool > 0 && model.peer.routing != Routing::isolated) {
-    throw InvalidOptions(head + " needs isolated routing, not " +
-                         std::string(enum_name(model.peer.routing)) +
-                         ": it reads the output of one frozen generation");
-  }
   if (train.gate != GateChoice::automatic && train.gate != GateChoice::none) {
     throw InvalidOptions(head + " answers for all classes; it has no gate " +
                          std::string(enum_name(train.gate)));
@@ -342,6 +337,11 @@ void RunConfig::validate_head() const {
                          "head_ridge");
   }
   if (model.head_inputs == HeadInputs::columns) return;
+  if (model.head_pool > 0 && model.peer.routing != Routing::isolated) {
+    throw InvalidOptions(head + " needs isolated routing, not " +
+                         std::string(enum_name(model.peer.routing)) +
+                         ": it reads the output of one frozen generation");
+  }
   if (model.head_filters == 0 && model.head_pool == 0) {
     throw InvalidOptions(head + " needs features: head_filters and head_pool are both 0");
   }

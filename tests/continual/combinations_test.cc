@@ -45,6 +45,7 @@ const std::map<std::string, std::vector<double>, std::less<>>& values_to_draw() 
       {"head_filter_size", {2, 1, 7}},
       {"head_grid", {2, 1, 9}},
       {"head_pool", {9, 0, 1}},
+      {"head_width", {9, 1, 40}},
       {"heads", {2, 1}},
       {"top_k", {3, 1, 4}},
       {"d_key", {6, 2}},
