@@ -27,9 +27,10 @@ void require_followable(const RunConfig& config) {
     throw InvalidOptions("a table is followed as stream single, not " +
                          std::string(enum_name(config.stream.stream)));
   }
-  if (config.stream.limit > 0 || config.stream.test_limit > 0) {
+  if (config.stream.limit > 0 || config.stream.test_limit > 0 ||
+      config.stream.validation_share > 0) {
     throw InvalidOptions(
-        "limit and test_limit are for data of a known size; a table that is "
+        "limit, test_limit and validation_share are for data of a known size; a table that is "
         "followed has follow_rows and test_share");
   }
   if (config.model.model == ModelKind::peer && config.model.head == HeadKind::trained &&

@@ -93,6 +93,40 @@ fs::path named_folder(const std::string& name) {
   return fs::is_directory(folder, error) ? folder : fs::path();
 }
 
+// Moves a share of each class's examples, one at least where a class has two, out of the training
+// part: what is kept for `purpose`.
+Dataset hold_out(TrainTest& data, double share, std::int64_t seed, LaneUse use,
+                 const char* purpose) {
+  std::vector<std::vector<std::int64_t>> of_class(static_cast<std::size_t>(data.train.classes()));
+  const at::Tensor labels = data.train.y.contiguous();
+  const std::int64_t* y = labels.const_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < data.train.size(); ++i) {
+    of_class[static_cast<std::size_t>(y[i])].push_back(i);
+  }
+  std::vector<std::int64_t> left, held;
+  for (std::size_t c = 0; c < of_class.size(); ++c) {
+    const std::vector<std::int64_t>& examples = of_class[c];
+    const std::int64_t n = std::ssize(examples);
+    std::vector<std::uint32_t> order(examples.size());
+    kernels::shuffled_indices(static_cast<std::uint64_t>(seed),
+                              random_lane(use, static_cast<std::int64_t>(c)), order);
+    const auto wanted = static_cast<std::int64_t>(std::floor(share * static_cast<double>(n) + 0.5));
+    const std::int64_t taken = n < 2 ? 0 : std::clamp<std::int64_t>(wanted, 1, n - 1);
+    for (std::int64_t i = 0; i < n; ++i) {
+      (i < taken ? held : left).push_back(examples[order[static_cast<std::size_t>(i)]]);
+    }
+  }
+  if (held.empty()) {
+    throw DataError(data.name + ": no class has two examples, so that none can be kept for " +
+                    purpose);
+  }
+  std::sort(left.begin(), left.end());
+  std::sort(held.begin(), held.end());
+  Dataset part = rows_of(data.train, held);
+  data.train = rows_of(data.train, left);
+  return part;
+}
+
 }  // namespace
 
 std::string data_location(const std::string& dataset) {
@@ -109,37 +143,20 @@ std::vector<std::string> number_names(std::int64_t classes) {
 }
 
 void split_test(TrainTest& data, double share, std::int64_t seed) {
-  std::vector<std::vector<std::int64_t>> of_class(static_cast<std::size_t>(data.train.classes()));
-  const at::Tensor labels = data.train.y.contiguous();
-  const std::int64_t* y = labels.const_data_ptr<std::int64_t>();
-  for (std::int64_t i = 0; i < data.train.size(); ++i) {
-    of_class[static_cast<std::size_t>(y[i])].push_back(i);
-  }
-  std::vector<std::int64_t> train, test;
-  for (std::size_t c = 0; c < of_class.size(); ++c) {
-    const std::vector<std::int64_t>& examples = of_class[c];
-    const std::int64_t n = std::ssize(examples);
-    std::vector<std::uint32_t> order(examples.size());
-    kernels::shuffled_indices(static_cast<std::uint64_t>(seed),
-                              random_lane(LaneUse::test_split, static_cast<std::int64_t>(c)),
-                              order);
-    const auto wanted = static_cast<std::int64_t>(std::floor(share * static_cast<double>(n) + 0.5));
-    const std::int64_t taken = n < 2 ? 0 : std::clamp<std::int64_t>(wanted, 1, n - 1);
-    for (std::int64_t i = 0; i < n; ++i) {
-      (i < taken ? test : train).push_back(examples[order[static_cast<std::size_t>(i)]]);
-    }
-  }
-  if (test.empty()) {
-    throw DataError(data.name +
-                    ": no class has two examples, so that none can be kept for testing");
-  }
-  std::sort(train.begin(), train.end());
-  std::sort(test.begin(), test.end());
-  data.test = rows_of(data.train, test);
-  data.train = rows_of(data.train, train);
-  data.notes.push_back(data.name + " has no test part: " + std::to_string(test.size()) + " of " +
-                       std::to_string(train.size() + test.size()) +
+  const std::int64_t whole = data.train.size();
+  data.test = hold_out(data, share, seed, LaneUse::test_split, "testing");
+  data.notes.push_back(data.name + " has no test part: " + std::to_string(data.test.size()) +
+                       " of " + std::to_string(whole) +
                        " examples are kept for testing (test_share, stream_seed)");
+}
+
+void split_validation(TrainTest& data, double share, std::int64_t seed) {
+  const std::int64_t whole = data.train.size();
+  data.test = hold_out(data, share, seed, LaneUse::validation_split, "validation");
+  data.notes.push_back(data.name + ": " + std::to_string(data.test.size()) + " of " +
+                       std::to_string(whole) +
+                       " training examples are held out and tested on in place of the test part "
+                       "(validation_share, stream_seed)");
 }
 
 TrainTest load_dataset(const std::string& dataset, const TableOptions& options, std::int64_t seed,

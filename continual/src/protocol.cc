@@ -35,22 +35,21 @@ std::string text_at(const json::object& object, std::string_view key) {
   return value == nullptr ? std::string() : json::value_to<std::string>(*value);
 }
 
-// `config` with the fields of {"stream": {...}, "model": {...}, "train": {...}} set.
-RunConfig overlaid(const RunConfig& config, const json::object& settings,
-                   const std::string& where) {
-  json::object all = config.to_json();
-  for (const auto& section : settings) {
-    json::value* known = all.if_contains(section.key());
-    if (known == nullptr) throw DataError(where + ": no section " + std::string(section.key()));
+// What tuning does with a row, {"stream": {"experiences": 2}, "train": {"ridge": [1, 10]}}: lists
+// are chosen from, what else there is holds for the trials.
+void take_tuning(ProtocolRow& row, const json::object& sections) {
+  for (const auto& section : sections) {
     for (const auto& field : section.value().as_object()) {
-      if (!known->as_object().contains(field.key())) {
-        throw DataError(where + ": no setting " + std::string(section.key()) + "." +
-                        std::string(field.key()));
+      if (field.value().is_array()) {
+        row.axes.push_back(
+            {std::string(section.key()), std::string(field.key()), field.value().as_array()});
+      } else {
+        json::value& fields = row.trial_settings[section.key()];
+        if (!fields.is_object()) fields.emplace_object();
+        fields.as_object()[field.key()] = field.value();
       }
-      known->as_object()[field.key()] = field.value();
     }
   }
-  return RunConfig::from_json(all);
 }
 
 }  // namespace
@@ -98,15 +97,20 @@ Protocol load_protocol(std::string_view name, std::string_view scenario,
                     .source = text_at(file, "source"),
                     .deviates = text_at(file, "deviates")};
   const std::string where = "protocol " + protocol.name;
-  RunConfig base = overlaid({}, file.at("settings").as_object(), where);
+  RunConfig base = with_settings({}, file.at("settings").as_object(), where);
   if (const json::value* more = part.if_contains("settings")) {
-    base = overlaid(base, more->as_object(), where);
+    base = with_settings(base, more->as_object(), where);
   }
   base.stream.dataset = dataset;
   for (const auto& row : part.at("rows").as_object()) {
-    ProtocolRow made{std::string(row.key()), overlaid(base, row.value().as_object(),
-                                                      where + " row " + std::string(row.key()))};
+    ProtocolRow made{
+        std::string(row.key()),
+        with_settings(base, row.value().as_object(), where + " row " + std::string(row.key()))};
     made.config.validate();
+    if (const json::value* tune = part.if_contains("tune")) {
+      const json::value* own = tune->as_object().if_contains(row.key());
+      if (own != nullptr) take_tuning(made, own->as_object());
+    }
     protocol.rows.push_back(std::move(made));
   }
   if (const json::value* tables = part.if_contains("published")) {
@@ -128,6 +132,23 @@ Protocol load_protocol(std::string_view name, std::string_view scenario,
     }
   }
   return protocol;
+}
+
+RunConfig with_settings(const RunConfig& config, const json::object& settings,
+                        const std::string& where) {
+  json::object all = config.to_json();
+  for (const auto& section : settings) {
+    json::value* known = all.if_contains(section.key());
+    if (known == nullptr) throw DataError(where + ": no section " + std::string(section.key()));
+    for (const auto& field : section.value().as_object()) {
+      if (!known->as_object().contains(field.key())) {
+        throw DataError(where + ": no setting " + std::string(section.key()) + "." +
+                        std::string(field.key()));
+      }
+      known->as_object()[field.key()] = field.value();
+    }
+  }
+  return RunConfig::from_json(all);
 }
 
 RunConfig with_seed(RunConfig config, std::int64_t seed) {

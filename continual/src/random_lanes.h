@@ -14,18 +14,19 @@
 namespace perennial::continual {
 
 enum class LaneUse : std::uint64_t {
-  permutation = 1,    // stream_seed: pixel permutation of an experience
-  train_subset = 2,   // stream_seed: training examples of an experience when limited
-  test_subset = 3,    // stream_seed: test examples of an experience when limited
-  epoch_order = 4,    // seed of the run: order of the training examples in an epoch
-  test_split = 5,     // stream_seed: a class's examples for the test part ("experience": the class)
-  blur = 6,           // stream_seed: who changes places at the boundary after an experience
-  joint_angle = 7,    // stream_seed: angles of a gradual rotation in a joint pass
-  class_order = 8,    // stream_seed: order of the classes of a split stream
-  replay_place = 32,  // strategy_seed: which examples a memory keeps
-  replay_draw = 33,   // strategy_seed: which of them are replayed
-  fisher_sample = 34,  // strategy_seed: labels drawn for the Fisher information
-  memory_order = 35,   // strategy_seed: order of a memory's examples in training on it alone
+  permutation = 1,   // stream_seed: pixel permutation of an experience
+  train_subset = 2,  // stream_seed: training examples of an experience when limited
+  test_subset = 3,   // stream_seed: test examples of an experience when limited
+  epoch_order = 4,   // seed of the run: order of the training examples in an epoch
+  test_split = 5,    // stream_seed: a class's examples for the test part ("experience": the class)
+  blur = 6,          // stream_seed: who changes places at the boundary after an experience
+  joint_angle = 7,   // stream_seed: angles of a gradual rotation in a joint pass
+  class_order = 8,   // stream_seed: order of the classes of a split stream
+  validation_split = 9,  // stream_seed: as test_split, for the validation part
+  replay_place = 32,     // strategy_seed: which examples a memory keeps
+  replay_draw = 33,      // strategy_seed: which of them are replayed
+  fisher_sample = 34,    // strategy_seed: labels drawn for the Fisher information
+  memory_order = 35,     // strategy_seed: order of a memory's examples in training on it alone
   // A seed of its own: the test examples that a run evaluates while it learns.
   anytime_subset = 64,
 };

@@ -14,10 +14,11 @@ namespace {
 
 // Options that there were not always. At their defaults they are left out, so that what was learnt
 // before keeps its digest.
-constexpr std::array<std::pair<const char*, const char*>, 6> kLaterFields = {{
+constexpr std::array<std::pair<const char*, const char*>, 7> kLaterFields = {{
     {"stream", "separator"},
     {"stream", "encoding"},
     {"stream", "class_order"},
+    {"stream", "validation_share"},
     {"model", "head_inputs"},
     {"model", "head_width"},
     {"train", "amp"},

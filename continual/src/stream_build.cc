@@ -157,6 +157,9 @@ Stream::Stream(const StreamOptions& options, TrainTest data, const LearntBefore*
   make_contiguous(data.train);
   make_contiguous(data.test);
   data_digest_ = digest_of(data);
+  if (options_.validation_share > 0) {
+    split_validation(data, options_.validation_share, options_.stream_seed);
+  }
   order_classes(data, options_);
   data_ = std::make_shared<const TrainTest>(std::move(data));
   build_parts();
@@ -178,6 +181,7 @@ Stream Stream::of_tests(const StreamOptions& options, LearntBefore before,
   before.tests.pop_back();
   StreamOptions whole = options;
   whole.limit = whole.test_limit = 0;
+  whole.validation_share = 0;
   Stream stream(whole, std::move(data), before);
   for (Part& part : stream.train_) part = {};
   stream.data_digest_ = digest;

@@ -86,27 +86,38 @@ const std::vector<double>* ResultRow::find(const std::string& metric) const {
   return nullptr;
 }
 
+std::string markdown_table(const TextTable& table) {
+  std::string text = "|", rule = "\n|---|";
+  for (std::size_t column = 1; column < table.columns.size(); ++column) rule += "---:|";
+  const auto add = [&](const std::vector<std::string>& cells) {
+    for (const std::string& cell : cells)
+      text.append(" ").append(markdown_escaped(cell)).append(" |");
+  };
+  add(table.columns);
+  text += rule;
+  for (const std::vector<std::string>& row : table.rows) {
+    text += "\n|";
+    add(row);
+  }
+  return text + "\n";
+}
+
 std::string markdown_table(const std::vector<ResultRow>& rows,
                            const std::vector<std::string>& metrics) {
-  std::string text = "| strategy |", rule = "|---|";
-  for (const std::string& metric : metrics) {
-    text.append(" ").append(markdown_escaped(metric)).append(" |");
-    rule += "---:|";
-  }
-  text.append(" seeds |\n").append(rule).append("---:|\n");
+  TextTable table{"", {"strategy"}, {}};
+  table.columns.insert(table.columns.end(), metrics.begin(), metrics.end());
+  table.columns.emplace_back("seeds");
   for (const ResultRow& row : rows) {
-    text.append("| ").append(markdown_escaped(row.strategy)).append(" |");
+    std::vector<std::string>& cells = table.rows.emplace_back(1, row.strategy);
     std::size_t seeds = 0;
     for (const std::string& metric : metrics) {
       const std::vector<double>* values = row.find(metric);
-      text.append(" ");
-      text.append(values == nullptr ? "-" : format_mean_sd(statistics_of(*values)));
-      text.append(" |");
+      cells.push_back(values == nullptr ? "-" : format_mean_sd(statistics_of(*values)));
       if (values != nullptr) seeds = std::max(seeds, values->size());
     }
-    text.append(" ").append(std::to_string(seeds)).append(" |\n");
+    cells.push_back(std::to_string(seeds));
   }
-  return text;
+  return markdown_table(table);
 }
 
 std::string csv_table(const std::vector<ResultRow>& rows) {

@@ -130,6 +130,7 @@ TEST_F(FollowTableTest, RefusesWhatCannotWork) {
   };
   refuse([](RunConfig& c) { c.stream.stream = StreamKind::permuted; });
   refuse([](RunConfig& c) { c.stream.limit = 10; });
+  refuse([](RunConfig& c) { c.stream.validation_share = 0.1; });
   refuse([](RunConfig& c) { c.train.anytime.anytime_every = 3; });
   refuse([](RunConfig& c) {
     c.model.model = ModelKind::peer;

@@ -52,6 +52,34 @@ TEST(Protocols, AllLoad) {
   }
 }
 
+// What --tune may choose from is valid, in order, and has the row's own value among it.
+TEST(Protocols, TuningAxesAreValidSettings) {
+  std::int64_t axes = 0;
+  for (const std::string& name : protocol_names()) {
+    for (const std::string& scenario : protocol_scenarios(name)) {
+      for (const ProtocolRow& row : load_protocol(name, scenario, "mnist").rows) {
+        for (const TuningAxis& axis : row.axes) {
+          SCOPED_TRACE(name + ' ' + row.name + ' ' + axis.field);
+          ++axes;
+          bool own = false;
+          double last = -1;
+          for (const boost::json::value& value : axis.values) {
+            const RunConfig config =
+                with_settings(row.config, {{axis.section, {{axis.field, value}}}}, name);
+            EXPECT_NO_THROW(config.validate());
+            own = own || differences(config, row.config).empty();
+            if (!value.is_number()) continue;
+            EXPECT_GT(value.to_number<double>(), last);
+            last = value.to_number<double>();
+          }
+          EXPECT_TRUE(own);
+        }
+      }
+    }
+  }
+  EXPECT_GT(axes, 5);
+}
+
 TEST(Protocols, ScenariosDiffer) {
   EXPECT_EQ(protocol_scenarios("hsu18"), (std::vector<std::string>{"class", "domain", "task"}));
   const Protocol by_class = load_protocol("hsu18", "", "mnist");
@@ -136,6 +164,16 @@ TEST(Protocols, ASeedDrawsEverything) {
   EXPECT_NE(one.train.strategy_options.strategy_seed, two.train.strategy_options.strategy_seed);
   EXPECT_NE(one.train.gate_options.gate_seed, two.train.gate_options.gate_seed);
   EXPECT_TRUE(differences(with_seed(two, 1), one).empty());
+}
+
+TEST(Protocols, AValidationShareIsStoredOnlyWhereThereIsOne) {
+  const RunConfig config = load_protocol("permuted", "", "x").rows[0].config;
+  EXPECT_FALSE(config.to_json().at("stream").as_object().contains("validation_share"));
+  RunConfig held = config;
+  held.stream.validation_share = 0.25;
+  EXPECT_EQ(RunConfig::from_json(held.to_json()).stream.validation_share, 0.25);
+  EXPECT_EQ(differences(config, held),
+            (std::vector<std::string>{"stream.validation_share: 0E0 stored, 2.5E-1 asked for"}));
 }
 
 TEST(Protocols, LimitsOnlyShorten) {

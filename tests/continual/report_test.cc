@@ -181,6 +181,16 @@ TEST_F(ReportTest, TextFromOutsideStaysText) {
   }
 }
 
+TEST_F(ReportTest, TablesStandBeforeTheFigures) {
+  const std::string html =
+      report_html({made({})}, {{"Its <b>own", {"strategy", "lr"}, {{"a<i>", "1"}}, {"a <note>"}}});
+  EXPECT_EQ(unclosed(html), "");
+  EXPECT_THAT(html, AllOf(HasSubstr("<h2>Its &lt;b&gt;own</h2>"),
+                          HasSubstr("<tr><td>a&lt;i&gt;</td><td>1</td></tr>"),
+                          HasSubstr("a &lt;note&gt;")));
+  EXPECT_LT(html.find("a &lt;note&gt;"), html.find("data-figure"));
+}
+
 TEST_F(ReportTest, HasWhatThereIs) {
   EXPECT_THROW(report_html({}), InvalidOptions);
   // One row of one experience, and nothing else.

@@ -339,5 +339,76 @@ TEST(Stream, KeepsItsNumbersFromReleaseToRelease) {
   EXPECT_EQ(seen.str(), "75 100 0 150 125 175 50 25 200 | 5 3 5 0 5 3 1 5");
 }
 
+// Rows of a part as (label, number of the example): the pixels are all different in make_part.
+std::multiset<std::string> part_rows(const Dataset& data) { return rows_of(data.x, data.y); }
+
+TEST(ValidationShare, HoldsOutTrainingExamplesAndNeverReadsTheTestPart) {
+  const TrainTest data = make_data();
+  for (const StreamKind kind : {StreamKind::single, StreamKind::permuted, StreamKind::split}) {
+    SCOPED_TRACE(std::string(enum_name(kind)));
+    const Stream stream = make_stream({.stream = kind,
+                                       .experiences = 3,
+                                       .validation_share = 0.3,
+                                       .normalize = Normalization::none});
+    std::multiset<std::string> seen, held;
+    const auto add = [](std::multiset<std::string>& rows, const Batch& batch) {
+      rows.merge(rows_of(batch.x.to(torch::kByte), batch.y));
+    };
+    // Experience 0 of a permuted stream shows the data as they are.
+    const std::int64_t shown = kind == StreamKind::split ? 3 : 1;
+    for (std::int64_t e = 0; e < shown; ++e) {
+      add(seen, whole_epoch(stream, e, 0, 7, 1));
+      add(held, stream.test_batch(e, 0, stream.test_size(e)));
+    }
+    EXPECT_EQ(std::ssize(held), 18) << "3 of the 10 examples of each of 6 classes";
+    EXPECT_EQ(std::ssize(seen), kTrain - 18);
+    for (const std::string& row : held) EXPECT_FALSE(seen.contains(row)) << "trained on";
+    std::multiset<std::string> both = seen;
+    both.merge(held);
+    EXPECT_EQ(both, part_rows(data.train)) << "neither lost nor from the test part";
+  }
+}
+
+TEST(ValidationShare, IsAFunctionOfTheSeedAndStratified) {
+  const auto held = [](std::int64_t seed) {
+    return make_stream({.stream = StreamKind::single, .validation_share = 0.2, .stream_seed = seed})
+        .test_rows(0);
+  };
+  EXPECT_TRUE(at::equal(held(1).x, held(1).x));
+  EXPECT_FALSE(at::equal(held(1).x, held(2).x));
+  for (std::int64_t c = 0; c < kClasses; ++c) {
+    EXPECT_EQ(held(1).y.eq(c).sum().item<std::int64_t>(), 2) << "class " << c;
+  }
+}
+
+TEST(ValidationShare, ComesBeforeLimitsAndPreprocessingAndLeavesTheDigest) {
+  const StreamOptions whole{.stream = StreamKind::single};
+  StreamOptions options = whole;
+  options.validation_share = 0.5;
+  const Stream stream = make_stream(options);
+  EXPECT_EQ(stream.data_digest(), make_stream(whole).data_digest()) << "the same data";
+  EXPECT_EQ(stream.preprocessing().mean, Preprocessing::fit(stream.train_rows().x).mean);
+  EXPECT_EQ(stream.notes().size(), 1U);
+  EXPECT_NE(stream.notes()[0].find("30 of 60 training examples"), std::string::npos);
+  options.limit = 31;
+  EXPECT_THROW(make_stream(options), InvalidOptions);
+  options.limit = 30;
+  EXPECT_EQ(make_stream(options).train_size(0), 30);
+  options.test_limit = 31;
+  EXPECT_THROW(make_stream(options), InvalidOptions);
+}
+
+TEST(ValidationShare, NeedsAClassOfTwo) {
+  TrainTest data = make_data();
+  for (torch::Tensor* part : {&data.train.x, &data.train.y}) *part = part->slice(0, 0, kClasses);
+  const StreamOptions options{.stream = StreamKind::single, .validation_share = 0.5};
+  try {
+    const Stream stream(options, data);
+    FAIL() << "a class of one was divided";
+  } catch (const DataError& error) {
+    EXPECT_NE(std::string(error.what()).find("kept for validation"), std::string::npos);
+  }
+}
+
 }  // namespace
 }  // namespace perennial::continual

@@ -38,6 +38,12 @@ TEST(Tables, MarkdownNamesAreNoMarkup) {
       << text;
 }
 
+TEST(Tables, MarkdownOfTexts) {
+  EXPECT_EQ(markdown_table({"title", {"strategy", "lr"}, {{"a|b", "1"}, {"c", "-"}}, {"a note"}}),
+            "| strategy | lr |\n|---|---:|\n| a\\|b | 1 |\n| c | - |\n");
+  EXPECT_EQ(markdown_table({"", {"strategy"}, {}}), "| strategy |\n|---|\n");
+}
+
 TEST(Tables, CsvHasALineAMetric) {
   // t(0.975) with one degree of freedom is tan(0.475 pi), 12.7062047...; its last digits are
   // Boost's.

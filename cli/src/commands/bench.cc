@@ -1,48 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 // perennial bench continual: the rows of a protocol over several seeds, each run in a process of
-// its own; a table beside what was published.
+// its own; a table beside what was published, and one of each row at its own best.
 #include <algorithm>
 #include <array>
-#include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 #include <boost/json/value_from.hpp>
-#include <cstdio>
 #include <filesystem>
-#include <fstream>
+#include <iterator>
 #include <optional>
 #include <ostream>
 #include <string_view>
-#include <thread>
 
-#include "child_processes.h"
 #include "commands/commands.h"
 #include "device.h"
 #include "flags.h"
-#include "interrupt.h"
 #include "output.h"
 #include "perennial/continual/protocol.h"
 #include "perennial/continual/report.h"
-#include "perennial/continual/run_folder.h"
-#include "perennial/continual/statistics.h"
 #include "perennial/continual/tables.h"
-#include "progress.h"
-#include "run_support.h"
+#include "perennial/continual/tuning.h"
+#include "protocol_runs.h"
+#include "protocol_tables.h"
 
 namespace perennial::cli {
 namespace {
 
 namespace fs = std::filesystem;
 namespace json = boost::json;
-
-// A run of a protocol's row takes about so much memory beside its data.
-constexpr std::int64_t kBytesOfRun = std::int64_t{3} << 29;
-
-struct Run {
-  std::string row;
-  std::int64_t seed = 0;
-  continual::RunConfig config;
-  fs::path folder;  // OUT/runs/ROW/SEED
-};
 
 // What every result is read against.
 constexpr std::array<std::string_view, 2> kBounds = {"joint", "naive"};
@@ -78,179 +61,179 @@ std::vector<continual::ProtocolRow> chosen_rows(const continual::Protocol& proto
   throw InvalidOptions(message);
 }
 
-// True when the folder holds a finished run of this configuration. Throws InvalidOptions for
-// another configuration.
-bool is_done(const Run& run) {
-  const fs::path file = run.folder / "config.json";
-  if (!fs::exists(file)) return false;
-  const auto stored = read_config(file);
-  std::vector<std::string> differing = continual::differences(stored, run.config);
-  const std::string here = continual::data_location(run.config.stream.dataset);
-  if (continual::data_location(stored.stream.dataset) != here) {
-    differing.push_back("stream.dataset: " + stored.stream.dataset + " stored, " + here +
-                        " asked for");
+// The runs of a benchmark and where they lie: OUT/runs/ROW/SEED, OUT/trials/ROW/SETTINGS and
+// OUT/tuned/ROW/SEED.
+class Bench {
+ public:
+  // Trials are judged on `judges` held-out examples an experience.
+  Bench(fs::path out, std::vector<continual::ProtocolRow> rows, std::int64_t seeds,
+        std::int64_t limit, std::int64_t test_limit, std::int64_t judges)
+      : out_(std::move(out)),
+        rows_(std::move(rows)),
+        seeds_(seeds),
+        limit_(limit),
+        test_limit_(test_limit),
+        judges_(judges) {}
+
+  const std::vector<continual::ProtocolRow>& rows() const { return rows_; }
+
+  // A row with the protocol's settings.
+  std::vector<ProtocolRun> runs(const continual::ProtocolRow& row) const {
+    return seeded(row, row.config, "runs", "");
   }
-  if (!differing.empty()) {
-    throw InvalidOptions(run.folder.string() + " holds a run with other settings: " +
-                         differing.front() + "; use another folder for --out");
+
+  // True where tuning chose what the protocol has: the runs are the same ones then.
+  static bool is_protocols(const continual::ProtocolRow& row, const continual::Trial& chosen) {
+    return continual::differences(row.config, chosen.config).empty();
   }
-  return fs::exists(run.folder / "summary.json");
-}
 
-// What a finished run recorded; empty for one that is not. Throws DataError for a record that
-// cannot be read.
-std::optional<continual::RunFolder> result_of(const Run& run) {
-  if (!is_done(run)) return std::nullopt;
-  try {
-    return continual::read_run_folder(run.folder);
-  } catch (const DataError& error) {
-    throw DataError(std::string(error.what()) + "; delete " + run.folder.string() +
-                    " to run it again");
+  // A row with what tuning chose.
+  std::vector<ProtocolRun> tuned(const continual::ProtocolRow& row,
+                                 const continual::Trial& chosen) const {
+    if (is_protocols(row, chosen)) return runs(row);
+    return seeded(row, chosen.config, "tuned", chosen.text() + ", ");
   }
-}
 
-// What a finished child left goes from its store's run folder to the run's own.
-void keep_record(const Run& run, bool keep_store) {
-  const fs::path store = run.folder / "store";
-  const fs::path record = store / "runs" / run.config.train.strategy.text();
-  // summary.json last: it says that the run is done.
-  std::vector<fs::path> files;
-  for (const fs::directory_entry& entry : fs::directory_iterator(record)) {
-    files.push_back(entry.path());
+  ProtocolRun trial(const continual::ProtocolRow& row, const continual::Trial& trial) const {
+    return {row.name, row.name + ", " + trial.text() + ", on validation",
+            continual::with_limits(trial.run, limit_, judges_),
+            out_ / "trials" / row.name / trial.name()};
   }
-  std::sort(files.begin(), files.end(), [](const fs::path& a, const fs::path& b) {
-    return (a.filename() == "summary.json") < (b.filename() == "summary.json");
-  });
-  for (const fs::path& file : files) {
-    const fs::path kept = run.folder / file.filename(), next = kept.string() + ".next";
-    fs::copy_file(file, next, fs::copy_options::overwrite_existing);
-    fs::rename(next, kept);
+
+  // How far tuning is, by what the trials that are done reached.
+  continual::Tuning tuning(const continual::ProtocolRow& row) const {
+    return continual::tune(row, [&](const continual::Trial& tried) -> std::optional<double> {
+      const std::optional<continual::RunFolder> result = result_of(trial(row, tried));
+      return result ? continual::acc(result->matrix) : std::nullopt;
+    });
   }
-  if (!keep_store) fs::remove_all(store);
-}
 
-std::int64_t available_bytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string word;
-  std::int64_t kilobytes = 0;
-  while (file >> word) {
-    if (word == "MemAvailable:" && file >> kilobytes) break;
-  }
-  return kilobytes * 1024;
-}
-
-std::size_t jobs_of(std::int64_t asked) {
-  if (asked > 0) return static_cast<std::size_t>(asked);
-  const auto cores = static_cast<std::int64_t>(std::thread::hardware_concurrency());
-  return static_cast<std::size_t>(
-      std::max<std::int64_t>(1, std::min(cores, available_bytes() / kBytesOfRun)));
-}
-
-// Runs what is not done yet. False when that was stopped.
-bool run_all(const std::vector<Run>& runs, std::size_t jobs, bool keep_stores,
-             const std::string& device, const CommonOptions& common,
-             std::vector<std::string>& failures) {
-  std::vector<const Run*> open;
-  std::vector<ChildTask> tasks;
-  for (const Run& run : runs) {
-    if (is_done(run)) continue;
-    fs::create_directories(run.folder);
-    continual::replace_file(run.folder / "config.json", json::serialize(run.config.to_json()));
-    open.push_back(&run);
-    tasks.push_back(
-        {{"train", "--store", (run.folder / "store").string(), "--config",
-          (run.folder / "config.json").string(), "--threads", "1", "--device", device, "--quiet"},
-         run.folder / "log.txt"});
-  }
-  ProgressDisplay display(common.quiet);
-  const InterruptGuard guard;
-  std::int64_t done = std::ssize(runs) - std::ssize(tasks);
-  run_children(
-      tasks, jobs,
-      [&](std::size_t task, int code) {
-        ++done;
-        const Run& run = *open[task];
-        // A run that was stopped has no summary yet.
-        const fs::path summary =
-            run.folder / "store" / "runs" / run.config.train.strategy.text() / "summary.json";
-        if (code == kExitOk && fs::exists(summary) &&
-            json::parse(read_text(summary)).at("finished").as_bool()) {
-          keep_record(run, keep_stores);
-        } else if (!InterruptGuard::interrupted()) {
-          std::string message = run.row + ", seed " + std::to_string(run.seed);
-          message.append(": ended with code ").append(std::to_string(code));
-          message.append("; see ").append((run.folder / "log.txt").string());
-          failures.push_back(message);
-        }
-      },
-      [&](const std::vector<std::size_t>& running) {
-        std::string names;
-        for (const std::size_t task : running) {
-          names += (names.empty() ? "" : ", ") + open[task]->row + " " +
-                   std::to_string(open[task]->seed);
-        }
-        display.update({"runs", done, std::ssize(runs), "runs", names});
-      },
-      [] { return InterruptGuard::interrupted(); });
-  return !InterruptGuard::interrupted();
-}
-
-std::string percent(double share) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f", 100 * share);
-  return text;
-}
-
-std::string percent_sd(const std::vector<double>* values) {
-  if (values == nullptr || values->empty()) return "-";
-  const continual::SeedStatistics s = continual::statistics_of(*values);
-  return s.sd ? percent(s.mean) + " ± " + percent(*s.sd) : percent(s.mean);
-}
-
-// The table of a protocol, in percent: Markdown, for people and for documents. Without a data set
-// nothing is set beside it.
-std::string table_of(const continual::Protocol& protocol, const std::string& dataset,
-                     const std::vector<continual::ResultRow>& rows) {
-  std::string text =
-      "| strategy | acc | bwt.gem | forgetting.chaudhry | seconds | seeds | published | difference "
-      "|\n|---|---:|---:|---:|---:|---:|---:|---:|\n";
-  for (const continual::ResultRow& row : rows) {
-    const std::vector<double>* acc = row.find("acc");
-    const std::vector<double>* seconds = row.find("seconds");
-    text += "| " + row.strategy + " | " + percent_sd(acc) + " | " +
-            percent_sd(row.find("bwt.gem")) + " | " + percent_sd(row.find("forgetting.chaudhry"));
-    char cell[48];
-    const double mean_seconds = seconds == nullptr ? 0 : continual::statistics_of(*seconds).mean;
-    std::snprintf(cell, sizeof cell, " | %.1f | %zu | ", mean_seconds,
-                  acc == nullptr ? std::size_t{0} : acc->size());
-    text += cell;
-    const continual::PublishedResult* published = protocol.find(row.strategy, dataset);
-    if (published == nullptr) {
-      text += "- | - |\n";
-      continue;
+  // Every run that is known to be needed by now.
+  std::vector<ProtocolRun> plan(bool tune) const {
+    std::vector<ProtocolRun> all;
+    const auto add = [&](std::vector<ProtocolRun> more) {
+      std::move(more.begin(), more.end(), std::back_inserter(all));
+    };
+    for (const continual::ProtocolRow& row : rows_) add(runs(row));
+    if (!tune) return all;
+    for (const continual::ProtocolRow& row : rows_) {
+      const continual::Tuning found = tuning(row);
+      for (const continual::Trial& open : found.open) all.push_back(trial(row, open));
+      if (found.best && !is_protocols(row, found.best->trial)) add(tuned(row, found.best->trial));
     }
-    text += percent(published->acc);
-    if (published->spread) text += " ± " + percent(*published->spread);
-    const double mean = acc == nullptr ? 0 : continual::statistics_of(*acc).mean;
-    std::snprintf(cell, sizeof cell, " | %+.2f |\n", 100 * (mean - published->acc));
-    text += cell;
+    return all;
   }
-  return text;
+
+ private:
+  std::vector<ProtocolRun> seeded(const continual::ProtocolRow& row,
+                                  const continual::RunConfig& config, const char* folder,
+                                  const std::string& settings) const {
+    std::vector<ProtocolRun> runs;
+    for (std::int64_t seed = 1; seed <= seeds_; ++seed) {
+      const std::string number = std::to_string(seed);
+      runs.push_back(
+          {row.name, row.name + ", " + settings + "seed " + number,
+           continual::with_limits(continual::with_seed(config, seed), limit_, test_limit_),
+           out_ / folder / row.name / number});
+    }
+    return runs;
+  }
+
+  fs::path out_;
+  std::vector<continual::ProtocolRow> rows_;
+  std::int64_t seeds_, limit_, test_limit_, judges_;
+};
+
+// Held-out examples that judge a trial: kTuningExamples of an experience, or as many as each has.
+// Throws as Stream does.
+std::int64_t judges_of(continual::StreamOptions options) {
+  std::int64_t judges = continual::kTuningExamples;
+  if (options.test_limit > 0) judges = std::min(judges, options.test_limit);
+  options.test_limit = 0;
+  options.validation_share = continual::kTuningShare;
+  options.stream_seed = continual::kTuningSeed;
+  const continual::Stream held_out(options);
+  for (std::int64_t e = 0; e < held_out.test_sets(); ++e) {
+    judges = std::min(judges, held_out.test_size(e));
+  }
+  return judges;
 }
 
-json::object row_json(const continual::ResultRow& row,
-                      const continual::PublishedResult* published) {
-  json::object object{{"strategy", row.strategy}};
-  for (const auto& [metric, values] : row.metrics) {
-    const continual::SeedStatistics s = continual::statistics_of(values);
-    object[metric] = s.mean;
-    object[metric + ".sd"] = s.sd ? json::value(*s.sd) : json::value(nullptr);
-    if (metric == "acc") object["seeds"] = s.n;
+// The runs of a row that are done; they join `folders` unless that is null.
+continual::ResultRow collect(const std::string& name, const std::vector<ProtocolRun>& runs,
+                             std::vector<continual::RunFolder>* folders) {
+  continual::ResultRow row{name, {}};
+  for (const ProtocolRun& run : runs) {
+    std::optional<continual::RunFolder> result = result_of(run);
+    if (!result) continue;
+    json::object metrics = result->metrics();
+    double seconds = 0;
+    for (const continual::ExperienceFigures& experience : result->experiences) {
+      seconds += experience.seconds.value_or(0);
+    }
+    metrics["seconds"] = seconds;
+    row.add_run(metrics);
+    if (folders != nullptr) folders->push_back(*std::move(result));
   }
-  if (published != nullptr) {
-    object["published"] = {{"acc", published->acc}, {"source", published->source}};
+  return row;
+}
+
+// What the runs that are done reached.
+struct BenchResults {
+  std::vector<continual::RunFolder> folders;
+  std::vector<continual::ResultRow> rows;
+  std::vector<TunedRow> tuned;
+};
+
+BenchResults results_of(const Bench& bench, bool tune) {
+  BenchResults results;
+  for (const continual::ProtocolRow& row : bench.rows()) {
+    continual::ResultRow result = collect(row.name, bench.runs(row), &results.folders);
+    if (!result.metrics.empty()) results.rows.push_back(std::move(result));
   }
-  return object;
+  if (!tune) return results;
+  for (const continual::ProtocolRow& row : bench.rows()) {
+    continual::Tuning found = bench.tuning(row);
+    if (!found.best) continue;
+    const continual::Trial& chosen = found.best->trial;
+    continual::ResultRow result =
+        collect(row.name, bench.tuned(row, chosen),
+                Bench::is_protocols(row, chosen) ? nullptr : &results.folders);
+    if (!result.metrics.empty()) results.tuned.push_back({std::move(result), std::move(found)});
+  }
+  return results;
+}
+
+// Writes results.md, results.csv, report.html and, where rows were tuned, tuned.csv. Returns what
+// the program prints.
+std::string write_results(const fs::path& out, const continual::Protocol& protocol,
+                          const std::string& dataset, const std::string& published_for,
+                          const BenchResults& results) {
+  std::vector<continual::TextTable> tables = {results_table(protocol, published_for, results.rows)};
+  std::string written = "results.csv, report.html";
+  continual::replace_file(out / "results.csv", continual::csv_table(results.rows));
+  if (!results.tuned.empty()) {
+    tables.push_back(tuned_table(results.tuned));
+    std::vector<continual::ResultRow> tuned;
+    for (const TunedRow& row : results.tuned) tuned.push_back(row.result);
+    continual::replace_file(out / "tuned.csv", continual::csv_table(tuned));
+    written = "results.csv, tuned.csv, report.html";
+  }
+  continual::replace_file(out / "report.html", continual::report_html(results.folders, tables));
+  std::string body;
+  for (const continual::TextTable& table : tables) {
+    if (tables.size() > 1) body.append("## ").append(table.title).append("\n\n");
+    body += continual::markdown_table(table);
+    for (const std::string& note : table.notes) body.append("\n").append(note).append("\n");
+    if (&table != &tables.back()) body += '\n';
+  }
+  const std::string& deviates = protocol.deviates;
+  continual::replace_file(out / "results.md",
+                          "# " + protocol.title + "\n\n" + dataset + ", in percent\n\n" +
+                              (deviates.empty() ? "" : "Deviates: " + deviates + ".\n\n") + body);
+  return protocol.title + ", " + dataset + ", in percent\n" +
+         (deviates.empty() ? "" : "deviates: " + deviates + "\n") + "\n" + body +
+         "\nwritten: " + (out / "results.md").string() + ", " + written + "\n";
 }
 
 int run_bench(const std::vector<std::string>& args) {
@@ -261,9 +244,10 @@ int run_bench(const std::vector<std::string>& args) {
         "bench needs to be told of what: perennial bench continual --protocol NAME");
   }
   if (!help) rest.erase(rest.begin());
-  std::string name, scenario, dataset = "fashion-mnist", strategies = "all", out, device = "cpu";
-  std::int64_t seeds = 3, jobs = 0, limit = 0, test_limit = 0;
-  bool keep_stores = false, no_bounds = false;
+  std::string name, scenario, dataset = "fashion-mnist", strategies = "all", out;
+  std::int64_t seeds = 3, limit = 0, test_limit = 0;
+  bool no_bounds = false, tune = false;
+  RunProtocolOptions options;
   CommonOptions common;
   Flags flags("bench continual", kBenchCommand.summary,
               "perennial bench continual --protocol split-class --seeds 3 --out results/");
@@ -275,85 +259,76 @@ int run_bench(const std::vector<std::string>& args) {
           "strategies", strategies, "NAMES",
           "rows of the protocol with commas between, or all; joint and naive come beside them")
       .add_switch("no-bounds", no_bounds, "only the rows named, without joint and naive")
+      .add_switch(
+          "tune", tune,
+          "also choose optimizer, learning rate and schedule of each row, and what else the "
+          "protocol names for it, on held-out training examples: a second table has each "
+          "row at its own best")
       .add("seeds", seeds, "runs of each row, with seeds 1, 2, ...", Range{1, 1000})
-      .add("jobs", jobs, "runs at a time, of one thread each; 0 = as cores and memory allow",
-           Range{0, 256})
+      .add("jobs", options.jobs,
+           "runs at a time, of one thread each; 0 = as cores and memory allow", Range{0, 256})
       .add("limit", limit, "training examples an experience at most, for a quick look; 0 = all",
            Range{0, 1e9})
       .add("test_limit", test_limit, "test examples an experience; 0 = all", Range{0, 1e9})
-      .add_text("device", device, "NAME",
+      .add_text("device", options.device, "NAME",
                 "where runs compute, as of train: cpu, cuda, cuda:1, ..., or auto")
-      .add_switch("keep-stores", keep_stores, "keep what each run learnt, in OUT/runs/.../store");
+      .add_switch("keep-stores", options.keep_stores,
+                  "keep what each run learnt, in its folder under OUT");
   common.add_to(flags);
   if (!flags.parse(rest)) return kExitOk;
+  options.quiet = common.quiet;
 
-  (void)choose_device(device);  // refused before any work
+  (void)choose_device(options.device);  // refused before any work
 
   const continual::Protocol protocol = continual::load_protocol(name, scenario, dataset);
   const std::vector<continual::ProtocolRow> rows = chosen_rows(protocol, strategies, !no_bounds);
-  std::vector<Run> runs;
-  for (const continual::ProtocolRow& row : rows) {
-    for (std::int64_t seed = 1; seed <= seeds; ++seed) {
-      const auto config =
-          continual::with_limits(continual::with_seed(row.config, seed), limit, test_limit);
-      runs.push_back(
-          {row.name, seed, config, fs::path(out) / "runs" / row.name / std::to_string(seed)});
-    }
-  }
-  // What is there and cannot be read shows before any work.
-  for (const Run& run : runs) (void)result_of(run);
   // What the data cannot give shows before any work; rows differ in strategy, not in data.
-  (void)continual::Stream(continual::with_limits(rows.front().config, limit, test_limit).stream);
-  std::vector<std::string> failures;
-  const bool finished = run_all(runs, jobs_of(jobs), keep_stores, device, common, failures);
-
-  std::vector<continual::RunFolder> folders;
-  std::vector<continual::ResultRow> results;
-  for (const Run& run : runs) {
-    std::optional<continual::RunFolder> result = result_of(run);
-    if (!result) continue;
-    folders.push_back(*std::move(result));
-    if (results.empty() || results.back().strategy != run.row) {
-      results.push_back({run.row, {}});
-    }
-    json::object metrics = folders.back().metrics();
-    double seconds = 0;
-    for (const continual::ExperienceFigures& experience : folders.back().experiences) {
-      seconds += experience.seconds.value_or(0);
-    }
-    metrics["seconds"] = seconds;
-    results.back().add_run(metrics);
+  const continual::RunConfig first = continual::with_limits(rows.front().config, limit, test_limit);
+  (void)continual::Stream(first.stream);
+  const std::int64_t judges = tune ? judges_of(first.stream) : 0;
+  const Bench bench(out, rows, seeds, limit, test_limit, judges);
+  // So does what is there and cannot be read.
+  std::vector<ProtocolRun> plan = bench.plan(tune);
+  for (const ProtocolRun& run : plan) (void)result_of(run);
+  RunFailures failures;
+  bool finished = true;
+  const auto is_open = [&](const ProtocolRun& run) {
+    return !failures.folders.contains(run.folder) && !is_done(run);
+  };
+  while (finished && std::any_of(plan.begin(), plan.end(), is_open)) {
+    finished = run_all(plan, options, failures);
+    plan = bench.plan(tune);
   }
+
+  const BenchResults results = results_of(bench, tune);
   const Output output(common.json, common.quiet);
   // What was published was measured on all of the data.
   const bool whole = limit == 0 && test_limit == 0;
-  const std::string data_name = whole ? fs::path(dataset).filename().string() : "";
-  json::array rows_json;
-  for (const continual::ResultRow& row : results) {
-    rows_json.push_back(row_json(row, protocol.find(row.strategy, data_name)));
+  const std::string published_for = whole ? fs::path(dataset).filename().string() : "";
+  if (!results.rows.empty()) {
+    output.text() << write_results(out, protocol, dataset, published_for, results);
   }
-  if (!results.empty()) {
-    const std::string table = table_of(protocol, data_name, results);
-    std::string heading = "# " + protocol.title + "\n\n" + dataset + ", in percent\n\n";
-    if (!protocol.deviates.empty()) heading += "Deviates: " + protocol.deviates + ".\n\n";
-    continual::replace_file(fs::path(out) / "results.md", heading + table);
-    continual::replace_file(fs::path(out) / "results.csv", continual::csv_table(results));
-    continual::replace_file(fs::path(out) / "report.html", continual::report_html(folders));
-    output.text() << protocol.title << ", " << dataset << ", in percent\n";
-    if (!protocol.deviates.empty()) output.text() << "deviates: " << protocol.deviates << '\n';
-    output.text() << '\n' << table << '\n';
-    output.text() << "written: " << (fs::path(out) / "results.md").string() << ", results.csv, "
-                  << "report.html\n";
+  for (const std::string& failure : failures.messages) {
+    output.text() << "failed: " << failure << '\n';
   }
-  for (const std::string& failure : failures) output.text() << "failed: " << failure << '\n';
   if (!finished) output.text() << "stopped; the same command goes on\n";
-  output.finish({{"protocol", protocol.name},
-                 {"dataset", dataset},
-                 {"out", out},
-                 {"finished", finished && failures.empty()},
-                 {"failures", json::value_from(failures)},
-                 {"rows", std::move(rows_json)}});
-  return failures.empty() ? kExitOk : kExitFailed;
+  json::array rows_json;
+  for (const continual::ResultRow& row : results.rows) {
+    rows_json.push_back(row_json(row, protocol.find(row.strategy, published_for)));
+  }
+  json::object object{{"protocol", protocol.name},
+                      {"dataset", dataset},
+                      {"out", out},
+                      {"finished", finished && failures.messages.empty()},
+                      {"failures", json::value_from(failures.messages)},
+                      {"rows", std::move(rows_json)}};
+  if (tune) {
+    json::array tuned_json;
+    for (const TunedRow& row : results.tuned) tuned_json.push_back(row_json(row));
+    object["tuned"] = std::move(tuned_json);
+  }
+  output.finish(object);
+  return failures.messages.empty() ? kExitOk : kExitFailed;
 }
 
 int run_protocols(const std::vector<std::string>& args) {

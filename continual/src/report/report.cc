@@ -238,6 +238,23 @@ std::string reproduce(const std::vector<Group>& groups) {
   return html;
 }
 
+std::string table_section(const TextTable& table) {
+  std::string html = cat({"<section class=\"result-table\"><h2>", escaped(table.title),
+                          "</h2><div class=\"table\"><table><thead><tr>"});
+  for (const std::string& column : table.columns) html += cat({"<th>", escaped(column), "</th>"});
+  html += "</tr></thead><tbody>";
+  for (const std::vector<std::string>& row : table.rows) {
+    html += "<tr>";
+    for (const std::string& text : row) html += cat({"<td>", escaped(text), "</td>"});
+    html += "</tr>";
+  }
+  html += "</tbody></table></div>";
+  for (const std::string& note : table.notes) {
+    html += cat({"<p class=\"soft\">", escaped(note), "</p>"});
+  }
+  return cat({html, "</section>\n"});
+}
+
 std::string section(const char* id, const char* title, const std::string& figures) {
   if (figures.empty()) return "";
   return cat({std::string("<section id=\""), id, "\"><h2>", title, "</h2><div class=\"figures\">\n",
@@ -246,7 +263,7 @@ std::string section(const char* id, const char* title, const std::string& figure
 
 }  // namespace
 
-std::string report_html(const std::vector<RunFolder>& runs) {
+std::string report_html(const std::vector<RunFolder>& runs, const std::vector<TextTable>& tables) {
   if (runs.empty()) throw InvalidOptions("a report needs at least one run");
   std::size_t repeated = 0;
   const std::vector<Group> groups = group_runs(runs, repeated);
@@ -273,6 +290,7 @@ std::string report_html(const std::vector<RunFolder>& runs) {
     break;
   }
   html += "</header>\n";
+  for (const TextTable& table : tables) html += table_section(table);
   if (many) {
     html += section("comparison", "Strategies compared", comparison_figures(groups));
     html +=

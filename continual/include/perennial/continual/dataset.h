@@ -89,6 +89,9 @@ std::string data_location(const std::string& dataset);
 // two examples.
 void split_test(TrainTest& data, double share, std::int64_t seed);
 
+// The same for validation: what is held out takes the place of the test part, which is dropped.
+void split_validation(TrainTest& data, double share, std::int64_t seed);
+
 // Rows of features for prediction: IDX images, NPY (2-d or 3-d, |u1, <f4, <f8, C order), a table
 // (CSV, JSONL) of numbers, each plain or gzip; an image file, or a folder of such, by their names.
 // The format is known by the content; a name that ends in .npy, -ubyte or .jsonl promises that

@@ -3,6 +3,7 @@
 // with the numbers that were published.
 #pragma once
 
+#include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <cstdint>
 #include <optional>
@@ -25,10 +26,20 @@ struct PublishedResult {
   std::string source;
 };
 
+// A setting that tuning chooses for a row beside optimizer, learning rate and schedule.
+struct TuningAxis {
+  std::string section, field;  // "train", "ridge"
+  boost::json::array values;   // to choose from; numbers ascend
+};
+
 // One line of a protocol's table: a strategy with its settings.
 struct ProtocolRow {
   std::string name;
   RunConfig config;
+  std::vector<TuningAxis> axes = {};  // in the order in which they are chosen
+  // What trials alone have, as with_settings() takes it: a shorter stream for a row that would take
+  // too long, and whose choice does not depend on the rest.
+  boost::json::object trial_settings = {};
 };
 
 struct Protocol {
@@ -53,6 +64,10 @@ std::vector<std::string> protocol_scenarios(std::string_view name);
 Protocol load_protocol(std::string_view name, std::string_view scenario,
                        const std::string& dataset);
 
+// The configuration with the fields of {"stream": {...}, "model": {...}, "train": {...}} set.
+// Throws DataError, which begins with `where`, for a section or field that there is none of.
+RunConfig with_settings(const RunConfig& config, const boost::json::object& settings,
+                        const std::string& where);
 // The row with everything random drawn from `seed`: stream, initial values, order, strategy, gate.
 RunConfig with_seed(RunConfig config, std::int64_t seed);
 // Of a protocol's settings, for quick looks: at most so many training examples an experience.

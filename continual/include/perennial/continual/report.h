@@ -18,8 +18,10 @@ namespace perennial::continual {
 // that repeats another one's configuration and seeds is counted once. The page has what the runs
 // recorded: accuracy matrices, anytime curves, forgetting by experience, growth, memory and time,
 // routing drift, the comparison of strategies with error bars, the settings, and the commands that
-// learn the same again. Text from the runs is escaped. Throws InvalidOptions without runs.
-std::string report_html(const std::vector<RunFolder>& runs);
+// learn the same again; and before these, `tables`. Text is escaped. Throws InvalidOptions without
+// runs.
+std::string report_html(const std::vector<RunFolder>& runs,
+                        const std::vector<TextTable>& tables = {});
 
 // The same groups of runs, for tables: a row a strategy (with what tells it from others of the same
 // name), each metric's values over seeds, and "seconds", the training time of all experiences.

@@ -46,6 +46,8 @@ struct LearntBefore {
 //    before its experience's to half a step after it, in 64 steps; test sets have the angles
 //    themselves.
 // With a cycle, experience e of a permuted or rotated stream has the distribution of e modulo it.
+// With a validation_share, that share of each class's training examples is taken from the training
+// part before anything else, and is the test part; the data's own test part is not there.
 // With a limit, an experience has a random subset of its own examples, drawn from stream_seed and
 // kept in ascending order. Asking for more examples than there are is an error.
 //

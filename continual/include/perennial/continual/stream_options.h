@@ -50,6 +50,7 @@ struct StreamOptions {
   std::int64_t cycle = 0;
   std::int64_t limit = 0;
   std::int64_t test_limit = 0;
+  double validation_share = 0;
   std::int64_t stream_seed = 1;
   std::string class_order = "ascending";
   Normalization normalize = Normalization::automatic;
@@ -87,8 +88,12 @@ struct StreamOptions {
             Range{0, 10000});
     visitor("limit", self.limit, "training examples an experience, 0 = all", Range{0, 1e9});
     visitor("test_limit", self.test_limit, "test examples an experience, 0 = all", Range{0, 1e9});
+    visitor("validation_share", self.validation_share,
+            "this share of each class's training examples, drawn from stream_seed, is held out and "
+            "tested on in place of the test part: for choosing settings; 0 = none",
+            Range{0, 0.9});
     visitor("stream_seed", self.stream_seed,
-            "seed of the permutations, of the subsets, of mixing and of a test part split off",
+            "seed of the permutations, of the subsets, of mixing and of parts that are split off",
             Range{0, 9e15});
     visitor("class_order", self.class_order,
             "split: the order in which classes come: ascending, reversed, random (drawn from "

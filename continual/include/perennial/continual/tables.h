@@ -21,9 +21,19 @@ struct ResultRow {
   const std::vector<double>* find(const std::string& metric) const;
 };
 
-// A Markdown table (GitHub's): a line a strategy with "mean ± sd" of each of `metrics`, and the
-// number of seeds; "-" where a strategy has no value. What Markdown or HTML would take for markup
-// in a name is escaped.
+// A table of texts under a title. The first column is names, the others are mostly numbers.
+struct TextTable {
+  std::string title;
+  std::vector<std::string> columns;
+  std::vector<std::vector<std::string>> rows;
+  std::vector<std::string> notes = {};  // a paragraph each, below the table
+};
+// The columns and rows in Markdown (GitHub's), without title and notes. What Markdown or HTML would
+// take for markup is escaped.
+std::string markdown_table(const TextTable& table);
+
+// A Markdown table: a line a strategy with "mean ± sd" of each of `metrics`, and the
+// number of seeds; "-" where a strategy has no value.
 std::string markdown_table(const std::vector<ResultRow>& rows,
                            const std::vector<std::string>& metrics);
 
