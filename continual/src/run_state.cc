@@ -16,8 +16,8 @@
 
 #include "perennial/core/dense_state.h"
 #include "perennial/storage/reshard.h"
-#include "run_note.h"
 #include "preprocessing.h"
+#include "run_note.h"
 
 namespace perennial::continual {
 
@@ -150,8 +150,9 @@ RunState run_state_of(const json::object& record) {
   if (const json::value* columns = record.if_contains("columns")) {
     state.preprocessing.columns = json::value_to<std::vector<std::string>>(*columns);
   }
-  if (const json::value* unlearned = record.if_contains("unlearned_since")) {
-    state.unlearned_since = json::value_to<std::vector<std::uint32_t>>(*unlearned);
+  if (const json::value* unlearned = record.if_contains("unlearned_after")) {
+    state.unlearned_after =
+        json::value_to<std::vector<std::pair<std::uint32_t, std::int64_t>>>(*unlearned);
   }
   if (const json::value* after = record.if_contains("classes_after")) {
     state.classes_after = json::value_to<std::vector<std::int64_t>>(*after);
@@ -182,6 +183,14 @@ void RunState::note_paths(json::object& note) const {
   if (follow) note[kFollowed] = follow->file;
 }
 
+std::vector<std::uint32_t> RunState::unlearned_since() const {
+  std::vector<std::uint32_t> generations;
+  for (const auto& [generation, experiences] : unlearned_after) {
+    if (experiences == position.experience) generations.push_back(generation);
+  }
+  return generations;
+}
+
 void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored_tests) const {
   json::object settings = config.to_json();
   settings.at("stream").as_object().stable_erase("dataset");
@@ -196,7 +205,7 @@ void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored
                       {"steps", steps},
                       {"finished", finished}};
   if (!preprocessing.columns.empty()) record["columns"] = json::value_from(preprocessing.columns);
-  if (!unlearned_since.empty()) record["unlearned_since"] = json::value_from(unlearned_since);
+  if (!unlearned_after.empty()) record["unlearned_after"] = json::value_from(unlearned_after);
   if (!tests.empty()) record["classes_after"] = json::value_from(classes_after);
   for (std::size_t i = stored_tests; i < tests.size(); ++i) {
     add_rows(test_entry(i), tests[i], request);

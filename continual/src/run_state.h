@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "perennial/continual/anytime.h"
@@ -47,8 +48,11 @@ struct RunState {
   AccuracyMatrix matrix{1};
   AnytimeCurve anytime;
   std::optional<double> gate_accuracy;  // at the last evaluation
-  // Generations that were unlearned since then: what was measured is of a model that had them.
-  std::vector<std::uint32_t> unlearned_since;
+  // Each generation that was unlearned while later ones stayed, and how many experiences had been
+  // learnt by then.
+  std::vector<std::pair<std::uint32_t, std::int64_t>> unlearned_after;
+  // Those unlearned since the last evaluation: what was measured is of a model that had them.
+  std::vector<std::uint32_t> unlearned_since() const;
   // Of a run over stream single, which may go on with further data: what further experiences are
   // measured on, and how many classes were known after each experience.
   std::vector<Dataset> tests;  // as read: x and y

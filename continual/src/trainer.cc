@@ -56,7 +56,6 @@ void Trainer::Impl::record_row(std::int64_t row) {
 void Trainer::Impl::evaluate_row(std::int64_t row) {
   Evaluation evaluation = evaluate_now(row);
   state.gate_accuracy = evaluation.gate_accuracy;
-  state.unlearned_since.clear();
   state.matrix.set_row(row, std::move(evaluation.accuracy));
   record_row(row);
 }
@@ -183,7 +182,7 @@ RunResult Trainer::run() {
   result.matrix = impl_->state.matrix;
   result.anytime = impl_->state.anytime;
   result.gate_accuracy = impl_->state.gate_accuracy;
-  result.unlearned_since = impl_->state.unlearned_since;
+  result.unlearned_since = impl_->state.unlearned_since();
   result.steps = impl_->state.steps;
   result.state_digest = impl_->state_digest;
   result.placement = impl_->settings.placement;

@@ -86,7 +86,7 @@ class Unlearning {
     } else {
       result_.generations = {target};
       drop_generation(store_, target, request_);
-      state_.unlearned_since.push_back(target);
+      state_.unlearned_after.emplace_back(target, state_.position.experience);
       state_.add_to_commit(request_, state_.tests.size());
     }
     commit();
@@ -133,7 +133,9 @@ class Unlearning {
     }
     set_owners(owners, experience);
     drop_optimizer();
-    std::erase_if(state_.unlearned_since, [keep](std::uint32_t g) { return g >= keep; });
+    std::erase_if(state_.unlearned_after,
+                  [keep](const auto& entry) { return entry.first >= keep; });
+    for (auto& [generation, learnt] : state_.unlearned_after) learnt = std::min(learnt, experience);
     state_.add_to_commit(request_);
     take_memories(experience);
     result_.experience = experience;
