@@ -161,7 +161,7 @@ TEST_F(LearningTest, StoppedRunsResumeToTheSameState) {
       const auto before = fs::exists(events) ? fs::file_size(events) : 0;
       const pid_t child = start(train(store, strategy) + passes + Args{"--json"});
       // Once it has begun to train: it recorded a commit or the resumption.
-      for (int wait = 0; wait < 5000; ++wait) {
+      for (int wait = 0; wait < 60'000; ++wait) {
         if (fs::exists(events) && fs::file_size(events) > before) break;
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
       }
