@@ -34,6 +34,7 @@ const std::map<std::string, std::vector<double>, std::less<>>& values_to_draw() 
       {"cycle", {0, 1, 2}},
       {"limit", {0, 1, 7, 8}},
       {"test_limit", {0, 1, 5}},
+      {"validation_share", {0, 0.25}},
       {"stream_seed", {1, 2}},
       {"test_share", {0.2}},
       {"validation_share", {0, 0.2}},
