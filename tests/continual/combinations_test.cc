@@ -37,7 +37,6 @@ const std::map<std::string, std::vector<double>, std::less<>>& values_to_draw() 
       {"validation_share", {0, 0.25}},
       {"stream_seed", {1, 2}},
       {"test_share", {0.2}},
-      {"validation_share", {0, 0.2}},
       {"hidden", {6, 1}},
       {"depth", {2, 0, 1}},
       {"width", {0, 1, 5}},

@@ -10,6 +10,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
 #include <vector>
 
@@ -263,7 +264,7 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
 
 void forward_experts(const kernels::ExpertArgs& args, float* y, float* pre, float* gate,
                      std::int64_t begin, std::int64_t end) {
-  if (end - begin >= at::get_num_threads()) {
+  if (end - begin >= sharing_threads()) {
     over_experts_tokens(begin, end, [&](auto from, auto to) {
       kernels::experts_forward(args, y, pre, gate, from, to);
     });
@@ -274,12 +275,12 @@ void forward_experts(const kernels::ExpertArgs& args, float* y, float* pre, floa
   const std::int64_t d_out = args.layout.d_out, neurons = args.slots * args.layout.width;
   std::vector<float> coefficients(static_cast<std::size_t>(neurons));
   for (std::int64_t token = begin; token < end; ++token) {
-    at::parallel_for(0, kernels::expert_groups(args), 1, [&](auto from, auto to) {
+    share_out(0, kernels::expert_groups(args), 1, [&](auto from, auto to) {
       kernels::expert_coefficients(args, token, pre + token * neurons,
                                    gate == nullptr ? nullptr : gate + token * neurons,
                                    coefficients.data(), from, to);
     });
-    at::parallel_for(0, (d_out + kLine - 1) / kLine, 4, [&](auto from, auto to) {
+    share_out(0, (d_out + kLine - 1) / kLine, 4, [&](auto from, auto to) {
       kernels::expert_sums(args, token, coefficients.data(), y + token * d_out, from * kLine,
                            std::min(to * kLine, d_out));
     });
@@ -303,7 +304,17 @@ at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared
            trains(router->beta) || trains(router->row_keys()) || trains(router->col_keys());
   };
   if (!at::GradMode::is_enabled() || !differentiable()) {
-    return compute(*call, x, {router->query, router->gamma, router->beta}).y;
+    const auto answer = [&] {
+      return compute(*call, x, {router->query, router->gamma, router->beta}).y;
+    };
+    if (sharing_threads() == 1 || !few_tokens(x.size(0))) return answer();
+    TeamChoice& choice = router->team;
+    const AloneScope scope(!choice.team());
+    const auto start = std::chrono::steady_clock::now();
+    at::Tensor y = answer();
+    choice.took(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() /
+                static_cast<double>(x.size(0)));
+    return y;
   }
   // The autograd function wants every tensor defined, also the norm's that this layer does not
   // have.

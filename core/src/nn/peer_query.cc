@@ -40,7 +40,7 @@ QueryResult compute_query(const Router& router, const at::Tensor& x, const at::T
                        out(result.raw) + begin * channels + from, channels);
   };
   if (few_tokens(tokens)) {
-    at::parallel_for(0, channels, 64, [&](auto from, auto to) { project(0, tokens, from, to); });
+    share_out(0, channels, 64, [&](auto from, auto to) { project(0, tokens, from, to); });
   } else {
     over_tokens(0, tokens, [&](auto begin, auto end) { project(begin, end, 0, channels); });
   }
@@ -68,7 +68,7 @@ QueryResult compute_query(const Router& router, const at::Tensor& x, const at::T
   } else if (batch_statistics) {
     result.mean = at::empty({channels});
     result.rstd = at::empty({channels});
-    at::parallel_for(0, channels, 8, [&](auto begin, auto end) {
+    share_out(0, channels, 8, [&](auto begin, auto end) {
       kernels::batch_norm_forward(tokens, channels, begin, end, data(result.raw), data(gamma),
                                   data(beta), static_cast<float>(options.norm_eps),
                                   out(result.normed), out(result.mean), out(result.rstd));
@@ -101,8 +101,8 @@ RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query) {
   args.scores = out(result.scores);
   args.row_index = result.row_index.mutable_data_ptr<std::int32_t>();
   if (few_tokens(tokens)) {
-    at::parallel_for(0, options.heads, 1,
-                     [&](auto begin, auto end) { kernels::retrieve(args, 0, tokens, begin, end); });
+    share_out(0, options.heads, 1,
+              [&](auto begin, auto end) { kernels::retrieve(args, 0, tokens, begin, end); });
   } else {
     over_tokens(0, tokens, [&](auto begin, auto end) {
       kernels::retrieve(args, begin, end, 0, options.heads);

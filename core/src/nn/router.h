@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "nn/team_choice.h"
 #include "perennial/core/peer.h"
 #include "perennial/kernels/retrieve.h"
 
@@ -85,6 +86,7 @@ class Router : public torch::nn::Module {
   bool statistics_held = false;           // PeerImpl::hold_statistics(); not stored
   std::uint64_t first_draw = 0;           // of dropout, that the layer had made before it was added
   Amp amp = Amp::off;                     // of the query network and the scores; not stored
+  TeamChoice team;                        // of forwards of few tokens without a gradient
   const PeerOptions& options() const { return options_; }
 
  private:
