@@ -199,7 +199,12 @@ bool Flags::parse(const std::vector<std::string>& args) {
     }
   }
   std::vector<std::string> words = args;
-  std::replace(words.begin(), words.end(), std::string("-h"), std::string("--help"));
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const Flag* before =
+        i == 0 || !words[i - 1].starts_with("--") ? nullptr : find(words[i - 1].substr(2));
+    const bool is_value = before != nullptr && !before->placeholder.empty();
+    if (words[i] == "-h" && !is_value) words[i] = "--help";
+  }
   po::parsed_options parsed(&described);
   using namespace po::command_line_style;
   try {

@@ -53,8 +53,8 @@ class Flags {
   // A flag that is off until given, as --json; it has no --no- form.
   Flags& add_switch(std::string_view name, bool& value, std::string_view description);
 
-  // Sets the fields from `args`. Returns false when --help or -h was among them: help is then on standard
-  // output and the command has nothing left to do.
+  // Sets the fields from `args`. Returns false when --help or -h was among them: help is then on
+  // standard output and the command has nothing left to do.
   bool parse(const std::vector<std::string>& args);
   // True if the flag was given to parse(). Takes the name of the field or of the flag.
   bool given(std::string_view name) const;

@@ -11,9 +11,10 @@
 
 namespace perennial::cli {
 
-// A line with a bar, the rate and the time left, the last of which also a narrow terminal shows. On a terminal it is redrawn in place, at most ten
-// times a second; elsewhere a plain line appears every few seconds; with quiet nothing. Cheap
-// enough to call after every step. Single-threaded.
+// A line with a bar, the rate and the time left; a narrow terminal keeps the time left and drops
+// the rest. On a terminal it is redrawn in place, at most ten times a second; elsewhere a plain
+// line appears every few seconds; with quiet nothing. Cheap enough to call after every step.
+// Single-threaded.
 class ProgressDisplay {
  public:
   using Clock = std::chrono::steady_clock;

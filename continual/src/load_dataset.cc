@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "perennial/core/error.h"
+#include "perennial/core/options.h"
 #include "perennial/kernels/philox.h"
 #include "random_lanes.h"
 #include "readers.h"
@@ -133,7 +134,9 @@ std::string data_location(const std::string& dataset) {
   std::error_code error;
   if (dataset == kFashionMnist || !fs::exists(dataset, error)) return dataset;
   const fs::path canonical = fs::canonical(dataset, error);
-  return error ? dataset : canonical.string();
+  const std::string location = error ? dataset : canonical.string();
+  options_detail::require_utf8("dataset", location);  // it goes into the store
+  return location;
 }
 
 std::vector<std::string> number_names(std::int64_t classes) {

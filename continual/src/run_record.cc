@@ -22,8 +22,13 @@ namespace fs = std::filesystem;
 namespace {
 
 std::string content_of(const fs::path& file) {
+  std::error_code ignored;
+  if (!fs::exists(file, ignored)) return {};
   std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
+  std::ostringstream out;
+  if (in && in.peek() != std::ifstream::traits_type::eof()) out << in.rdbuf();
+  if (!in.is_open() || in.bad() || !out) throw Error(file.string() + " cannot be read");
+  return out.str();
 }
 
 bool begins_as(const std::string& text, const RecordMark& mark) {
@@ -40,7 +45,8 @@ bool tells_of_others(std::string_view lines, const std::string& state_digest) {
     if (error || !event.is_object()) continue;
     const json::object& fields = event.get_object();
     const json::value* digest = fields.if_contains("state_digest");
-    if (fields.contains("commit") && digest != nullptr && *digest != json::value(state_digest)) return true;
+    if (fields.contains("commit") && digest != nullptr && *digest != json::value(state_digest))
+      return true;
   }
   return false;
 }

@@ -71,7 +71,8 @@ rocksdb::Options make_rocksdb_options(rocksdb::Env* env) {
   options.max_open_files = 512;          // -1 would open every commit's file when the store opens
   options.max_file_opening_threads = 4;  // all are started, whatever there is to open
   options.file_checksum_gen_factory = std::make_shared<FileDigestFactory>();
-  // It would take space by the megabyte for a manifest, and for a rewrite that of all old files.
+  // It would take space by the megabyte for a manifest, and for a rewrite as much as all old files
+  // have together.
   options.allow_fallocate = false;
   options.max_bgerror_resume_count = 0;  // after an error the handle is closed, never resumed
   options.stats_dump_period_sec = 0;
@@ -116,7 +117,8 @@ Status from_rocksdb(const rocksdb::Status& status, const std::string& what) {
   if (status.ok()) return {};
   const std::string text = status.ToString();
   StatusCode code = StatusCode::io_error;
-  if (status.IsNoSpace() || text.find("No space left") != std::string::npos) {
+  if (status.IsNoSpace() || text.find("No space left") != std::string::npos ||
+      text.find("Disk quota exceeded") != std::string::npos) {
     code = StatusCode::no_space;
   } else if (status.IsNotFound()) {
     code = StatusCode::not_found;

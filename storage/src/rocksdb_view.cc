@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <fstream>
@@ -219,7 +220,12 @@ Attempt take_files(const StoreFolder& folder, Keeper& keeper) {
   if (!manifest.ok()) return failed(manifest.status(), true);
   std::ifstream file(*manifest, std::ios::binary);
   if (!file) return failed(os_error(*manifest, errno), errno == ENOENT);
-  const std::string content((std::istreambuf_iterator<char>(file)), {});
+  // Through the stream, which turns a failing read into a state; its buffer's iterators throw.
+  std::string content;
+  std::array<char, 65536> part;
+  while (file.read(part.data(), part.size()) || file.gcount() > 0) {
+    content.append(part.data(), static_cast<std::size_t>(file.gcount()));
+  }
   if (file.bad()) return failed(os_error(*manifest, errno != 0 ? errno : EIO), false);
   if (const auto taken = keeper.take_manifest(*manifest, content); !taken.ok()) {
     return failed(from_rocksdb(taken, keeper.folder().string()), false);

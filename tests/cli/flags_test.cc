@@ -226,6 +226,15 @@ TEST(Flags, HelpNamesEveryFlagItsDefaultAndItsValues) {
   for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100U) << line;
 }
 
+TEST(Flags, ShortHelpIsNoValue) {
+  ::testing::internal::CaptureStdout();
+  EXPECT_FALSE(parse({"-h"}).wanted);
+  EXPECT_THAT(::testing::internal::GetCapturedStdout(), HasSubstr("usage: perennial paint"));
+  const Parsed parsed = parse({"--maker", "-h"});
+  EXPECT_TRUE(parsed.wanted);
+  EXPECT_EQ(parsed.paint.maker, "-h");
+}
+
 TEST(Flags, HelpWinsOverTheRest) {
   ::testing::internal::CaptureStdout();
   const Parsed parsed = parse({"--walls", "3", "--help"});

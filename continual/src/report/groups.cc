@@ -65,7 +65,7 @@ std::optional<std::vector<double>> joint_accuracy(const Group& group,
   return std::nullopt;
 }
 
-// What of this many differing settings a name says at least; the table of settings has all.
+// A name lists at least so many of the settings that differ, and more where rows need them.
 constexpr std::size_t kNamedSettings = 3;
 
 // Strategies of one name are told apart by what differs between them, and all by their data sets.

@@ -160,6 +160,7 @@ void PeerImpl::take_routers(PeerImpl& from, const std::vector<Generation>& befor
     const auto own = i < routers_.size() ? routers_[i] : nullptr;
     if (own != nullptr && other != nullptr && same_states(i) && own->assign(*other)) continue;
     if (own != nullptr && other != nullptr) {
+      other->statistics_held = own->statistics_held;
       replace_module(name, other);
     } else if (own != nullptr) {
       unregister_module(name);

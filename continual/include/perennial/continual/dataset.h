@@ -80,8 +80,8 @@ TrainTest load_dataset(const std::string& dataset, const TableOptions& options =
                        std::int64_t seed = 1, const std::vector<std::string>& known_labels = {},
                        const std::vector<std::string>& known_columns = {});
 
-// Where a data set is, to be found again from another folder: the canonical path of a file or folder
-// that is there; else, and for fashion-mnist, `dataset` itself.
+// Where a data set is, to be found again from another folder: the canonical path of a file or
+// folder that is there; else, and for fashion-mnist, `dataset` itself.
 std::string data_location(const std::string& dataset);
 
 // Moves a share of each class's examples, one at least where a class has two, from the training to

@@ -127,8 +127,8 @@ struct ForwardMode;
 // the memory budget.
 //
 // Experts are to autograd as parameters are: their gradients add up over backward passes until a
-// step or zero_grad(), whatever else has a gradient, and a backward after a step that changed them
-// since its forward is an Error.
+// step or zero_grad(), whatever else has a gradient, and a backward after a step that changed
+// experts of the pool since its forward is an Error where that forward read the open generation.
 //
 // Dropout draws from Philox by (seed, number of the training forward, place in the batch); the
 // number is committed with the layer, so a resumed run draws the same.

@@ -47,9 +47,9 @@ struct ViewOptions {
 
 // Opens one state of a store for reading only, also beside a process that writes to it; takes no
 // lock. The view is a folder of hard links in views/ with a lease that ends with the process; what
-// the writer commits, drops, reclaims or reopens meanwhile does not change it. Where no links can
-// be made (a read-only file system, no permission, a full disk) the view keeps the files open
-// instead, and no drop asks for it. A commit in flight may be seen a moment before it is
+// the writer commits, drops, reclaims or reopens meanwhile does not change it. Where that
+// folder cannot be made (a read-only file system, no permission, a full disk) the view keeps the
+// files open instead, and the writer does not know of it. A commit in flight may be seen a moment before it is
 // acknowledged. Errors as for open_rocksdb_store; not_found also for a snapshot that is not there.
 Result<std::unique_ptr<PageReader>> open_rocksdb_view(const std::filesystem::path& folder,
                                                       const ViewOptions& options = {});
