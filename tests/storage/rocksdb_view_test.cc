@@ -22,8 +22,8 @@ constexpr char kTestFolder[] = "PERENNIAL_TEST_FOLDER";
 
 class RocksdbViewTest : public ::testing::Test {
  protected:
-  std::unique_ptr<RocksdbBackend> open_with(int commits) {
-    auto backend = store_.open();
+  std::unique_ptr<RocksdbBackend> open_with(int commits, StoreSeam seam = {}) {
+    auto backend = store_.open(std::move(seam));
     EXPECT_TRUE(backend.ok()) << backend.status().to_string();
     for (int i = 0; i < commits; ++i) EXPECT_EQ(add_commit(**backend).to_string(), "ok");
     return std::move(*backend);
@@ -295,9 +295,9 @@ TEST_F(RocksdbViewTest, ReadsFromAFullDisk) {
 }
 
 TEST_F(RocksdbViewTest, ReadsMoreFilesThanItKeepsOpen) {
-  auto backend = open_with(203);
   DiskHooks hooks;
   const auto env = rocksdb::NewCompositeEnv(std::make_shared<HookedFileSystem>(hooks));
+  auto backend = open_with(203, {.env = env.get(), .on_phase = {}});
   hooks.set([](const std::string&, const std::string&) {
     return rocksdb::IOStatus::NoSpace("No space left on device");
   });
@@ -306,6 +306,7 @@ TEST_F(RocksdbViewTest, ReadsMoreFilesThanItKeepsOpen) {
   for (std::uint64_t commit = 1; commit <= 203; ++commit) {
     EXPECT_EQ(look_up(**reader, commit, 0), "") << commit;
   }
+  hooks.set({});
   ASSERT_EQ(backend->remove(files_between(*backend, 1, 202)).to_string(), "ok");
   EXPECT_EQ(look_up(**reader, 1, 0), "");
   EXPECT_EQ(look_up(**reader, 203, 0), "");
