@@ -199,6 +199,36 @@ class FaultTest : public ::testing::Test {
     fs::remove_all(kept);
   }
 
+  // Opens with operation after operation failing, in each way, until one meets no fault any more;
+  // `then` gets what came of it, on a disk that works again, and makes ready for the next.
+  using Opened = Result<std::unique_ptr<PageStore>>;
+  void fail_every_opening(OpenMode mode, const std::function<void(Opened&, bool for_good)>& then) {
+    for (const Fault fault : {Fault::no_space, Fault::io_error}) {
+      for (const bool for_good : {false, true}) {
+        int failures = 0;
+        bool hit = true;
+        for (int operation = 1; hit; ++operation) {
+          ASSERT_LT(operation, 100);
+          SCOPED_TRACE(::testing::Message() << "operation " << operation << " for_good " << for_good
+                                            << " no_space " << (fault == Fault::no_space));
+          plan_.arm(operation, for_good, fault);
+          Opened store = open(mode);
+          hit = plan_.hit();
+          plan_.disarm();
+          if (!store.ok()) {
+            ++failures;
+            EXPECT_TRUE(hit);
+            EXPECT_EQ(store.status().code(),
+                      fault == Fault::no_space ? StatusCode::no_space : StatusCode::io_error)
+                << store.status().to_string();
+          }
+          ASSERT_NO_FATAL_FAILURE(then(store, for_good));
+        }
+        EXPECT_GT(failures, 2);
+      }
+    }
+  }
+
   void fail_every_operation(bool for_good, Fault fault) {
     for (const Step& step : steps()) fail_every_operation(step, for_good, fault);
     // Else an operation was not failed, the first write of a file above all.
@@ -225,36 +255,15 @@ TEST_F(FaultTest, BrokenDiskForGood) { fail_every_operation(true, Fault::io_erro
 TEST_F(FaultTest, FailuresWhileOpening) {
   std::vector<Model> models;
   fresh_store(models);
-  for (const Fault fault : {Fault::no_space, Fault::io_error}) {
-    for (const bool for_good : {false, true}) {
-      int failures = 0;
-      bool hit = true;
-      for (int operation = 1; hit; ++operation) {
-        ASSERT_LT(operation, 100);
-        SCOPED_TRACE(::testing::Message() << "operation " << operation << " for_good " << for_good
-                                          << " no_space " << (fault == Fault::no_space));
-        plan_.arm(operation, for_good, fault);
-        auto store = open();
-        hit = plan_.hit();
-        if (!store.ok()) {
-          ++failures;
-          EXPECT_TRUE(hit);
-          EXPECT_EQ(store.status().code(),
-                    fault == Fault::no_space ? StatusCode::no_space : StatusCode::io_error)
-              << store.status().to_string();
-        }
-        plan_.disarm();
-        if (store.ok()) {
-          EXPECT_EQ(difference(**store, models.back()), "");
-        }
-        store = Status(StatusCode::io_error, "closed");
-        auto reopened = open();
-        ASSERT_TRUE(reopened.ok()) << reopened.status().to_string();
-        EXPECT_EQ(difference(**reopened, models.back()), "");
-      }
-      EXPECT_GT(failures, 2);
+  fail_every_opening(OpenMode::existing, [&](Opened& store, bool) {
+    if (store.ok()) {
+      EXPECT_EQ(difference(**store, models.back()), "");
     }
-  }
+    store = Status(StatusCode::io_error, "closed");
+    auto reopened = open();
+    ASSERT_TRUE(reopened.ok()) << reopened.status().to_string();
+    EXPECT_EQ(difference(**reopened, models.back()), "");
+  });
   for (const char* kind : {"append MANIFEST", "sync MANIFEST", "append dbtmp", "sync dbtmp",
                            "close dbtmp", "rename CURRENT", "create log"}) {
     EXPECT_TRUE(met_.contains(kind)) << kind;
@@ -262,42 +271,23 @@ TEST_F(FaultTest, FailuresWhileOpening) {
 }
 
 TEST_F(FaultTest, ACreationThatFailedLeavesNothingOrIsTakenUpAgain) {
-  for (const Fault fault : {Fault::no_space, Fault::io_error}) {
-    for (const bool for_good : {false, true}) {
-      int failures = 0;
-      bool hit = true;
-      for (int operation = 1; hit; ++operation) {
-        ASSERT_LT(operation, 100);
-        SCOPED_TRACE(::testing::Message() << "operation " << operation << " for_good " << for_good
-                                          << " no_space " << (fault == Fault::no_space));
-        plan_.arm(operation, for_good, fault);
-        auto store = open(OpenMode::create);
-        hit = plan_.hit();
-        plan_.disarm();
-        if (!store.ok()) {
-          ++failures;
-          EXPECT_TRUE(hit);
-          EXPECT_EQ(store.status().code(),
-                    fault == Fault::no_space ? StatusCode::no_space : StatusCode::io_error)
-              << store.status().to_string();
-          // A disk that works again after one failure was cleaned up.
-          EXPECT_TRUE(for_good || !fs::exists(path()) || fs::is_empty(path()))
-              << ::testing::PrintToString(contents_of(path()));
-          if (fs::exists(path())) {
-            const auto found = open();
-            EXPECT_TRUE(found.ok() || found.status().code() == StatusCode::not_found)
-                << found.status().to_string();
-          }
-          store = open(OpenMode::either);
-          ASSERT_TRUE(store.ok()) << store.status().to_string();
-          EXPECT_EQ((*store)->head().status().code(), StatusCode::not_found);
-        }
-        store = Status(StatusCode::io_error, "closed");
-        fs::remove_all(path());
+  fail_every_opening(OpenMode::create, [&](Opened& store, bool for_good) {
+    if (!store.ok()) {
+      // A disk that works again after one failure was cleaned up.
+      EXPECT_TRUE(for_good || !fs::exists(path()) || fs::is_empty(path()))
+          << ::testing::PrintToString(contents_of(path()));
+      if (fs::exists(path())) {
+        const auto found = open();
+        EXPECT_TRUE(found.ok() || found.status().code() == StatusCode::not_found)
+            << found.status().to_string();
       }
-      EXPECT_GT(failures, 2);
+      store = open(OpenMode::either);
+      ASSERT_TRUE(store.ok()) << store.status().to_string();
+      EXPECT_EQ((*store)->head().status().code(), StatusCode::not_found);
     }
-  }
+    store = Status(StatusCode::io_error, "closed");
+    fs::remove_all(path());
+  });
   for (const char* kind : {"make_folder db", "append new", "sync new", "close new", "rename FORMAT",
                            "sync_folder store", "append MANIFEST", "append dbtmp"}) {
     EXPECT_TRUE(met_.contains(kind)) << kind;
