@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Averaged gradient episodic memory.
-#include "gem_projection.h"
+#include "strategies/gem_projection.h"
 #include "strategies/task_memory.h"
 
 namespace perennial::continual {

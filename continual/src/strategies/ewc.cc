@@ -2,9 +2,9 @@
 // Elastic weight consolidation, and its online form.
 #include <ATen/core/grad_mode.h>
 
-#include "importance.h"
-#include "replay_buffer.h"
+#include "strategies/importance.h"
 #include "strategies/quadratic_penalty.h"
+#include "strategies/replay_buffer.h"
 
 namespace perennial::continual {
 

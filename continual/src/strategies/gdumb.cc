@@ -4,9 +4,9 @@
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/tensor.h>
 
-#include "dense_optimizer.h"
-#include "parameter_vector.h"
-#include "replay_buffer.h"
+#include "model/dense_optimizer.h"
+#include "model/parameter_vector.h"
+#include "strategies/replay_buffer.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {

@@ -2,7 +2,7 @@
 // Gradient episodic memory.
 #include <ATen/ops/stack.h>
 
-#include "gem_projection.h"
+#include "strategies/gem_projection.h"
 #include "strategies/task_memory.h"
 
 namespace perennial::continual {

@@ -10,9 +10,9 @@
 
 #include <algorithm>
 
-#include "herding.h"
-#include "parameter_vector.h"
-#include "replay_buffer.h"
+#include "model/parameter_vector.h"
+#include "strategies/herding.h"
+#include "strategies/replay_buffer.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {

@@ -3,8 +3,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
 
-#include "parameter_vector.h"
-#include "replay_buffer.h"
+#include "model/parameter_vector.h"
+#include "strategies/replay_buffer.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {

@@ -2,7 +2,7 @@
 // Memory aware synapses.
 #include <ATen/core/grad_mode.h>
 
-#include "importance.h"
+#include "strategies/importance.h"
 #include "strategies/quadratic_penalty.h"
 
 namespace perennial::continual {

@@ -10,8 +10,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "dense_optimizer.h"
-#include "parameter_vector.h"
+#include "model/dense_optimizer.h"
+#include "model/parameter_vector.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {

@@ -2,7 +2,7 @@
 // What the penalties on changed parameters share.
 #pragma once
 
-#include "parameter_vector.h"
+#include "model/parameter_vector.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {

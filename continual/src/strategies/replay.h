@@ -2,7 +2,7 @@
 // What the replay strategies share: a memory that fills as the stream goes by.
 #pragma once
 
-#include "replay_buffer.h"
+#include "strategies/replay_buffer.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "parameter_vector.h"
+#include "model/parameter_vector.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {

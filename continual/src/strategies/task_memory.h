@@ -4,8 +4,8 @@
 
 #include <vector>
 
-#include "parameter_vector.h"
-#include "replay_buffer.h"
+#include "model/parameter_vector.h"
+#include "strategies/replay_buffer.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {

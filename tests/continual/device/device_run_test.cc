@@ -4,10 +4,10 @@
 // goes on where another device left it.
 #include <cmath>
 
+#include "continual/run/run_testing.h"
 #include "device_run_testing.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/storage/memory_store.h"
-#include "run_testing.h"
 
 namespace perennial::continual {
 namespace {

@@ -2,8 +2,8 @@
 // Runs of trainers on the device under test.
 #pragma once
 
+#include "continual/run/trainer_testing.h"
 #include "device_testing.h"
-#include "trainer_testing.h"
 
 namespace perennial::continual {
 

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// One pass over every test set.
+#include "perennial/continual/evaluate.h"
+
+#include <algorithm>
+
+#include "metrics/right_answers.h"
+
+namespace perennial::continual {
+
+Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
+                    const std::function<void(std::int64_t)>& progress,
+                    std::optional<std::int64_t> learnt) {
+  Evaluation evaluation;
+  std::int64_t own = 0, all = 0;
+  for (std::int64_t e = 0; e < stream.experiences(); ++e) {
+    const std::int64_t owner = model.generation_of(e);
+    std::optional<std::uint32_t> generation;
+    const bool unlearned =
+        model.peer() != nullptr &&
+        std::cmp_less(owner, model.peer()->pool().generations().size()) &&
+        model.peer()->pool().generation(static_cast<std::uint32_t>(owner)).state ==
+            GenerationState::unlearned;
+    // Nobody can name a generation that was unlearned, so an oracle is silent and no answer is its.
+    if (oracle && !unlearned) {
+      generation = static_cast<std::uint32_t>(std::min(owner, model.newest_generation()));
+    }
+    const bool counts = e < learnt.value_or(stream.experiences());
+    const std::int64_t size = stream.test_size(e);
+    std::int64_t right = 0;
+    for (std::int64_t begin = 0; begin < size; begin += kTestBatch) {
+      const Batch batch = stream.test_batch(e, begin, std::min(begin + kTestBatch, size));
+      const Prediction prediction = model.predict(batch.x, generation);
+      right += right_answers(stream, prediction, batch).sum().item<std::int64_t>();
+      if (counts) own += prediction.generations.eq(owner).sum().item<std::int64_t>();
+      if (progress) progress(batch.y.size(0));
+    }
+    if (counts && !unlearned) all += size;
+    evaluation.accuracy.push_back(static_cast<double>(right) / static_cast<double>(size));
+  }
+  if (all > 0 && (model.gate() != nullptr || model.autoencoder_gate() != nullptr)) {
+    evaluation.gate_accuracy = static_cast<double>(own) / static_cast<double>(all);
+  }
+  return evaluation;
+}
+
+}  // namespace perennial::continual

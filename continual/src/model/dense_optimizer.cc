@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// Adam and SGD over named parameters.
+#include "model/dense_optimizer.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/_fused_sgd.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <optional>
+
+#include "perennial/core/dense_state.h"
+#include "perennial/core/error.h"
+
+namespace perennial::continual {
+
+namespace {
+
+constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEps = 1e-8;
+
+std::string entry(const std::string& parameter, const char* what) {
+  return "optimizer/" + parameter + "/" + what;
+}
+
+// While it lives, LibTorch's threads take numbers below the smallest normal one as 0. The moments
+// of parameters that no example moves any more decay to such numbers, on which a step of Adam took
+// several times as long; added to a weight they are nothing. Restores what the calling thread had.
+class FlushDenormals {
+ public:
+  FlushDenormals() : before_(flushes()) { set(true); }
+  ~FlushDenormals() { set(before_); }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  static bool flushes() {
+    const volatile float denormal = 1e-39F;
+    return denormal * 1.0F == 0;
+  }
+  static void set(bool on) {
+    at::parallel_for(0, at::get_num_threads(), 1, [on](std::int64_t, std::int64_t) {
+      (void)at::globalContext().setFlushDenormal(on);  // false where a processor cannot: slow then
+    });
+  }
+
+  bool before_;
+};
+
+}  // namespace
+
+DenseOptimizer::DenseOptimizer(const TrainOptions& options) : options_(options) {}
+
+void DenseOptimizer::set_parameters(Parameters parameters) {
+  parameters_ = std::move(parameters);
+  std::map<std::string, Moments> kept;
+  for (const auto& [name, tensor] : parameters_) {
+    auto found = moments_.extract(name);
+    if (found.empty()) continue;
+    if (found.mapped().m.sizes() != tensor.sizes() || found.mapped().v.sizes() != tensor.sizes()) {
+      throw DataError("the moments of '" + name + "' have another shape than it has");
+    }
+    found.mapped().m = found.mapped().m.to(tensor.device());
+    found.mapped().v = found.mapped().v.to(tensor.device());
+    kept.insert(std::move(found));
+  }
+  moments_ = std::move(kept);
+}
+
+void DenseOptimizer::forget_reshaped(const Parameters& parameters) {
+  for (const auto& [name, tensor] : parameters) {
+    const auto found = moments_.find(name);
+    if (found != moments_.end() && found->second.m.sizes() != tensor.sizes()) moments_.erase(found);
+  }
+}
+
+void DenseOptimizer::forget() { moments_.clear(); }
+
+void DenseOptimizer::set_lr(double lr) { options_.lr = lr; }
+
+void DenseOptimizer::zero_grad() {
+  for (auto& [name, tensor] : parameters_) tensor.mutable_grad().reset();
+}
+
+void DenseOptimizer::step() {
+  const at::NoGradGuard no_grad;
+  std::vector<torch::Tensor> tensors, gradients, m, v;
+  std::vector<float> steps;
+  for (const auto& [name, tensor] : parameters_) {
+    if (!tensor.grad().defined()) continue;
+    tensors.push_back(tensor);
+    gradients.push_back(tensor.grad().contiguous());
+    if (options_.optimizer != OptimizerKind::adam) continue;
+    const auto [at, added] = moments_.try_emplace(name);
+    Moments& moments = at->second;
+    if (added) moments = {at::zeros_like(tensor), at::zeros_like(tensor), 0};
+    ++moments.step;
+    m.push_back(moments.m);
+    v.push_back(moments.v);
+    steps.push_back(static_cast<float>(moments.step));
+  }
+  if (tensors.empty()) return;
+  if (options_.optimizer == OptimizerKind::adam) {
+    std::optional<FlushDenormals> flush;
+    if (tensors.front().is_cpu()) flush.emplace();
+    // A device's kernel reads the numbers of the steps itself: they go there in one piece.
+    const std::vector<torch::Tensor> numbers =
+        at::tensor(steps, at::kFloat).to(tensors.front().device()).unbind();
+    at::_fused_adam_(tensors, gradients, m, v, {}, numbers, options_.lr, kBeta1, kBeta2,
+                     /*weight_decay=*/0, kEps, /*amsgrad=*/false, /*maximize=*/false);
+  } else {
+    at::_fused_sgd_(tensors, gradients, {}, /*weight_decay=*/0, /*momentum=*/0, options_.lr,
+                    /*dampening=*/0, /*nesterov=*/false, /*maximize=*/false,
+                    /*is_first_step=*/false);
+  }
+}
+
+std::vector<std::string> DenseOptimizer::entries() const {
+  std::vector<std::string> names;
+  for (const auto& [name, moments] : moments_) {
+    for (const char* what : {"m", "v", "step"}) names.push_back(entry(name, what));
+  }
+  return names;
+}
+
+void DenseOptimizer::add_to_commit(storage::CommitRequest& request) {
+  for (const auto& [name, moments] : moments_) {
+    request.dense[entry(name, "m")] = bytes_from(moments.m);
+    request.dense[entry(name, "v")] = bytes_from(moments.v);
+    request.dense[entry(name, "step")] = bytes_from(at::full({}, moments.step, at::kLong));
+  }
+  for (const std::string& name : stored_) {
+    if (!request.dense.contains(name)) request.removed_dense.push_back(name);
+  }
+  offered_ = entries();
+}
+
+void DenseOptimizer::committed() { stored_ = offered_; }
+
+void DenseOptimizer::load(const storage::PageReader& store) {
+  stored_.clear();
+  moments_.clear();
+  const std::string suffix = "/step";
+  for (const std::string& entry_name : store.dense_names()) {
+    if (!entry_name.starts_with("optimizer/")) continue;
+    stored_.push_back(entry_name);
+    if (!entry_name.ends_with(suffix)) continue;
+    const std::size_t prefix = std::string("optimizer/").size();
+    const std::string name = entry_name.substr(prefix, entry_name.size() - prefix - suffix.size());
+    const auto read = [&](const char* what) {
+      return tensor_from(value_or_throw(store.read_dense(entry(name, what))), entry(name, what));
+    };
+    moments_[name] = {read("m"), read("v"), read("step").item<std::int64_t>()};
+  }
+}
+
+}  // namespace perennial::continual

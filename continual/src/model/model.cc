@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+// The PEER model, and making models.
+#include "perennial/continual/model.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "model/dense_layers.h"
+#include "model/head_model.h"
+#include "model/mlp.h"
+#include "perennial/core/dense_state.h"
+#include "perennial/core/shard_file.h"
+#include "run/owners.h"
+
+namespace perennial::continual {
+
+namespace {
+
+// Dense entry: how many classes there were when each generation froze, kept once there are more.
+constexpr const char* kKnown = "classes_of";
+
+// width 0: the layer maps features to classes. Else features -> width, a residual PEER layer, and
+// width -> classes.
+class PeerModel : public Model {
+ public:
+  PeerModel(const RunConfig& config, std::int64_t features, std::int64_t classes,
+            std::shared_ptr<PeerImpl> peer, std::unique_ptr<AnalyticGate> gate,
+            std::unique_ptr<AutoencoderGate> autoencoders, const Placement& placement)
+      : width_(config.model.width),
+        classes_(classes),
+        device_(placement.device),
+        layers_({placement.device, config.train.amp}),
+        peer_(std::move(peer)),
+        gate_(std::move(gate)),
+        autoencoders_(std::move(autoencoders)) {
+    if (width_ > 0) {
+      const std::uint32_t lane = config.model.peer.dropout > 0 ? kBesideDropout : 0;
+      layers_.add("input", features, width_, config.model.peer.seed, lane);
+      layers_.add("output", width_, classes, config.model.peer.seed, lane);
+    }
+    peer_->set_amp(config.train.amp);
+    if (placement.place) placement.place(*peer_);
+  }
+  void load(const storage::PageReader& store, std::int64_t outputs) {
+    layers_.load(store, outputs);
+    owners_ = read_owners(store);
+    known_ = read_numbers(store, kKnown);
+    if (outputs == classes_) return;
+    // What is frozen never gives a new class.
+    for (const Generation& generation : peer_->pool().generations()) {
+      if (generation.state == GenerationState::open) continue;
+      if (generation.index >= known_.size()) known_.push_back(outputs);
+    }
+  }
+
+  torch::Tensor train_forward(const torch::Tensor& x) override {
+    peer_->train(true);
+    return forward(x);
+  }
+  torch::Tensor test_forward(const torch::Tensor& x) override {
+    peer_->train(false);
+    return forward(x);
+  }
+
+  Prediction predict(const torch::Tensor& x, std::optional<std::uint32_t> generation) override {
+    const at::NoGradGuard no_grad;
+    peer_->train(false);
+    const auto newest = static_cast<std::int64_t>(peer_->pool().generations().size()) - 1;
+    if (width_ > 0 || peer_->options().routing == Routing::shared) {
+      return {forward(x).softmax(1), at::full({x.size(0)}, newest, at::kLong)};
+    }
+    const bool asked = gate_ != nullptr && (gate_->has_heads() || (!generation && newest > 0));
+    const torch::Tensor f = asked ? gate_->features(x) : torch::Tensor();
+    if (generation) {
+      return answer(x, f, at::full({x.size(0)}, std::int64_t{*generation}, at::kLong));
+    }
+    if (autoencoders_ != nullptr && newest > 0) {
+      return autoencoders_->answers().gate_answer == GateAnswer::hard
+                 ? answer(x, f, autoencoders_->choose(x))
+                 : mixed_answer(x, f, autoencoders_->shares(x));
+    }
+    if (gate_ == nullptr || newest == 0) {
+      // Experts that were grown but have not trained yet do not answer.
+      const std::int64_t trained =
+          peer_->pool().newest_trained().value_or(peer_->pool().oldest_kept());
+      return answer(x, f, at::full({x.size(0)}, trained, at::kLong));
+    }
+    if (gate_->options().gate_answer == GateAnswer::hard) return answer(x, f, gate_->choose_of(f));
+    return mixed_answer(x, f, gate_->shares_of(f));
+  }
+
+  std::vector<std::pair<std::string, torch::Tensor>> trainable() override {
+    auto all = layers_.tensors();
+    for (auto& item : peer_->trainable()) all.push_back(std::move(item));
+    return all;
+  }
+  std::int64_t dense_parameters() const override {
+    std::int64_t n = layers_.parameters();
+    for (const torch::Tensor& tensor : peer_->parameters()) n += tensor.numel();
+    return n;
+  }
+  torch::Tensor pool_inputs(const torch::Tensor& x) override {
+    const at::NoGradGuard no_grad;
+    return width_ == 0 ? x.to(device_) : layers_[0](x.to(device_));
+  }
+  PeerImpl* peer() override { return peer_.get(); }
+  AnalyticGate* gate() override { return gate_.get(); }
+  AutoencoderGate* autoencoder_gate() override { return autoencoders_.get(); }
+  std::int64_t generation_of(std::int64_t experience) const override {
+    return owner_of(owners_, experience);
+  }
+  void assign(std::int64_t experience, std::int64_t generation) override {
+    if (owners_.empty() && generation == experience) return;
+    while (std::cmp_less(owners_.size(), experience)) {
+      owners_.push_back(static_cast<std::int64_t>(owners_.size()));
+    }
+    owners_.push_back(generation);
+  }
+
+  void add_to_commit(storage::CommitRequest& request) override {
+    layers_.add_to_commit(request);
+    peer_->add_to_commit(request);
+    if (gate_ != nullptr) gate_->add_to_commit(request);
+    if (autoencoders_ != nullptr) autoencoders_->add_to_commit(request);
+    if (!owners_.empty()) request.dense[kOwners] = bytes_from(at::tensor(owners_, at::kLong));
+    if (!known_.empty()) request.dense[kKnown] = bytes_from(at::tensor(known_, at::kLong));
+  }
+  void commit_failed() override {
+    peer_->commit_failed();
+    if (gate_ != nullptr) gate_->commit_failed();
+    if (autoencoders_ != nullptr) autoencoders_->commit_failed();
+  }
+  void committed() override {
+    peer_->committed();
+    if (gate_ != nullptr) gate_->committed();
+    if (autoencoders_ != nullptr) autoencoders_->committed();
+  }
+
+ private:
+  // Without the outputs that are spare.
+  torch::Tensor of_classes(const torch::Tensor& outputs) const {
+    return outputs.size(-1) == classes_ ? outputs : outputs.narrow(-1, 0, classes_);
+  }
+
+  // Through the newest generation, or all of a shared router's; from the host and to it.
+  torch::Tensor forward(const torch::Tensor& x) {
+    if (width_ == 0) return of_classes(peer_->forward(x.to(device_))).to(at::kCPU);
+    const torch::Tensor h = layers_[0](x.to(device_));
+    return layers_[1](h + peer_->forward(h)).to(at::kCPU);
+  }
+
+  // Probabilities (n, classes) that one generation gives to `rows` of x, with its class head's word
+  // beside the pool's. f: the gate's features of x.
+  torch::Tensor answer_of(std::int64_t generation, const torch::Tensor& x, const torch::Tensor& f,
+                          const torch::Tensor& rows) {
+    const auto of_rows = [&](const torch::Tensor& all) {
+      return rows.numel() == all.size(0) ? all : all.index_select(0, rows);
+    };
+    torch::Tensor logits =
+        of_classes(peer_->forward(of_rows(x).to(device_), static_cast<std::uint32_t>(generation)))
+            .to(at::kCPU);
+    if (std::cmp_less(generation, known_.size())) {
+      const std::int64_t known = known_[static_cast<std::size_t>(generation)];
+      logits.narrow(1, known, classes_ - known).fill_(-std::numeric_limits<float>::infinity());
+    }
+    if (gate_ != nullptr && gate_->has_heads()) {
+      logits = logits.log_softmax(1) +
+               gate_->options().head_weight * gate_->class_scores_of(of_rows(f), generation);
+    }
+    return logits.softmax(1);
+  }
+
+  // Each input through the one generation chosen for it.
+  Prediction answer(const torch::Tensor& x, const torch::Tensor& f, const torch::Tensor& chosen) {
+    torch::Tensor probabilities = at::empty({x.size(0), classes_});
+    const auto generations = static_cast<std::int64_t>(peer_->pool().generations().size());
+    for (std::int64_t g = 0; g < generations; ++g) {
+      const torch::Tensor rows = (chosen == g).nonzero().squeeze(1);
+      if (rows.numel() > 0) probabilities.index_copy_(0, rows, answer_of(g, x, f, rows));
+    }
+    return {probabilities, chosen};
+  }
+
+  // shares: (B, G). The generations' probabilities averaged by them, in generation order.
+  Prediction mixed_answer(const torch::Tensor& x, const torch::Tensor& f,
+                          const torch::Tensor& shares) {
+    torch::Tensor probabilities = at::zeros({x.size(0), classes_});
+    for (std::int64_t g = 0; g < shares.size(1); ++g) {
+      const torch::Tensor share = shares.select(1, g);
+      const torch::Tensor rows = share.nonzero().squeeze(1);
+      if (rows.numel() == 0) continue;
+      probabilities.index_add_(0, rows,
+                               answer_of(g, x, f, rows) * share.index_select(0, rows).unsqueeze(1));
+    }
+    return {probabilities, shares.argmax(1)};
+  }
+
+  std::int64_t width_, classes_;
+  at::Device device_;
+  DenseLayers layers_;
+  std::shared_ptr<PeerImpl> peer_;
+  std::unique_ptr<AnalyticGate> gate_;
+  std::unique_ptr<AutoencoderGate> autoencoders_;  // instead of gate_, where asked for
+  std::vector<std::int64_t> owners_;  // generation of each experience; empty while none returned
+  std::vector<std::int64_t> known_;   // classes of the first generations; later ones know all
+};
+
+}  // namespace
+
+torch::Tensor Model::test_forward(const torch::Tensor&) {
+  throw Error("this model does not learn by gradient");
+}
+
+std::int64_t Model::newest_generation() {
+  return peer() != nullptr ? static_cast<std::int64_t>(peer()->pool().generations().size()) - 1
+                           : std::numeric_limits<std::uint32_t>::max();
+}
+
+PeerImpl& Model::pooled() {
+  if (peer() == nullptr) throw Error("this model has no pool of experts, and no generations");
+  return *peer();
+}
+
+const Generation& Model::grow(std::int64_t rows, std::int64_t cols) {
+  const Generation& generation = pooled().grow(rows, cols);
+  if (gate() != nullptr) gate()->add_generation();
+  if (autoencoder_gate() != nullptr) autoencoder_gate()->add_generation();
+  return generation;
+}
+
+storage::Digest Model::freeze() {
+  const storage::Digest digest = pooled().freeze();
+  if (autoencoder_gate() != nullptr) autoencoder_gate()->close();
+  return digest;
+}
+
+Generation Model::import_generation(const std::filesystem::path& file) {
+  Generation generation = import_shard(pooled(), file);
+  if (gate() != nullptr) gate()->add_generation();
+  if (autoencoder_gate() != nullptr) {
+    autoencoder_gate()->add_generation();
+    autoencoder_gate()->close();
+  }
+  return generation;
+}
+
+void Model::add_column() { throw Error("this model has no columns"); }
+
+torch::Tensor Model::traced_forward(const torch::Tensor&, std::vector<LayerUse>&) {
+  throw Error("only a model of dense layers can tell what each of them did");
+}
+
+std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features,
+                                  std::int64_t classes, const storage::PageReader* store,
+                                  std::int64_t budget_bytes, ImageShape image,
+                                  const Placement& placement) {
+  if (config.model.model == ModelKind::mlp) {
+    if (budget_bytes > 0) {
+      throw InvalidOptions("budget_bytes is " + std::to_string(budget_bytes) +
+                           "; model mlp has no pool to page");
+    }
+    DenseInputs inputs = DenseInputs::make(config, features, image);
+    return config.train.strategy.has(StrategyKind::progressive)
+               ? make_columns(config, std::move(inputs), classes, placement)
+               : make_mlp(config, std::move(inputs), classes, placement);
+  }
+  if (config.model.head == HeadKind::analytic) {
+    return make_head_model(config, features, classes, store, budget_bytes, image, placement);
+  }
+  PeerOptions options = config.model.peer;
+  options.d_in = config.model.width > 0 ? config.model.width : features;
+  options.d_out =
+      config.model.width > 0 ? config.model.width : classes + config.model.spare_classes;
+  auto peer = std::make_shared<PeerImpl>(options, store, budget_bytes);
+  peer->grow(0, first_columns(config.train.strategy_options));
+  std::unique_ptr<AnalyticGate> gate;
+  if (config.gate() == GateKind::analytic) {
+    gate = std::make_unique<AnalyticGate>(features, config.train.gate_options, classes, image);
+    gate->add_generation();
+  }
+  std::unique_ptr<AutoencoderGate> autoencoders;
+  if (config.gate() == GateKind::autoencoder) {
+    autoencoders = std::make_unique<AutoencoderGate>(features, config.train.autoencoder_options,
+                                                     config.train.gate_options);
+    autoencoders->add_generation();
+  }
+  return std::make_unique<PeerModel>(config, features, classes, std::move(peer), std::move(gate),
+                                     std::move(autoencoders), placement);
+}
+
+std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features,
+                                  std::int64_t classes, const storage::PageReader& store,
+                                  std::int64_t budget_bytes, std::int64_t learnt_classes,
+                                  const Placement& placement) {
+  const std::int64_t learnt = learnt_classes > 0 ? learnt_classes : classes;
+  if (config.model.model == ModelKind::mlp) {
+    if (budget_bytes > 0) {
+      throw InvalidOptions("budget_bytes is " + std::to_string(budget_bytes) +
+                           "; model mlp has no pool to page");
+    }
+    DenseInputs inputs = DenseInputs::load(config, features, store);
+    return config.train.strategy.has(StrategyKind::progressive)
+               ? load_columns(config, std::move(inputs), classes, store, placement)
+               : load_mlp(config, std::move(inputs), classes, store, learnt, placement);
+  }
+  if (config.model.head == HeadKind::analytic) {
+    return load_head_model(config, features, classes, store, budget_bytes, learnt, placement);
+  }
+  auto peer = PeerImpl::load(store, budget_bytes);
+  if (config.model.width == 0 && classes > peer->options().d_out) {
+    throw InvalidOptions("the store's experts answer with the classes themselves, " +
+                         std::to_string(peer->options().d_out) + " at most, and there are " +
+                         std::to_string(classes) +
+                         " now; a store with spare_classes, head analytic, a width or model mlp "
+                         "can take more");
+  }
+  std::unique_ptr<AnalyticGate> gate;
+  if (config.gate() == GateKind::analytic) {
+    gate = std::make_unique<AnalyticGate>(AnalyticGate::load(store));
+  }
+  std::unique_ptr<AutoencoderGate> autoencoders;
+  if (config.gate() == GateKind::autoencoder) {
+    autoencoders = std::make_unique<AutoencoderGate>(AutoencoderGate::load(
+        store, features, config.train.autoencoder_options, config.train.gate_options));
+  }
+  auto model = std::make_unique<PeerModel>(config, features, classes, std::move(peer),
+                                           std::move(gate), std::move(autoencoders), placement);
+  model->load(store, learnt);
+  return model;
+}
+
+}  // namespace perennial::continual
