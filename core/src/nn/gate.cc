@@ -10,6 +10,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <boost/json/parse.hpp>
+#include <boost/json/value_from.hpp>
 #include <boost/json/value_to.hpp>
 #include <cmath>
 #include <limits>
@@ -20,6 +21,7 @@
 #include "nn/record_names.h"
 #include "nn/ridge.h"
 #include "perennial/core/dense_state.h"
+#include "record.h"
 
 namespace perennial {
 
@@ -302,6 +304,48 @@ AnalyticGate AnalyticGate::load(const storage::PageReader& store) {
   } catch (const std::exception& error) {
     throw DataError(std::string("the store's record of the gate is malformed: ") + error.what());
   }
+}
+
+bool AnalyticGate::stored_in(const storage::PageReader& store) {
+  return store.dense_size(kGateRecord).ok();
+}
+
+void AnalyticGate::drop_generations_from(const storage::PageReader& store, std::uint32_t keep,
+                                         storage::CommitRequest& request) {
+  edit_record(store, kGateRecord, request, [&](json::object& record) {
+    for (auto g = json::value_to<std::size_t>(record.at("generations")); g-- > keep;) {
+      remove_entries(store, gate_entry(g, ""), request);
+    }
+    record.at("generations") = keep;
+    if (json::value* counts = record.if_contains("counts")) counts->as_array().resize(keep);
+    if (json::value* unlearned = record.if_contains(kUnlearnedList)) {
+      json::array kept;
+      for (const json::value& g : unlearned->as_array()) {
+        if (json::value_to<std::uint32_t>(g) < keep) kept.push_back(g);
+      }
+      if (kept.empty()) {
+        record.erase(kUnlearnedList);
+      } else {
+        *unlearned = std::move(kept);
+      }
+    }
+  });
+}
+
+void AnalyticGate::drop_generation(const storage::PageReader& store, std::uint32_t generation,
+                                   storage::CommitRequest& request) {
+  remove_entries(store, gate_entry(generation, ""), request);
+  edit_record(store, kGateRecord, request, [&](json::object& record) {
+    if (json::value* counts = record.if_contains("counts")) {
+      counts->as_array().at(generation) = std::int64_t{0};
+    }
+    std::set<std::uint32_t> unlearned;
+    if (const json::value* before = record.if_contains(kUnlearnedList)) {
+      unlearned = json::value_to<std::set<std::uint32_t>>(*before);
+    }
+    unlearned.insert(generation);
+    record[kUnlearnedList] = json::value_from(unlearned);
+  });
 }
 
 }  // namespace perennial

@@ -52,18 +52,11 @@ EnumNames<ScoreFunction> enum_names(ScoreFunction) {
 
 namespace {
 
-constexpr std::uint32_t kPoolId = 0;
-
-PoolOptions pool_options(const PeerOptions& options) {
-  PoolOptions pool;
-  pool.d_in = options.d_in;
-  pool.d_out = options.d_out;
-  pool.glu = options.glu;
-  pool.expert_width = options.expert_width;
-  pool.dtype = options.dtype;
-  pool.cols = options.cols;
-  pool.page_bytes = options.page_bytes;
-  return pool;
+std::shared_ptr<Pool> own_pool(const PeerOptions& options, const storage::PageReader* store,
+                               std::int64_t budget_bytes) {
+  options.validate();
+  if (store != nullptr) PeerImpl::require_new(*store, std::string(kDefaultName), 0);
+  return std::make_shared<Pool>(0, options.pool(), store, budget_bytes);
 }
 
 at::Device device_of(const Pool& pool) {
@@ -93,6 +86,18 @@ void check_input(const PeerOptions& options, const Pool& pool, const Router& rou
 
 }  // namespace
 
+PoolOptions PeerOptions::pool() const {
+  PoolOptions pool;
+  pool.d_in = d_in;
+  pool.d_out = d_out;
+  pool.glu = glu;
+  pool.expert_width = expert_width;
+  pool.dtype = dtype;
+  pool.cols = cols;
+  pool.page_bytes = page_bytes;
+  return pool;
+}
+
 void PeerOptions::validate() const {
   validate_ranges(*this);
   if (d_key % 2 != 0) {
@@ -104,19 +109,49 @@ void PeerOptions::validate() const {
                          std::to_string(rows) + " x " + std::to_string(cols) +
                          " experts has fewer");
   }
-  (void)pool_options(*this).tile();
+  (void)pool().tile();
 }
 
 PeerImpl::PeerImpl(const PeerOptions& options) : PeerImpl(options, nullptr, 0) { grow(); }
 
 PeerImpl::PeerImpl(const PeerOptions& options, const storage::PageReader* store,
                    std::int64_t budget_bytes)
-    : torch::nn::Module("peer"), options_(options) {
+    : PeerImpl(options, own_pool(options, store, budget_bytes), std::string(kDefaultName)) {}
+
+PeerImpl::PeerImpl(const PeerOptions& options, std::shared_ptr<Pool> pool, std::string name)
+    : torch::nn::Module("peer"), options_(options), name_(std::move(name)), pool_(std::move(pool)) {
+  require_name("layer", name_);
   options_.validate();
-  pool_ = std::make_shared<Pool>(kPoolId, pool_options(options_), store, budget_bytes);
+  const json::object wanted = to_json(options_.pool()), there = to_json(pool_->options());
+  for (const auto& [field, value] : wanted) {
+    if (there.at(field) == value) continue;
+    throw InvalidOptions("layer '" + name_ + "' has " + std::string(field) + " " +
+                         json::serialize(value) + "; the pool '" + pool_->name() +
+                         "' that it is to read has " + json::serialize(there.at(field)));
+  }
+  pool_->add_reader();
 }
 
-PeerImpl::~PeerImpl() = default;
+PeerImpl::~PeerImpl() { pool_->remove_reader(); }
+
+void PeerImpl::require_new(const storage::PageReader& store, const std::string& layer,
+                           std::uint32_t pool) {
+  const std::vector<std::string> layers = stored_layers(store);
+  const std::vector<std::uint32_t> pools = Pool::stored_pools(store);
+  if (std::find(layers.begin(), layers.end(), layer) == layers.end() &&
+      std::find(pools.begin(), pools.end(), pool) == pools.end()) {
+    return;
+  }
+  throw Error("store " + store.location() + " has a layer '" + layer + "' or a pool " +
+              std::to_string(pool) +
+              " already, which a new one would replace; load() what is there");
+}
+
+void PeerImpl::require_alone(std::string_view what) const {
+  if (pool_->readers() == 1) return;
+  throw Error("pool '" + pool_->name() + "' is read by " + std::to_string(pool_->readers()) +
+              " layers, which only ExpertLayers can " + std::string(what) + " as one");
+}
 
 void PeerImpl::require_known(std::uint32_t generation) const {
   if (pool_->generation(generation).state != GenerationState::unlearned) return;
@@ -129,11 +164,17 @@ const Router& PeerImpl::router_of(std::uint32_t generation) const {
   return *routers_[options_.routing == Routing::shared ? 0 : generation];
 }
 
-void PeerImpl::add_router() {
-  const auto index = static_cast<std::uint32_t>(routers_.size());
-  routers_.push_back(register_module("router_" + std::to_string(index),
-                                     std::make_shared<Router>(options_, index)));
-  routers_.back()->first_draw = dropout_draws_;
+std::shared_ptr<Router> PeerImpl::new_router(std::uint32_t index) const {
+  PeerOptions options = options_;
+  options.seed = seed_for(options.seed, name_);
+  auto router = std::make_shared<Router>(options, index);
+  router->first_draw = dropout_draws_;
+  return router;
+}
+
+void PeerImpl::add_router(std::shared_ptr<Router> router) {
+  const std::string name = "router_" + std::to_string(routers_.size());
+  routers_.push_back(register_module(name, std::move(router)));
 }
 
 void PeerImpl::place(std::shared_ptr<PoolDevice> device) {
@@ -227,7 +268,7 @@ torch::Tensor PeerImpl::forward_as(const torch::Tensor& routing, const torch::Te
   if (options_.routing != Routing::shared) throw Error("isolated generations keep their routing");
   if (!remembered_ || !remembered_routing_.is_same(routing)) {
     // The copy is of as many generations as its length says.
-    auto router = std::make_shared<Router>(options_, 0);
+    auto router = new_router(0);
     const auto floats = [&] {
       std::int64_t n = 0;
       for (const auto& [name, tensor] : router->tensors()) n += tensor.numel();
@@ -282,31 +323,47 @@ const Generation& PeerImpl::grow(std::int64_t rows, std::int64_t cols) {
   if (rows != 0) wanted.rows = rows;
   if (cols != 0) wanted.cols = cols;
   wanted.validate();
+  require_alone("grow");
+  pool_->grow(static_cast<std::uint32_t>(wanted.rows), static_cast<std::uint32_t>(wanted.cols),
+              recipe());
+  follow_pool();
+  return pool_->generations().back();
+}
+
+Recipe PeerImpl::recipe() const {
   Recipe recipe;
   recipe.distribution = options_.distribution;
-  recipe.seed = options_.seed;
+  recipe.seed = seed_for(options_.seed, pool_->name());
   const auto or_default = [](double scale, std::int64_t width) {
     return scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(width));
   };
   recipe.u_scale = or_default(options_.u_scale, options_.d_in);
   recipe.v_scale = or_default(options_.v_scale, options_.d_out);
-  const Generation& generation = pool_->grow(static_cast<std::uint32_t>(wanted.rows),
-                                             static_cast<std::uint32_t>(wanted.cols), recipe);
+  return recipe;
+}
+
+void PeerImpl::follow_pool() {
+  const Generation& newest = pool_->generations().back();
+  const bool isolated = options_.routing == Routing::isolated;
   const bool first = routers_.empty();
-  if (first || options_.routing == Routing::isolated) add_router();
-  routers_.back()->add_rows(generation, first || options_.routing == Routing::isolated);
-  routers_.back()->add_columns(generation.cols);
+  if (first || (isolated && routers_.size() == newest.index)) {
+    add_router(new_router(static_cast<std::uint32_t>(routers_.size())));
+  }
+  Router& router = *routers_.back();
+  if (router.row_blocks.empty() || router.row_blocks.back().generation != newest.index) {
+    router.add_rows(newest, first || isolated);
+  }
+  router.add_columns(newest.cols);
   place_routers();
-  return generation;
 }
 
 void PeerImpl::grow_columns(std::int64_t cols) {
   if (cols < 1 || cols > 4294967295) {
     throw InvalidOptions("cannot append " + std::to_string(cols) + " columns");
   }
+  require_alone("grow");
   pool_->grow_columns(static_cast<std::uint32_t>(cols));
-  routers_.back()->add_columns(pool_->generations().back().cols);
-  place_routers();
+  follow_pool();
 }
 
 void PeerImpl::hold_statistics() {
@@ -339,7 +396,7 @@ bool PeerImpl::has_masked() const {
          (open && routers_.back()->row_blocks.back().cols != pool_->generation(*open).cols);
 }
 
-storage::Digest PeerImpl::router_digest(const Router& router, std::uint32_t generation) const {
+storage::Digest PeerImpl::digest_of(const Router& router, std::uint32_t generation) const {
   storage::Hasher hasher;
   hasher.update(json::serialize(digested_options(to_json(options_))));
   const auto add = [&](std::string_view name, const torch::Tensor& tensor) {
@@ -353,19 +410,32 @@ storage::Digest PeerImpl::router_digest(const Router& router, std::uint32_t gene
   return hasher.finish();
 }
 
+storage::Digest PeerImpl::router_digest(std::uint32_t generation) const {
+  return digest_of(router_of(generation), generation);
+}
+
 storage::Digest PeerImpl::freeze() {
+  require_alone("freeze");
+  require_unmasked();
+  return pool_->freeze(close_router());
+}
+
+void PeerImpl::require_unmasked() const {
   const std::optional<std::uint32_t> open = pool_->open_generation();
   if (!open) throw Error("no generation is open: there is nothing to freeze");
   if (routers_.back()->row_blocks.back().cols != pool_->generation(*open).cols) {
     throw Error("generation " + std::to_string(*open) +
                 " has masked columns, which freezing would lock away; call unmask() first");
   }
+}
+
+storage::Digest PeerImpl::close_router() {
   if (options_.routing == Routing::isolated) {
     routers_.back()->fold_and_freeze();
   } else {
     routers_.back()->freeze_rows();
   }
-  return pool_->freeze(router_digest(*routers_.back(), *open));
+  return router_digest(pool_->generations().back().index);
 }
 
 bool PeerImpl::frozen_intact() {
@@ -376,15 +446,20 @@ bool PeerImpl::frozen_intact() {
 }
 
 bool PeerImpl::frozen_intact(std::uint32_t index) {
+  require_alone("check");
   const Generation& generation = pool_->generation(index);
   return generation.state == GenerationState::frozen &&
-         router_digest(router_of(index), index) == generation.router_digest &&
+         router_digest(index) == generation.router_digest &&
          pool_->shard_digest(index) == generation.digest;
 }
 
 std::vector<std::pair<std::string, torch::Tensor>> PeerImpl::trainable() {
   if (routers_.empty()) return {};
-  return routers_.back()->trainable();
+  auto tensors = routers_.back()->trainable();
+  if (name_ != kDefaultName) {
+    for (auto& [name, tensor] : tensors) name = name_ + "/" + name;
+  }
+  return tensors;
 }
 
 void PeerImpl::require_budget() const {

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "nn/record_names.h"
 #include "nn/router.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/core/peer.h"
@@ -75,9 +76,10 @@ PageContents read_pages(torch::serialize::InputArchive& archive, const std::stri
 
 // The entries that a store would have of the layer, without pages.
 std::unique_ptr<storage::PageStore> dense_part(torch::serialize::InputArchive& archive,
-                                               const Pool& pool) {
+                                               const std::string& layer, const Pool& pool) {
+  const std::string entry = layer_entry(layer);
   storage::CommitRequest request;
-  request.dense["peer"] = read_text(archive, kLayerKey);
+  request.dense[entry] = read_text(archive, kLayerKey);
   request.dense["pool/" + std::to_string(pool.id())] = read_text(archive, kPoolKey);
   for (const std::string& key : archive.keys()) {
     std::uint32_t index = 0;
@@ -91,7 +93,7 @@ std::unique_ptr<storage::PageStore> dense_part(torch::serialize::InputArchive& a
     for (const std::string& name : router.keys()) {
       c10::IValue value;
       router.read(name, value);
-      request.dense["peer/" + Router::prefix(index) + name] = bytes_from(value.toTensor());
+      request.dense[entry + "/" + Router::prefix(index) + name] = bytes_from(value.toTensor());
     }
   }
   auto store = storage::make_memory_store();
@@ -101,7 +103,15 @@ std::unique_ptr<storage::PageStore> dense_part(torch::serialize::InputArchive& a
 
 }  // namespace
 
+void PeerImpl::require_own_pool() const {
+  if (pool_->readers() == 1) return;
+  throw Error(
+      "pool '" + pool_->name() + "' is read by " + std::to_string(pool_->readers()) +
+      " layers; a torch archive keeps a layer with its pool: commit such layers to a store");
+}
+
 void PeerImpl::save(torch::serialize::OutputArchive& archive) const {
+  require_own_pool();
   const std::uint64_t bytes = bytes_of(*pool_, pool_->generations());
   if (bytes > kMaxArchiveBytes) {
     throw Error("the layer's experts take " + std::to_string(bytes) +
@@ -118,12 +128,13 @@ void PeerImpl::save(torch::serialize::OutputArchive& archive) const {
 
 void PeerImpl::load(torch::serialize::InputArchive& archive) {
   const torch::NoGradGuard no_grad;
-  const auto store = dense_part(archive, *pool_);
+  require_own_pool();
+  const auto store = dense_part(archive, name_, *pool_);
   if (bytes_of(*pool_, Pool::stored_generations(pool_->id(), *store)) > kMaxArchiveBytes) {
     throw DataError("the archive's experts would take more than " +
                     std::to_string(kMaxArchiveBytes) + " bytes, which none may");
   }
-  const std::shared_ptr<PeerImpl> from = load(*store, 0);
+  const std::shared_ptr<PeerImpl> from = load(*store, name_, Pool::load(pool_->id(), *store, 0));
   const json::object wanted = to_json(options_), found = to_json(from->options_);
   for (const auto& [name, value] : wanted) {
     if (found.at(name) == value) continue;
@@ -132,8 +143,7 @@ void PeerImpl::load(torch::serialize::InputArchive& archive) {
                 "; make the layer with its options");
   }
   for (const Generation& g : from->pool_->generations()) {
-    if (g.state == GenerationState::frozen &&
-        router_digest(from->router_of(g.index), g.index) != g.router_digest) {
+    if (g.state == GenerationState::frozen && from->router_digest(g.index) != g.router_digest) {
       throw DataError("the router of generation " + std::to_string(g.index) +
                       " of the archive is not what froze: its digest has changed");
     }

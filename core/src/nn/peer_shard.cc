@@ -24,23 +24,36 @@ PeerImpl::RouterTensors PeerImpl::router_tensors(std::uint32_t generation) const
 
 const Generation& PeerImpl::add_frozen(const ForeignGeneration& content,
                                        const RouterTensors& tensors) {
+  require_alone("import into");
+  const Generation place = pool_->next_generation(content.rows, content.cols, content.recipe);
+  std::shared_ptr<Router> router = frozen_router(place, tensors);
+  const Generation& added = pool_->add_frozen(content, digest_of(*router, place.index));
+  append_router(std::move(router));
+  return added;
+}
+
+void PeerImpl::append_router(std::shared_ptr<Router> router) {
+  add_router(std::move(router));
+  place_routers();
+}
+
+std::shared_ptr<Router> PeerImpl::frozen_router(const Generation& place,
+                                                const RouterTensors& tensors) {
   const torch::NoGradGuard no_grad;
   require_isolated();
-  const auto index = static_cast<std::uint32_t>(routers_.size());
-  const Generation place = pool_->next_generation(content.rows, content.cols, content.recipe);
   const auto refuse = [](const std::string& name, const std::string& why) {
     throw DataError("the router's tensor '" + name + "' " + why);
   };
-  const auto router = std::make_shared<Router>(options_, index);
+  std::shared_ptr<Router> router = new_router(place.index);
   router->add_rows(place, true);
   // Column keys came in blocks, one for each time the generation got columns.
-  for (std::uint64_t cols = 0; cols < content.cols;) {
+  for (std::uint64_t cols = 0; cols < place.cols;) {
     const std::string name = Router::col_keys_name(router->col_blocks.size());
     const auto found = tensors.find(name);
     if (found == tensors.end()) refuse(name, "is missing");
     if (found->second.dim() != 3 || found->second.size(1) < 1 ||
-        static_cast<std::uint64_t>(found->second.size(1)) > content.cols - cols) {
-      refuse(name, "does not fit " + std::to_string(content.cols) + " columns");
+        static_cast<std::uint64_t>(found->second.size(1)) > place.cols - cols) {
+      refuse(name, "does not fit " + std::to_string(place.cols) + " columns");
     }
     cols += static_cast<std::uint64_t>(found->second.size(1));
     router->add_columns(static_cast<std::uint32_t>(cols));
@@ -65,11 +78,7 @@ const Generation& PeerImpl::add_frozen(const ForeignGeneration& content,
   for (const auto& [full_name, tensor] : own) {
     tensor.copy_(tensors.at(full_name.substr(router->prefix().size())));
   }
-  router->first_draw = dropout_draws_;
-  const Generation& added = pool_->add_frozen(content, router_digest(*router, index));
-  routers_.push_back(register_module("router_" + std::to_string(index), router));
-  place_routers();
-  return added;
+  return router;
 }
 
 }  // namespace perennial

@@ -2,7 +2,6 @@
 // The PEER module: what it commits, and how it comes back.
 #include <algorithm>
 #include <boost/json/array.hpp>
-#include <boost/json/parse.hpp>
 #include <boost/json/value_to.hpp>
 #include <span>
 
@@ -10,6 +9,7 @@
 #include "nn/router.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/core/peer.h"
+#include "record.h"
 
 namespace perennial {
 
@@ -18,32 +18,33 @@ namespace json = boost::json;
 namespace {
 
 constexpr const char* kFirstDraw = "first_draw";
+constexpr const char* kPool = "pool";  // absent from the layer of the default name, which reads 0
 
-DataError malformed(const std::string& why) {
-  return DataError("the store's record of the PEER layer is malformed: " + why);
-}
+constexpr const char* kRouters = "routers";
+constexpr const char* kDraws = "dropout_draws";
+constexpr std::string_view kNamed = "layer/";
 
 // Gives an empty router the rows and columns that its record says, for these generations.
 void restore_keys(Router& router, const json::value& record,
                   std::span<const Generation> generations) {
   const json::array& rows = record.at("rows").as_array();
-  if (rows.size() != generations.size()) throw malformed("a router and its generations disagree");
+  if (rows.size() != generations.size()) throw Error("a router and its generations disagree");
   std::uint32_t widest = 0;
   for (const Generation& generation : generations) widest = std::max(widest, generation.cols);
   std::uint64_t cols = 0;
   for (const json::value& width : record.at("cols").as_array()) {
     const auto added = json::value_to<std::uint32_t>(width);
     cols += added;
-    if (added == 0 || cols > widest) throw malformed("a router has other columns than its pool");
+    if (added == 0 || cols > widest) throw Error("a router has other columns than its pool");
     router.add_columns(static_cast<std::uint32_t>(cols));
   }
-  if (cols != widest) throw malformed("a router has other columns than its pool");
+  if (cols != widest) throw Error("a router has other columns than its pool");
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Generation& generation = generations[i];
     const auto visible_cols = json::value_to<std::uint32_t>(rows[i].at("cols"));
     if (json::value_to<std::uint32_t>(rows[i].at("generation")) != generation.index ||
         visible_cols == 0 || visible_cols > generation.cols) {
-      throw malformed("a router's rows and their generation disagree");
+      throw Error("a router's rows and their generation disagree");
     }
     router.add_rows(generation, rows[i].at("visible").as_bool());
     router.row_blocks.back().cols = visible_cols;
@@ -71,76 +72,106 @@ std::string PeerImpl::record() const {
     if (options_.dropout > 0) entry[kFirstDraw] = router->first_draw;
     routers.push_back(std::move(entry));
   }
-  json::object record{{"options", to_json(options_)}, {"routers", std::move(routers)}};
-  if (options_.dropout > 0) record["dropout_draws"] = dropout_draws_;
+  json::object record{{"options", to_json(options_)}, {kRouters, std::move(routers)}};
+  if (options_.dropout > 0) record[kDraws] = dropout_draws_;
+  if (name_ != kDefaultName) record[kPool] = pool_->id();
   return record_text(record);
 }
 
 void PeerImpl::add_to_commit(storage::CommitRequest& request) {
+  require_alone("commit");
+  offer_layer(request);
+  pool_->add_to_commit(request);
+}
+
+void PeerImpl::committed() {
+  layer_committed();
+  pool_->committed();
+}
+
+void PeerImpl::commit_failed() { pool_->commit_failed(); }
+
+void PeerImpl::offer_layer(storage::CommitRequest& request) {
+  if (request.dense.contains(layer_entry(name_))) {
+    throw Error("the commit has a layer '" + name_ +
+                "' already; layers that are kept together need names of their own: ExpertLayers "
+                "gives them");
+  }
   for (const auto& router : routers_) {
     if (router == nullptr) continue;
     router->offered_frozen = options_.routing == Routing::isolated &&
                              (router != routers_.back() || !pool_->open_generation());
     if (router->stored_frozen) continue;
     for (const auto& [name, tensor] : router->tensors()) {
-      request.dense["peer/" + name] = bytes_from(tensor);
+      request.dense[layer_entry(name_) + "/" + name] = bytes_from(tensor);
     }
   }
-  request.dense[kPeerRecord] = bytes_from(record());
-  pool_->add_to_commit(request);
+  request.dense[layer_entry(name_)] = bytes_from(record());
 }
 
-void PeerImpl::committed() {
+void PeerImpl::layer_committed() {
   for (const auto& router : routers_) {
     if (router == nullptr) continue;
     // Frozen for good: its tensors need not be offered again.
     router->stored_frozen = router->stored_frozen || router->offered_frozen;
   }
-  pool_->committed();
 }
 
-void PeerImpl::commit_failed() { pool_->commit_failed(); }
+std::vector<std::string> PeerImpl::stored_layers(const storage::PageReader& store) {
+  std::vector<std::string> names;
+  for (const std::string& entry : store.dense_names()) {
+    if (entry == kDefaultName) names.push_back(entry);
+    if (!entry.starts_with(kNamed)) continue;
+    const std::string name = entry.substr(kNamed.size());
+    if (name.find('/') == std::string::npos) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::uint32_t PeerImpl::stored_pool(const storage::PageReader& store, const std::string& name) {
+  const std::string entry = layer_entry(name);
+  const json::object record = read_record(store, entry);
+  const json::value* pool = record.if_contains(kPool);
+  if (pool == nullptr) return 0;
+  return from_record(entry, [&] { return json::value_to<std::uint32_t>(*pool); });
+}
 
 std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store,
                                          std::int64_t budget_bytes) {
+  const std::string name(kDefaultName);
+  return load(store, name, Pool::load(stored_pool(store, name), store, budget_bytes));
+}
+
+std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store, const std::string& name,
+                                         std::shared_ptr<Pool> pool) {
   const torch::NoGradGuard no_grad;
-  const std::string text = text_from(value_or_throw(store.read_dense(kPeerRecord)));
-  PeerOptions options;
-  json::array records;
-  std::uint64_t dropout_draws = 0;
-  try {
-    const json::object record = json::parse(text).as_object();
-    options = from_json<PeerOptions>(record.at("options").as_object());
-    options.validate();
-    records = record.at("routers").as_array();
+  const std::string entry = layer_entry(name);
+  const json::object record = read_record(store, entry);
+  const auto peer = from_record(entry, [&] {
+    const auto options = from_json<PeerOptions>(record.at("options").as_object());
+    auto layer = std::make_shared<PeerImpl>(options, std::move(pool), name);
     if (options.dropout > 0) {
-      dropout_draws = json::value_to<std::uint64_t>(record.at("dropout_draws"));
+      layer->dropout_draws_ = json::value_to<std::uint64_t>(record.at(kDraws));
     }
-  } catch (const std::exception& error) {
-    throw malformed(error.what());
-  }
-  auto peer = std::make_shared<PeerImpl>(options, &store, budget_bytes);
-  const json::object wanted = to_json(peer->pool_->options());
-  peer->pool_ = Pool::load(peer->pool_->id(), store, budget_bytes);
-  peer->dropout_draws_ = dropout_draws;
+    return layer;
+  });
   peer->require_budget();
   const std::vector<Generation>& generations = peer->pool_->generations();
-  const bool shared = options.routing == Routing::shared;
-  if (to_json(peer->pool_->options()) != wanted) {
-    throw malformed("its pool has other options");
-  }
-  if (records.size() !=
-      (shared ? std::min<std::size_t>(generations.size(), 1) : generations.size())) {
-    throw malformed("it has " + std::to_string(records.size()) + " routers for " +
-                    std::to_string(generations.size()) + " generations");
-  }
-  try {
+  const bool shared = peer->options_.routing == Routing::shared;
+  from_record(entry, [&] {
+    const json::array& records = record.at(kRouters).as_array();
+    if (records.size() !=
+        (shared ? std::min<std::size_t>(generations.size(), 1) : generations.size())) {
+      throw Error("it has " + std::to_string(records.size()) + " routers for " +
+                  std::to_string(generations.size()) + " generations");
+    }
     for (std::size_t i = 0; i < records.size(); ++i) {
       if (!shared && generations[i].state == GenerationState::unlearned) {
         peer->routers_.push_back(nullptr);
         continue;
       }
-      peer->add_router();
+      peer->add_router(peer->new_router(static_cast<std::uint32_t>(i)));
       Router& router = *peer->routers_.back();
       // Absent from the records of older versions.
       const json::value* first = records[i].as_object().if_contains(kFirstDraw);
@@ -150,19 +181,66 @@ std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store,
       const bool frozen = !shared && routed.back().state == GenerationState::frozen;
       if (frozen) router.fold_and_freeze();
       if (router.folded() != records[i].at("folded").as_bool()) {
-        throw malformed("a router's norm and its generation disagree");
+        throw Error("a router's norm and its generation disagree");
       }
-      for (auto& [name, tensor] : router.tensors()) {
-        tensor.copy_(tensor_like(store, "peer/" + name, tensor, "router"));
+      for (auto& [tensor_name, tensor] : router.tensors()) {
+        tensor.copy_(tensor_like(store, entry + "/" + tensor_name, tensor, "router"));
       }
       router.stored_frozen = frozen;
     }
-    return peer;
-  } catch (const Error&) {
-    throw;
-  } catch (const std::exception& error) {
-    throw malformed(error.what());
+  });
+  return peer;
+}
+
+namespace {
+
+void require_isolated_record(const json::object& record, const std::string& entry) {
+  const bool isolated = from_record(entry, [&] {
+    return record.at("options").at("routing").as_string() == enum_name(Routing::isolated);
+  });
+  if (isolated) return;
+  throw Error(
+      "with shared routing one query network and one set of column keys learnt from every "
+      "generation: none can be unlearned by itself");
+}
+
+}  // namespace
+
+void PeerImpl::drop_generations_from(const storage::PageReader& store, const std::string& name,
+                                     std::uint32_t keep, storage::CommitRequest& request) {
+  const std::string entry = layer_entry(name);
+  json::object record = read_record(store, entry);
+  require_isolated_record(record, entry);
+  bool draws_known = true;
+  const std::size_t routers = from_record(entry, [&] {
+    json::array& routers_of = record.at(kRouters).as_array();
+    const std::size_t before = routers_of.size();
+    if (json::value* draws = record.if_contains(kDraws); draws != nullptr && keep < before) {
+      const json::value* first = routers_of.at(keep).as_object().if_contains(kFirstDraw);
+      draws_known = first != nullptr;
+      if (draws_known) *draws = *first;
+    }
+    routers_of.resize(keep);
+    return before;
+  });
+  if (!draws_known) {
+    throw DataError(
+        "the store was made by a version that did not note where a generation's dropout starts");
   }
+  request.dense[entry] = bytes_from(record_text(record));
+  for (std::size_t g = keep; g < routers; ++g) {
+    remove_entries(store, entry + "/" + Router::prefix(static_cast<std::uint32_t>(g)), request);
+  }
+}
+
+void PeerImpl::drop_generation(const storage::PageReader& store, const std::string& name,
+                               std::uint32_t generation, storage::CommitRequest& request) {
+  const std::string entry = layer_entry(name);
+  require_isolated_record(read_record(store, entry), entry);
+  edit_record(store, entry, request, [&](json::object& record) {
+    record.at(kRouters).as_array().at(generation) = nullptr;
+  });
+  remove_entries(store, entry + "/" + Router::prefix(generation), request);
 }
 
 }  // namespace perennial

@@ -51,18 +51,24 @@ storage::Digest shard_content_digest(PeerImpl& layer, std::uint32_t generation) 
                         layer.router_tensors(generation));
 }
 
-void export_shard(PeerImpl& layer, std::uint32_t generation, const std::filesystem::path& path) {
+namespace {
+
+void require_frozen(GenerationState state, std::uint32_t generation) {
+  if (state != GenerationState::open) return;
+  throw Error("generation " + std::to_string(generation) +
+              " is open; freeze it before it is exported");
+}
+
+void require_intact(bool intact, std::uint32_t generation) {
+  if (intact) return;
+  throw DataError("generation " + std::to_string(generation) +
+                  " is not what froze: its digest has changed");
+}
+
+void write_shard(PeerImpl& layer, std::uint32_t generation, const std::filesystem::path& path) {
   const PeerImpl::RouterTensors router = layer.router_tensors(generation);
   ShardRecord record = record_of(layer, generation);
   const Generation& g = record.generation;
-  if (g.state == GenerationState::open) {
-    throw Error("generation " + std::to_string(generation) +
-                " is open; freeze it before it is exported");
-  }
-  if (!layer.frozen_intact(generation)) {
-    throw DataError("generation " + std::to_string(generation) +
-                    " is not what froze: its digest has changed");
-  }
   const Pool& pool = layer.pool();
   const std::vector<WrittenPage> written = layer.pool().written_pages(generation);
   record.content = content_digest(record, written, router);
@@ -87,6 +93,37 @@ void export_shard(PeerImpl& layer, std::uint32_t generation, const std::filesyst
   }
   append(std::span<const std::uint8_t>(digests));
   throw_if_failed(writer->finish());
+}
+
+}  // namespace
+
+void export_shard(PeerImpl& layer, std::uint32_t generation, const std::filesystem::path& path) {
+  (void)layer.router_tensors(generation);  // isolated routing
+  require_frozen(layer.pool().generation(generation).state, generation);
+  require_intact(layer.frozen_intact(generation), generation);
+  write_shard(layer, generation, path);
+}
+
+void export_shards(ExpertLayers& layers, std::uint32_t generation,
+                   const std::filesystem::path& folder) {
+  require_frozen(layers.state(generation), generation);
+  for (const auto& [name, layer] : layers.layers()) (void)layer->router_tensors(generation);
+  require_intact(layers.frozen_intact(generation), generation);
+  std::error_code error;
+  if (!std::filesystem::create_directory(folder, error)) {
+    throw StorageError(storage::Status(
+        error ? storage::StatusCode::io_error : storage::StatusCode::invalid_argument,
+        "cannot make folder " + folder.string() + ": " +
+            (error ? error.message() : std::string("it exists"))));
+  }
+  try {
+    for (const auto& [name, layer] : layers.layers()) {
+      write_shard(*layer, generation, folder / shard_file_name(name));
+    }
+  } catch (...) {
+    std::filesystem::remove_all(folder, error);
+    throw;
+  }
 }
 
 }  // namespace perennial

@@ -6,6 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -140,50 +143,107 @@ class ShardSource {
   std::vector<ShardPart> parts_;
 };
 
-const Generation& import_from(PeerImpl& layer, const storage::SafetensorsReader& reader) {
-  const ShardRecord record = record_from(reader.metadata());
+// A shard file that has been found to fit a layer. Its content reads the file, so it stays open.
+struct CheckedShard {
+  std::unique_ptr<storage::SafetensorsReader> reader;
+  ShardRecord record;
+  PeerImpl::RouterTensors router;
+  ForeignGeneration content;
+};
+
+// `result` stays where it is: the content's reads are of it.
+void check(PeerImpl& layer, CheckedShard& result, bool experts) {
+  const storage::SafetensorsReader& reader = *result.reader;
+  result.record = record_from(reader.metadata());
+  const ShardRecord& record = result.record;
   const Generation& g = record.generation;
   require_same_shape(record, layer);
   if (std::uint64_t{g.rows} * g.cols < static_cast<std::uint64_t>(layer.options().top_k)) {
     throw DataError("it has fewer experts than top_k = " + std::to_string(layer.options().top_k));
   }
   (void)layer.pool().next_generation(g.rows, g.cols, g.recipe);
-  const ShardSource source(reader, layer.pool(), g);
-  const PeerImpl::RouterTensors router = source.router();
-  source.require_tensors(router);
-  ForeignGeneration content{g.rows, g.cols, g.recipe, source.written(), {}};
+  const auto source = std::make_shared<ShardSource>(reader, layer.pool(), g);
+  result.router = source->router();
+  source->require_tensors(result.router);
+  ForeignGeneration& content = result.content;
+  content = {g.rows, g.cols, g.recipe, source->written(), {}};
   if (layer.pool().shard_digest(g, content.written) != g.digest) {
     throw DataError("its recipe, size and list of pages have not the digest " + g.digest.hex());
   }
-  if (content_digest(record, content.written, router) != record.content) {
+  if (content_digest(record, content.written, result.router) != record.content) {
     throw DataError("its router and list of pages have not the content digest " +
                     record.content.hex());
   }
-  source.require_pages(content.written);
-  content.read = [&](std::uint32_t page, std::span<std::byte> payload) {
-    source.load(page, payload);
+  if (experts) source->require_pages(content.written);
+  content.read = [source](std::uint32_t page, std::span<std::byte> payload) {
+    source->load(page, payload);
   };
-  return layer.add_frozen(content, router);
 }
 
-}  // namespace
-
-const Generation& import_shard(PeerImpl& layer, const std::filesystem::path& path) {
-  if (layer.options().routing != Routing::isolated) {
-    throw Error("a shard cannot be imported with shared routing: its router would serve all");
-  }
-  if (const auto open = layer.pool().open_generation()) {
-    throw Error("generation " + std::to_string(*open) +
-                " is open; freeze it before a shard is imported");
-  }
-  const auto reader = value_or_throw(storage::SafetensorsReader::open(path));
+// Opens and checks a file; every error names it.
+std::unique_ptr<CheckedShard> checked(PeerImpl& layer, const std::filesystem::path& path,
+                                      bool experts) {
+  auto shard = std::make_unique<CheckedShard>();
+  shard->reader = value_or_throw(storage::SafetensorsReader::open(path));
   try {
-    return import_from(layer, *reader);
+    check(layer, *shard, experts);
   } catch (const DataError& error) {
     throw DataError("shard " + path.string() + ": " + error.what());
   } catch (const InvalidOptions& error) {
     throw InvalidOptions("shard " + path.string() + ": " + error.what());
   }
+  return shard;
+}
+
+void require_importing(Routing routing, std::optional<std::uint32_t> open) {
+  if (routing != Routing::isolated) {
+    throw Error("a shard cannot be imported with shared routing: its router would serve all");
+  }
+  if (open) {
+    throw Error("generation " + std::to_string(*open) +
+                " is open; freeze it before a shard is imported");
+  }
+}
+
+}  // namespace
+
+const Generation& import_shard(PeerImpl& layer, const std::filesystem::path& path) {
+  require_importing(layer.options().routing, layer.pool().open_generation());
+  const auto shard = checked(layer, path, true);
+  try {
+    return layer.add_frozen(shard->content, shard->router);
+  } catch (const DataError& error) {
+    throw DataError("shard " + path.string() + ": " + error.what());
+  }
+}
+
+std::uint32_t import_shards(ExpertLayers& layers, const std::filesystem::path& folder) {
+  std::map<std::string, std::unique_ptr<CheckedShard>> shards;
+  std::map<const Pool*, const CheckedShard*> of_pool;
+  std::optional<std::uint32_t> number;
+  for (const auto& [name, layer] : layers.layers()) {
+    require_importing(layer->options().routing, layers.open_generation());
+    const auto known = of_pool.find(&layer->pool());
+    const std::filesystem::path path = folder / shard_file_name(name);
+    auto shard = checked(*layer, path, known == of_pool.end());
+    const Generation& g = shard->record.generation;
+    if (g.index != number.value_or(g.index) ||
+        (known != of_pool.end() && g.digest != known->second->record.generation.digest)) {
+      throw DataError("shard " + path.string() + " is of another generation than those beside it");
+    }
+    number = g.index;
+    of_pool.try_emplace(&layer->pool(), shard.get());
+    shards[name] = std::move(shard);
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() == ".safetensors" &&
+        !shards.contains(entry.path().stem().string())) {
+      throw DataError("shard " + entry.path().string() + " is of no layer of the model");
+    }
+  }
+  std::map<std::string, ExpertLayers::FrozenLayer> frozen;
+  for (const auto& [name, shard] : shards) frozen[name] = {shard->content, shard->router};
+  return layers.add_frozen(frozen);
 }
 
 }  // namespace perennial

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -17,6 +18,11 @@ inline constexpr std::string_view kWrittenPages = "pages.written";
 inline constexpr std::string_view kPageDigests = "pages.digest";
 inline constexpr std::string_view kRouterPrefix = "router.";
 inline constexpr std::size_t kDigestBytes = sizeof(storage::Digest::bytes);
+
+// A layer's file among those of a model.
+inline std::string shard_file_name(std::string_view layer) {
+  return std::string(layer) + ".safetensors";
+}
 
 // One of u, v, w: its tensor, where it is in an expert's record in bytes, and the width of one
 // neuron's in elements.

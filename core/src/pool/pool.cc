@@ -7,11 +7,12 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_to.hpp>
+#include <charconv>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "perennial/core/dense_state.h"
 #include "perennial/kernels/bfloat16.h"
@@ -19,6 +20,7 @@
 #include "pool/pager.h"
 #include "pool/pool_device.h"
 #include "pool/tape.h"
+#include "record.h"
 
 namespace perennial {
 
@@ -42,6 +44,8 @@ namespace json = boost::json;
 
 constexpr const char* kFrozen = "frozen";        // that it does not train: also when unlearned
 constexpr const char* kUnlearned = "unlearned";  // absent but where it is true
+constexpr const char* kGenerations = "generations";
+constexpr const char* kName = "name";  // absent where it is the default
 
 // Adam's state is the largest.
 std::int64_t largest_record_bytes(const PoolOptions& options) {
@@ -110,8 +114,9 @@ std::uint64_t PoolOptions::pages(std::uint32_t rows, std::uint32_t columns) cons
 }
 
 Pool::Pool(std::uint32_t id, const PoolOptions& options, const storage::PageReader* store,
-           std::int64_t budget_bytes)
-    : id_(id), options_(options), in_store_(store != nullptr) {
+           std::int64_t budget_bytes, std::string name)
+    : id_(id), name_(std::move(name)), options_(options), in_store_(store != nullptr) {
+  require_name("pool", name_);
   validate_ranges(options_);
   pager_ = std::make_unique<Pager>(id, options_, store, budget_bytes);
   tape_ = std::make_unique<ExpertTape>();
@@ -119,27 +124,31 @@ Pool::Pool(std::uint32_t id, const PoolOptions& options, const storage::PageRead
 
 Pool::~Pool() = default;
 
-std::string Pool::dense_name() const { return "pool/" + std::to_string(id_); }
-
 namespace {
 
+constexpr std::string_view kRecords = "pool/";
+
+std::string record_name(std::uint32_t id) { return std::string(kRecords) + std::to_string(id); }
+
 struct PoolRecord {
+  std::string name;
   PoolOptions options;
   std::vector<Generation> generations;
 };
 
 PoolRecord read_pool_record(std::uint32_t id, const storage::PageReader& store) {
-  const std::string name = "pool/" + std::to_string(id);
-  const std::string text = text_from(value_or_throw(store.read_dense(name)));
-  PoolRecord pool;
-  PoolOptions& options = pool.options;
-  std::vector<Generation>& generations = pool.generations;
-  try {
-    const json::object record = json::parse(text).as_object();
-    options = from_json<PoolOptions>(record.at("options").as_object());
-    validate_ranges(options);
-    (void)options.tile();
-    for (const json::value& value : record.at("generations").as_array()) {
+  const std::string name = record_name(id);
+  const json::object record = read_record(store, name);
+  return from_record(name, [&] {
+    PoolRecord pool;
+    pool.options = from_json<PoolOptions>(record.at("options").as_object());
+    validate_ranges(pool.options);
+    (void)pool.options.tile();
+    const json::value* named = record.if_contains(kName);
+    pool.name = named == nullptr ? std::string(kDefaultName) : json::value_to<std::string>(*named);
+    require_name("pool", pool.name);
+    std::vector<Generation>& generations = pool.generations;
+    for (const json::value& value : record.at(kGenerations).as_array()) {
       const auto index = static_cast<std::uint32_t>(generations.size());
       Generation generation = generation_from_json(index, value.as_object());
       validate_ranges(generation.recipe);
@@ -149,27 +158,70 @@ PoolRecord read_pool_record(std::uint32_t id, const storage::PageReader& store) 
                                                    generations.back().rows &&
                            generations.back().state != GenerationState::open;
       if (!follows || generation.rows == 0 || generation.cols == 0) {
-        throw DataError("generation " + std::to_string(index) + " does not follow the one before");
+        throw Error("generation " + std::to_string(index) + " does not follow the one before");
       }
       generations.push_back(std::move(generation));
     }
-  } catch (const std::exception& error) {
-    throw DataError("the store's record '" + name + "' is malformed: " + error.what());
+    return pool;
+  });
+}
+
+// Takes the pages of a generation that goes.
+void remove_pages(const storage::PageReader& store, std::uint32_t id, const Generation& g,
+                  storage::CommitRequest& request) {
+  for (const storage::PageId& page : store.pages()) {
+    if (page.pool == id && page.row >= g.first_row && page.row - g.first_row < g.rows) {
+      request.removed_pages.push_back(page);
+    }
   }
-  return pool;
 }
 
 }  // namespace
+
+void Pool::drop_generations_from(const storage::PageReader& store, std::uint32_t id,
+                                 std::uint32_t keep, storage::CommitRequest& request) {
+  for (const Generation& g : stored_generations(id, store)) {
+    if (g.index >= keep) remove_pages(store, id, g, request);
+  }
+  edit_record(store, record_name(id), request,
+              [&](json::object& record) { record.at(kGenerations).as_array().resize(keep); });
+}
+
+void Pool::drop_generation(const storage::PageReader& store, std::uint32_t id,
+                           std::uint32_t generation, storage::CommitRequest& request) {
+  Generation g = stored_generations(id, store).at(generation);
+  remove_pages(store, id, g, request);
+  g.state = GenerationState::unlearned;
+  edit_record(store, record_name(id), request, [&](json::object& record) {
+    record.at(kGenerations).as_array().at(generation) = to_json(g);
+  });
+}
 
 std::vector<Generation> Pool::stored_generations(std::uint32_t id,
                                                  const storage::PageReader& store) {
   return read_pool_record(id, store).generations;
 }
 
+std::vector<std::uint32_t> Pool::stored_pools(const storage::PageReader& store) {
+  std::vector<std::uint32_t> ids;
+  for (const std::string& name : store.dense_names()) {
+    if (!name.starts_with(kRecords)) continue;
+    const char* const end = name.data() + name.size();
+    std::uint32_t id = 0;
+    const auto read = std::from_chars(name.data() + kRecords.size(), end, id);
+    if (read.ec != std::errc() || read.ptr != end) {
+      throw DataError("the store's record '" + name + "' is of no pool");
+    }
+    ids.push_back(id);
+  }
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
 std::shared_ptr<Pool> Pool::load(std::uint32_t id, const storage::PageReader& store,
                                  std::int64_t budget_bytes) {
   PoolRecord record = read_pool_record(id, store);
-  auto pool = std::make_shared<Pool>(id, record.options, &store, budget_bytes);
+  auto pool = std::make_shared<Pool>(id, record.options, &store, budget_bytes, record.name);
   pool->generations_ = std::move(record.generations);
   for (const Generation& generation : pool->generations_) pool->pager_->add_generation(generation);
   pool->pager_->list_stored();
@@ -281,16 +333,21 @@ const Generation& Pool::grow(std::uint32_t rows, std::uint32_t cols, const Recip
   return generations_.back();
 }
 
-void Pool::grow_columns(std::uint32_t cols) {
+void Pool::require_columns(std::uint32_t cols) const {
   const std::optional<std::uint32_t> open = open_generation();
   if (!open) throw Error("no generation is open: a frozen one cannot get more columns");
-  Generation& generation = generations_[*open];
+  const Generation& generation = generations_[*open];
   if (cols == 0 ||
       std::uint64_t{generation.cols} + cols > std::numeric_limits<std::uint32_t>::max()) {
     throw InvalidOptions("cannot append " + std::to_string(cols) + " columns to " +
                          std::to_string(generation.cols));
   }
   (void)options_.pages(generation.rows, generation.cols + cols);
+}
+
+void Pool::grow_columns(std::uint32_t cols) {
+  require_columns(cols);
+  Generation& generation = generations_.back();
   fetch();
   generation.cols += cols;
   pager_->widen_generation(generation);
@@ -397,13 +454,14 @@ void Pool::clear_gradients() {
 std::string Pool::record() const {
   json::array generations;
   for (const Generation& g : generations_) generations.push_back(to_json(g));
-  const json::object record{{"options", perennial::to_json(options_)},
-                            {"generations", std::move(generations)}};
+  json::object record{{"options", perennial::to_json(options_)},
+                      {kGenerations, std::move(generations)}};
+  if (name_ != kDefaultName) record[kName] = name_;
   return record_text(record);
 }
 
 void Pool::add_to_commit(storage::CommitRequest& request) {
-  request.dense[dense_name()] = bytes_from(record());
+  request.dense[record_name(id_)] = bytes_from(record());
   fetch();
   pager_->add_to_commit(request);
 }

@@ -190,4 +190,9 @@ const Generation& Pool::add_frozen(const ForeignGeneration& content,
   return generations_.back();
 }
 
+void Pool::remove_added() {
+  pager_->remove_last_generation();
+  generations_.pop_back();
+}
+
 }  // namespace perennial

@@ -95,6 +95,12 @@ class AnalyticGate {
                ImageShape image = {});
   // As the store's current state has it.
   static AnalyticGate load(const storage::PageReader& store);
+  static bool stored_in(const storage::PageReader& store);
+  // Takes generations out of the stored gate, as unlearn.h says.
+  static void drop_generations_from(const storage::PageReader& store, std::uint32_t keep,
+                                    storage::CommitRequest& request);
+  static void drop_generation(const storage::PageReader& store, std::uint32_t generation,
+                              storage::CommitRequest& request);
 
   std::int64_t generations() const { return static_cast<std::int64_t>(statistics_.size()); }
   bool has_heads() const { return classes_ > 0; }

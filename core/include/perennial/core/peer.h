@@ -68,12 +68,14 @@ struct PeerOptions {
   double u_scale = 0;
   double v_scale = 0.05;
   std::int64_t page_bytes = 32768;
-  // Experts, query network, keys and dropout are drawn by it and by places within the layer alone:
-  // two layers of one seed and equal sizes are the same layer, bit for bit. Give each its own.
+  // Experts, query network, keys and dropout are drawn by it and by the names of pool and layer:
+  // two layers of one seed, equal sizes and equal names are the same layer, bit for bit.
   std::int64_t seed = 1;
 
   // Throws InvalidOptions naming the field, its value and what is allowed.
   void validate() const;
+  // Those of the pool that such a layer reads.
+  PoolOptions pool() const;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
@@ -107,7 +109,8 @@ struct PeerOptions {
     visitor("v_scale", self.v_scale, "scale of new v; 0 = 1/sqrt(d_out)", Range{0, 1e3});
     visitor("page_bytes", self.page_bytes, "target size of a page", Range{1, 4194304});
     visitor("seed", self.seed,
-            "seed of the initial values and of dropout; layers of one seed start identical",
+            "seed of the initial values and of dropout; layers of one seed and one name start "
+            "identical",
             Range{0, 9e15});
   }
 };
@@ -140,9 +143,30 @@ class PeerImpl : public torch::nn::Module {
   // `budget_bytes` (0: no limit). Nothing is written before a commit. The store must outlive the
   // layer.
   PeerImpl(const PeerOptions& options, const storage::PageReader* store, std::int64_t budget_bytes);
-  // The layer that the store's current state holds. Throws StorageError, DataError.
+  // A layer over a pool that others may read, too. Several layers over one pool, or over pools of
+  // one store, have names of their own, and grow and freeze as one: see ExpertLayers. Throws
+  // InvalidOptions for options that are the pool's and differ.
+  PeerImpl(const PeerOptions& options, std::shared_ptr<Pool> pool, std::string name);
+  // The layer of the default name that the store's current state holds, over a pool of its own.
+  // Throws StorageError, DataError.
   static std::shared_ptr<PeerImpl> load(const storage::PageReader& store,
                                         std::int64_t budget_bytes);
+  // A layer by its name; `pool` is the one of stored_pool(). Throws StorageError, DataError.
+  static std::shared_ptr<PeerImpl> load(const storage::PageReader& store, const std::string& name,
+                                        std::shared_ptr<Pool> pool);
+  // The names of the layers that the state has, in their order, and the number of the pool that one
+  // reads. Throws StorageError, DataError.
+  static std::vector<std::string> stored_layers(const storage::PageReader& store);
+  static std::uint32_t stored_pool(const storage::PageReader& store, const std::string& name);
+  // Throws Error where the state has a layer of that name or a pool of that number.
+  static void require_new(const storage::PageReader& store, const std::string& layer,
+                          std::uint32_t pool);
+  // The same of a stored layer, as Pool's; its pool is not touched. Throws Error for shared
+  // routing.
+  static void drop_generations_from(const storage::PageReader& store, const std::string& name,
+                                    std::uint32_t keep, storage::CommitRequest& request);
+  static void drop_generation(const storage::PageReader& store, const std::string& name,
+                              std::uint32_t generation, storage::CommitRequest& request);
   ~PeerImpl() override;
 
   // x: (..., d_in) float32 to (..., d_out). Isolated routing: through the newest generation.
@@ -167,6 +191,9 @@ class PeerImpl : public torch::nn::Module {
   // What forward would retrieve in evaluation mode; no gradient.
   Retrieval retrieve(const torch::Tensor& x, std::uint32_t generation);
 
+  // What begins, ends or brings a generation is for a layer that reads its pool alone, and an Error
+  // otherwise: ExpertLayers does it to all layers of a pool.
+  //
   // Opens a generation of rows x cols new experts (0: as in the options). An Error while one is
   // open. Isolated: with a router of its own, ready to train. Shared: masked until unmask().
   const Generation& grow(std::int64_t rows = 0, std::int64_t cols = 0);
@@ -211,6 +238,7 @@ class PeerImpl : public torch::nn::Module {
   // keep their state where it is.
   void place(std::shared_ptr<PoolDevice> device);
 
+  const std::string& name() const { return name_; }
   Pool& pool() { return *pool_; }
   const Pool& pool() const { return *pool_; }
   const PeerOptions& options() const { return options_; }
@@ -238,7 +266,8 @@ class PeerImpl : public torch::nn::Module {
 
   // For torch::save() and torch::load(): the whole layer, also its generations and the experts'
   // optimizer state, so that training goes on bit for bit. An Error for a pool of more than
-  // kMaxArchiveBytes of weights, trained or not: such a layer belongs into a store.
+  // kMaxArchiveBytes of weights, trained or not, and for one that other layers read: such layers
+  // belong into a store.
   static constexpr std::uint64_t kMaxArchiveBytes = std::uint64_t{256} << 20;
   void save(torch::serialize::OutputArchive& archive) const override;
   // Into a layer of equal options, on the CPU, that no store holds. Parameters that both have stay
@@ -253,15 +282,34 @@ class PeerImpl : public torch::nn::Module {
   torch::Tensor run(std::uint32_t generation, const torch::Tensor& x);
   torch::Tensor through(const std::shared_ptr<Router>& router, const torch::Tensor& x,
                         const ForwardMode& mode);
-  void add_router();
+  friend class ExpertLayers;  // what it does to each of its layers:
+  // Throws Error where other layers read the pool. what: "grow".
+  void require_alone(std::string_view what) const;
+  Recipe recipe() const;  // of experts that are to be drawn
+  // Routers for what the pool has grown.
+  void follow_pool();
+  void require_unmasked() const;
+  // Stops the open generation's router for good, and returns its digest.
+  storage::Digest close_router();
+  storage::Digest router_digest(std::uint32_t generation) const;
+  // A router that froze elsewhere, for a generation of this pool; DataError when it does not fit.
+  std::shared_ptr<Router> frozen_router(const Generation& place, const RouterTensors& tensors);
+  void append_router(std::shared_ptr<Router> router);
+  void offer_layer(storage::CommitRequest& request);
+  void layer_committed();
+
+  std::shared_ptr<Router> new_router(std::uint32_t index) const;
+  void add_router(std::shared_ptr<Router> router);
+  void require_own_pool() const;  // for an archive
   void take_routers(PeerImpl& from, const std::vector<Generation>& before);
   std::string record() const;
   // Brings routers that were just made to where, and to how, the layer computes.
   void place_routers();
   void require_isolated() const;
-  storage::Digest router_digest(const Router& router, std::uint32_t generation) const;
+  storage::Digest digest_of(const Router& router, std::uint32_t generation) const;
 
   PeerOptions options_;
+  std::string name_;
   std::shared_ptr<Pool> pool_;
   // One a generation, null for one that was unlearned; or one in all (shared).
   std::vector<std::shared_ptr<Router>> routers_;

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "perennial/core/names.h"
 #include "perennial/core/options.h"
 #include "perennial/core/pager_counters.h"
 #include "perennial/kernels/expert_id.h"
@@ -144,27 +145,37 @@ class Pager;
 class ExpertTape;
 class PoolDevice;
 
-// Owns the generations, the pager and the gradients that wait for the optimizer. Single-threaded
-// from outside; uses ATen's threads inside. Members that read or write experts may do I/O.
+// Owns the generations, the pager and the gradients that wait for the optimizer. A store tells its
+// pools apart by number and by name; both enter the draws of new experts. Single-threaded from
+// outside; uses ATen's threads inside. Members that read or write experts may do I/O.
 class Pool {
  public:
   // An empty pool. Without a store it lives in memory only, and `budget_bytes` must be 0.
   // budget_bytes: memory for pages of weights and optimizer state, 0 = as much as the pool needs.
   // It changes no bit. Too small a budget is refused when it is used, with the figures.
   Pool(std::uint32_t id, const PoolOptions& options, const storage::PageReader* store,
-       std::int64_t budget_bytes);
+       std::int64_t budget_bytes, std::string name = std::string(kDefaultName));
   // The pool as the store's current state has it. Throws StorageError, DataError.
   static std::shared_ptr<Pool> load(std::uint32_t id, const storage::PageReader& store,
                                     std::int64_t budget_bytes);
+  // The numbers of the pools that the state has, ascending.
+  static std::vector<std::uint32_t> stored_pools(const storage::PageReader& store);
   // Its generations, without loading it. Throws StorageError, DataError.
   static std::vector<Generation> stored_generations(std::uint32_t id,
                                                     const storage::PageReader& store);
+  // Takes generations out of a stored pool, loading nothing: adds to `request` what
+  // drop_generations_from() and drop_generation() of unlearn.h say.
+  static void drop_generations_from(const storage::PageReader& store, std::uint32_t id,
+                                    std::uint32_t keep, storage::CommitRequest& request);
+  static void drop_generation(const storage::PageReader& store, std::uint32_t id,
+                              std::uint32_t generation, storage::CommitRequest& request);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
   const PoolOptions& options() const { return options_; }
   std::uint32_t id() const { return id_; }
+  const std::string& name() const { return name_; }
   std::int64_t budget_bytes() const;
   const std::vector<Generation>& generations() const { return generations_; }
   const Generation& generation(std::uint32_t index) const;
@@ -180,8 +191,10 @@ class Pool {
   // Appends rows x cols experts as a new open generation; writes no page and renumbers nothing.
   // Throws Error while another generation is open.
   const Generation& grow(std::uint32_t rows, std::uint32_t cols, const Recipe& recipe);
-  // Appends columns to the open generation; an Error without one.
+  // Appends columns to the open generation; an Error without one. require_columns() only looks
+  // whether that can be.
   void grow_columns(std::uint32_t cols);
+  void require_columns(std::uint32_t cols) const;
   // Closes the open generation for good: drops its optimizer state, records its digest and returns
   // it. `router_digest` covers what routes to it.
   storage::Digest freeze(const storage::Digest& router_digest);
@@ -210,6 +223,8 @@ class Pool {
   // a page has not the digest it should have, and what `read` throws; the pool is then as before.
   const Generation& add_frozen(const ForeignGeneration& content,
                                const storage::Digest& router_digest);
+  // Takes the last add_frozen() back, before a commit has begun.
+  void remove_added();
 
   // For an archive: what is in the pages, the record that commits have, and the pool that has these
   // generations and pages instead of its own. restore() throws Error for a pool that a store holds
@@ -252,6 +267,11 @@ class Pool {
   // Takes the experts from where they live to there. Gathered gradients are dropped.
   void place(std::shared_ptr<PoolDevice> device);
 
+  // Layers that read the pool.
+  std::size_t readers() const { return readers_; }
+  void add_reader() { ++readers_; }
+  void remove_reader() { --readers_; }
+
   // For the module and the optimizer of this library. The version counts steps that had gradients.
   std::uint64_t experts_version() const { return experts_version_; }
   void experts_changed() { ++experts_version_; }
@@ -259,13 +279,14 @@ class Pool {
   ExpertTape& tape() { return *tape_; }
 
  private:
-  std::string dense_name() const;
   void fetch() const;
 
   std::uint32_t id_;
+  std::string name_;
   PoolOptions options_;
   std::vector<Generation> generations_;
   std::uint64_t experts_version_ = 0;
+  std::size_t readers_ = 0;
   std::unique_ptr<Pager> pager_;
   std::unique_ptr<ExpertTape> tape_;
   std::shared_ptr<PoolDevice> device_;

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <filesystem>
 
+#include "perennial/core/expert_layers.h"
 #include "perennial/core/peer.h"
 
 namespace perennial {
@@ -46,5 +47,14 @@ void export_shard(PeerImpl& layer, std::uint32_t generation, const std::filesyst
 // generation is open, DataError, StorageError, InvalidOptions when rows run out; the layer is then
 // as it was. Cost: reads the file once and the written pages twice, and draws every expert anew.
 const Generation& import_shard(PeerImpl& layer, const std::filesystem::path& path);
+
+// The same of a generation of all layers of a model: a folder, which must not exist, with a file
+// LAYER.safetensors for each layer. Each is a shard file as above, so the experts of a pool that
+// several layers read are in the files of all of them.
+void export_shards(ExpertLayers& layers, std::uint32_t generation,
+                   const std::filesystem::path& folder);
+// Appends it to the model, frozen, and returns its number. The folder must have exactly the files
+// of the model's layers, of one generation.
+std::uint32_t import_shards(ExpertLayers& layers, const std::filesystem::path& folder);
 
 }  // namespace perennial

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Taking generations out of a stored PEER layer and its analytic gate, exactly.
+// Taking generations out of a stored model, all its PEER layers and its analytic gate, exactly.
 #pragma once
 
 #include <cstdint>
