@@ -27,9 +27,7 @@
 #include "machine.h"
 #include "perennial/core/pool.h"
 #include "perennial/core/sparse_optimizer.h"
-#include "perennial/kernels/experts.h"
-#include "pool/pager.h"
-#include "pool/tape.h"
+#include "pool/expert_place.h"
 
 namespace perennial::bench {
 namespace {
@@ -70,46 +68,14 @@ class Trainer {
   void step(const Batch& batch) {
     const std::int64_t tokens = batch.x.size(0);
     const at::Tensor weights = at::full({tokens, kSlots}, 1.0F / kSlots);
-    at::Tensor y = at::empty({tokens, kWidth});
-    at::Tensor dx = at::empty({tokens, kWidth});
-    at::Tensor pre = at::empty({tokens, kSlots});
-    at::Tensor dweights = at::empty({tokens, kSlots});
-    at::Tensor cu = at::empty({tokens, kSlots});
-    at::Tensor cv = at::empty({tokens, kSlots});
-    const auto data = [](at::Tensor& tensor) { return tensor.mutable_data_ptr<float>(); };
-    const float* dy = batch.dy.const_data_ptr<float>();
-    kernels::ExpertArgs args;
-    args.layout = pool_->options().layout();
-    args.slots = kSlots;
-    args.ids = batch.ids.const_data_ptr<std::int64_t>();
-    args.weights = weights.const_data_ptr<float>();
-    args.x = batch.x.const_data_ptr<float>();
-    over_pinned_tokens(args, tokens, PinUse::read, [&](auto begin, auto end) {
-      kernels::experts_forward(args, data(y), data(pre), nullptr, begin, end);
-    });
-    over_pinned_tokens(args, tokens, PinUse::again, [&](auto begin, auto end) {
-      kernels::experts_backward_tokens(args, data(pre), nullptr, dy, data(dx), data(dweights),
-                                       data(cu), data(cv), nullptr, begin, end);
-    });
-    pool_->tape().add({kSlots, batch.ids, batch.x, batch.dy, cu, cv, at::Tensor()});
+    const ExpertQuestion question{batch.ids, weights, batch.x};
+    ExpertPlace& place = pool_->where();
+    const ExpertBackward found = place.backward(question, place.forward(question), batch.dy, true);
+    place.keep({kSlots, batch.ids, batch.x, batch.dy, found.cu, found.cv, at::Tensor()});
     optimizer_.step();
   }
 
  private:
-  // As the layer does (nn/peer_function.cc).
-  void over_pinned_tokens(kernels::ExpertArgs& args, std::int64_t tokens, PinUse use,
-                          const std::function<void(std::int64_t, std::int64_t)>& work) {
-    Pager& pager = pool_->pager();
-    PagePin pin;
-    for (std::int64_t begin = 0; begin < tokens;) {
-      const std::int64_t end = pager.pin_tokens(args.ids, kSlots, begin, tokens, pin, use);
-      if (end < tokens) pager.prefetch_tokens(args.ids, kSlots, end, tokens);
-      args.frames = pager.table(storage::PageKind::weights);
-      at::parallel_for(begin, end, 16, work);
-      begin = end;
-    }
-  }
-
   std::shared_ptr<Pool> pool_;
   SparseOptimizer optimizer_;
 };

@@ -9,7 +9,7 @@
 
 #include "bench_peer.h"
 #include "perennial/core/peer.h"
-#include "perennial/kernels/experts.h"
+#include "pool/expert_place.h"
 
 namespace perennial::bench {
 
@@ -27,10 +27,11 @@ class Stages {
 
  private:
   struct Batch {
-    at::Tensor x, query, ids, weights, pre;
+    at::Tensor query;
+    ExpertQuestion question;
+    ExpertAnswer answer;
   };
   Batch& next() { return batches_[turn_++ % batches_.size()]; }
-  kernels::ExpertArgs args(Batch& batch) const;
 
   PeerImpl& layer_;
   PeerSizes sizes_;

@@ -10,9 +10,9 @@
 #include <string_view>
 #include <vector>
 
+#include "data/random_lanes.h"
 #include "perennial/core/error.h"
 #include "perennial/kernels/philox.h"
-#include "stream/random_lanes.h"
 
 namespace perennial::continual {
 namespace {

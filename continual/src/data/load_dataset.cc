@@ -6,11 +6,11 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "data/random_lanes.h"
 #include "data/readers.h"
 #include "perennial/core/error.h"
 #include "perennial/core/options.h"
 #include "perennial/kernels/philox.h"
-#include "stream/random_lanes.h"
 
 namespace perennial::continual {
 namespace {

@@ -6,7 +6,7 @@
 #include <boost/json/array.hpp>
 #include <numeric>
 
-#include "run/json_values.h"
+#include "metrics/json_values.h"
 
 namespace perennial::continual {
 

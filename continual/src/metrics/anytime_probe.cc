@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <optional>
 
+#include "data/random_lanes.h"
 #include "metrics/right_answers.h"
 #include "perennial/kernels/philox.h"
-#include "stream/random_lanes.h"
 
 namespace perennial::continual {
 

@@ -8,8 +8,8 @@
 #include <limits>
 #include <numeric>
 
+#include "metrics/json_values.h"
 #include "perennial/core/error.h"
-#include "run/json_values.h"
 
 namespace perennial::continual {
 namespace {

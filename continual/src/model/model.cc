@@ -15,9 +15,9 @@
 #include "model/dense_layers.h"
 #include "model/head_model.h"
 #include "model/mlp.h"
+#include "model/owners.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/core/shard_file.h"
-#include "run/owners.h"
 
 namespace perennial::continual {
 

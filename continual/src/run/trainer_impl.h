@@ -15,12 +15,12 @@
 #include "perennial/continual/strategy.h"
 #include "perennial/continual/trainer.h"
 #include "perennial/core/sparse_optimizer.h"
+#include "run/boundaries.h"
 #include "run/committer.h"
 #include "run/experience_record.h"
 #include "run/run_record.h"
 #include "run/run_state.h"
 #include "strategies/strategy_state.h"
-#include "stream/boundaries.h"
 
 namespace perennial::continual {
 

@@ -10,15 +10,15 @@
 #include <memory>
 #include <utility>
 
+#include "model/owners.h"
 #include "perennial/continual/model.h"
 #include "perennial/continual/strategy.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/core/unlearn.h"
-#include "run/owners.h"
+#include "run/boundaries.h"
 #include "run/run_note.h"
 #include "run/run_state.h"
 #include "strategies/strategy_state.h"
-#include "stream/boundaries.h"
 
 namespace perennial::continual {
 

@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include "data/random_lanes.h"
 #include "perennial/continual/strategy.h"
 #include "perennial/kernels/philox.h"
-#include "stream/random_lanes.h"
 
 namespace perennial::continual {
 

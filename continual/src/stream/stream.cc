@@ -13,8 +13,8 @@
 #include <numeric>
 
 #include "data/preprocessing.h"
+#include "data/random_lanes.h"
 #include "perennial/core/error.h"
-#include "stream/random_lanes.h"
 #include "stream/stream_orders.h"
 #include "stream/stream_transforms.h"
 

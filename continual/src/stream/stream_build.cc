@@ -7,9 +7,9 @@
 #include <numeric>
 
 #include "data/class_order.h"
+#include "data/random_lanes.h"
 #include "perennial/core/error.h"
 #include "perennial/kernels/philox.h"
-#include "stream/random_lanes.h"
 #include "stream/stream_orders.h"
 #include "stream/stream_transforms.h"
 

@@ -16,15 +16,15 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cstring>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "nn/token_threads.h"
 #include "perennial/core/error.h"
-#include "perennial/kernels/cuda/experts.h"
 #include "perennial/kernels/cuda/retrieve.h"
 #include "runtime.h"
+#include "token_threads.h"
 
 namespace perennial::cuda {
 
@@ -71,35 +71,27 @@ kernels::cuda::RetrieveArgs retrieve_args(const PeerOptions& options, const at::
   return args;
 }
 
-kernels::cuda::ExpertArgs expert_args(const PeerOptions& options,
-                                      const kernels::ExpertLayout& layout,
-                                      const kernels::cuda::Frames& frames, const at::Tensor& ids,
-                                      const at::Tensor& weights, const at::Tensor& x) {
-  kernels::cuda::ExpertArgs args;
-  args.layout = layout;
-  args.activation = options.activation;
-  args.frames = frames;
-  args.slots = ids.size(1);
-  args.ids = ids.const_data_ptr<std::int64_t>();
-  args.weights = data(weights);
-  args.x = data(x);
-  return args;
+at::Tensor drop_out(const PeerOptions& options, std::uint64_t draw, const at::Tensor& values) {
+  at::Tensor kept = at::empty_like(values);
+  check(kernels::cuda::dropout(static_cast<std::uint64_t>(options.seed), draw, options.dropout,
+                               data(values), out(kept), values.numel(),
+                               current_stream(values.device())),
+        "dropout");
+  return kept;
 }
 
 }  // namespace
 
-DeviceLayer::DeviceLayer(const PeerOptions& options, Pool& pool, const at::Device& device,
-                         std::int64_t staging_bytes)
-    : DevicePool((options.top_k <= kernels::cuda::kMaxTopK
-                      ? pool
-                      : throw InvalidOptions("top_k is " + std::to_string(options.top_k) +
-                                             "; on a CUDA device it may be at most " +
-                                             std::to_string(kernels::cuda::kMaxTopK))),
-                 device, staging_bytes) {}
+void DeviceLayer::require_served(const PeerOptions& options) {
+  if (options.top_k <= kernels::cuda::kMaxTopK) return;
+  throw InvalidOptions("top_k is " + std::to_string(options.top_k) +
+                       "; on a CUDA device it may be at most " +
+                       std::to_string(kernels::cuda::kMaxTopK));
+}
 
 struct DeviceLayer::Call : torch::CustomClassHolder {
-  std::shared_ptr<DeviceLayer> layer;
-  std::shared_ptr<Pool> pool;  // which the layer works on: a graph may outlive the module
+  std::shared_ptr<DevicePool> experts;
+  std::shared_ptr<Pool> pool;  // which they are of: a graph may outlive the module
   PeerOptions options;
   std::vector<kernels::KeySegment> segments;
   ExpertsRead read;
@@ -107,21 +99,13 @@ struct DeviceLayer::Call : torch::CustomClassHolder {
   Amp amp = Amp::off;
 };
 
-at::Tensor DeviceLayer::drop_out(const PeerOptions& options, std::uint64_t draw,
-                                 const at::Tensor& values) {
-  at::Tensor kept = at::empty_like(values);
-  check(kernels::cuda::dropout(static_cast<std::uint64_t>(options.seed), draw, options.dropout,
-                               data(values), out(kept), values.numel(), current_stream(device())),
-        "dropout");
-  return kept;
-}
-
-DeviceLayer::Found DeviceLayer::retrieve(const PeerOptions& options, Amp amp,
-                                         const at::Tensor& query, const at::Tensor& row_keys,
-                                         const at::Tensor& col_keys,
-                                         const std::vector<kernels::KeySegment>& segments,
-                                         std::optional<std::uint64_t> dropout_draw) {
-  const kernels::cuda::Stream stream = current_stream(device());
+DeviceLayer::Found DeviceLayer::find(DevicePool& experts, const PeerOptions& options, Amp amp,
+                                     const at::Tensor& query, const at::Tensor& row_keys,
+                                     const at::Tensor& col_keys,
+                                     const std::vector<kernels::KeySegment>& segments,
+                                     std::optional<std::uint64_t> dropout_draw) {
+  const at::Device device = query.device();
+  const kernels::cuda::Stream stream = current_stream(device);
   const std::int64_t tokens = query.size(0), slots = options.heads * options.top_k;
   const at::TensorOptions like = query.options();
   Found found{at::empty({tokens, slots}, like.dtype(at::kLong)),
@@ -130,9 +114,9 @@ DeviceLayer::Found DeviceLayer::retrieve(const PeerOptions& options, Amp amp,
               at::empty({tokens, slots}, like),
               {}};
   const auto bytes = static_cast<std::int64_t>(segments.size() * sizeof(kernels::KeySegment));
-  at::Tensor listed = host_buffer(device(), bytes);
+  at::Tensor listed = host_buffer(device, bytes);
   std::memcpy(listed.data_ptr(), segments.data(), static_cast<std::size_t>(bytes));
-  const at::Tensor on_device = listed.to(device(), /*non_blocking=*/true);
+  const at::Tensor on_device = listed.to(device, /*non_blocking=*/true);
   kernels::cuda::RetrieveArgs args = retrieve_args(options, query, row_keys, col_keys);
   at::Tensor low_query, low_rows, low_cols;
   if (amp == Amp::bf16) {
@@ -151,9 +135,9 @@ DeviceLayer::Found DeviceLayer::retrieve(const PeerOptions& options, Amp amp,
   args.scores = out(found.scores);
   args.row_index = found.row_index.mutable_data_ptr<std::int32_t>();
   const std::size_t needed = kernels::cuda::retrieve_workspace(args, tokens);
-  check(kernels::cuda::retrieve(args, tokens,
-                                workspace().bytes(static_cast<std::int64_t>(needed)).data_ptr(),
-                                needed, stream),
+  check(kernels::cuda::retrieve(
+            args, tokens, experts.workspace().bytes(static_cast<std::int64_t>(needed)).data_ptr(),
+            needed, stream),
         "retrieval");
   check(kernels::cuda::score_forward(options.score, options.heads, options.top_k,
                                      data(found.scores), out(found.weights), tokens, stream),
@@ -165,23 +149,6 @@ DeviceLayer::Found DeviceLayer::retrieve(const PeerOptions& options, Amp amp,
   return found;
 }
 
-DeviceLayer::Answer DeviceLayer::answer(const PeerOptions& options, const at::Tensor& x,
-                                        Found found) {
-  const std::int64_t tokens = x.size(0), neurons = found.ids.size(1) * options.expert_width;
-  Answer a;
-  a.found = std::move(found);
-  a.y = at::empty({tokens, options.d_out}, x.options());
-  a.pre = at::empty({tokens, neurons}, x.options());
-  if (options.glu) a.gate = at::empty({tokens, neurons}, x.options());
-  at::Tensor coefficients = at::empty({tokens, neurons}, x.options());
-  check(kernels::cuda::experts_forward(expert_args(options, pool().options().layout(), weights(),
-                                                   a.found.ids, a.found.weights, x),
-                                       tokens, out(coefficients), out(a.y), out(a.pre), out(a.gate),
-                                       current_stream(device())),
-        "the experts' forward");
-  return a;
-}
-
 class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Function> {
  public:
   // Places among the inputs of forward().
@@ -190,14 +157,14 @@ class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Func
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& query,
                             const at::Tensor& row_keys, const at::Tensor& col_keys,
                             const at::Tensor& /*experts*/, const c10::intrusive_ptr<Call>& call) {
-    DeviceLayer& layer = *call->layer;
-    const Answer a = layer.answer(call->options, x,
-                                  layer.retrieve(call->options, call->amp, query, row_keys,
-                                                 col_keys, call->segments, call->dropout_draw));
-    ctx->save_for_backward({x, query, row_keys, col_keys, a.found.ids, a.found.row_index,
-                            a.found.weights, a.pre, a.gate, a.found.normalised});
+    const Found found = find(*call->experts, call->options, call->amp, query, row_keys, col_keys,
+                             call->segments, call->dropout_draw);
+    const ExpertAnswer answer =
+        call->experts->forward({found.ids, found.weights, x, call->options.activation});
+    ctx->save_for_backward({x, query, row_keys, col_keys, found.ids, found.row_index, found.weights,
+                            answer.pre, answer.gate, found.normalised});
     ctx->saved_data["call"] = c10::IValue::make_capsule(call);
-    return a.y;
+    return answer.y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -208,41 +175,32 @@ class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Func
                      &ids = saved[4], &row_index = saved[5], &weights = saved[6], &pre = saved[7],
                      &gate = saved[8], &normalised = saved[9];
     const auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data["call"].toCapsule());
-    DeviceLayer& layer = *call->layer;
-    if (row_keys.device() != layer.device() || col_keys.device() != layer.device()) {
-      throw Error("the layer left " + layer.device().str() + " between a forward and its backward");
+    DevicePool& pool = *call->experts;
+    if (row_keys.device() != pool.device() || col_keys.device() != pool.device()) {
+      throw Error("the layer left " + pool.device().str() + " between a forward and its backward");
     }
-    call->read.require_unchanged(layer.pool());
-    const c10::DeviceGuard guard(layer.device());
+    call->read.require_unchanged(*call->pool);
+    const c10::DeviceGuard guard(pool.device());
     const PeerOptions& options = call->options;
-    const kernels::cuda::Stream stream = current_stream(layer.device());
+    const kernels::cuda::Stream stream = current_stream(pool.device());
     const std::int64_t tokens = x.size(0), slots = ids.size(1);
-    const std::int64_t neurons = slots * options.expert_width;
     const at::Tensor dy = grads[0].contiguous();
 
     // Experts, the token side.
-    at::Tensor dx = ctx->needs_input_grad(0) ? at::empty_like(x) : at::Tensor();
-    at::Tensor dweights = at::empty({tokens, slots}, x.options());
-    at::Tensor cu = at::empty({tokens, neurons}, x.options()), cv = at::empty_like(cu);
-    at::Tensor cw = options.glu ? at::empty_like(cu) : at::Tensor();
-    layer.follow();
-    check(
-        kernels::cuda::experts_backward_tokens(
-            expert_args(options, layer.pool().options().layout(), layer.weights(), ids, weights, x),
-            tokens, data(pre), data(gate), data(dy), out(dx), out(dweights), out(cu), out(cv),
-            out(cw), stream),
-        "the experts' backward");
+    const ExpertBackward experts = pool.backward({ids, weights, x, options.activation},
+                                                 {{}, pre, gate}, dy, ctx->needs_input_grad(0));
+    at::Tensor dweights = experts.dweights;
     // Copies of what the caller may fill again before the step.
-    if (ctx->needs_input_grad(kExperts) && layer.pool().open_generation()) {
+    if (ctx->needs_input_grad(kExperts) && call->pool->open_generation()) {
       const at::Tensor own_dy = dy.is_same(grads[0]) ? dy.clone() : dy;
-      layer.add({slots, ids, x.detach().clone(), own_dy, cu, cv, cw});
+      pool.keep({slots, ids, x.detach().clone(), own_dy, experts.cu, experts.cv, experts.cw});
     }
     bool more = false;
     for (std::size_t input = 0; input < kExperts; ++input) more |= ctx->needs_input_grad(input);
     if (!more) return variable_list(kInputs);
 
     // Scores, query and sub-keys.
-    if (call->dropout_draw) dweights = layer.drop_out(options, *call->dropout_draw, dweights);
+    if (call->dropout_draw) dweights = drop_out(options, *call->dropout_draw, dweights);
     at::Tensor dscores = at::empty_like(dweights), dquery = at::empty_like(query);
     check(kernels::cuda::score_backward(options.score, options.heads, options.top_k,
                                         data(call->dropout_draw ? normalised : weights),
@@ -262,20 +220,19 @@ class DeviceLayer::Function : public torch::autograd::Function<DeviceLayer::Func
       const std::size_t bytes = kernels::cuda::retrieve_backward_keys_workspace(args, tokens);
       check(kernels::cuda::retrieve_backward_keys(
                 args, data(dscores), tokens,
-                layer.workspace().bytes(static_cast<std::int64_t>(bytes)).data_ptr(), bytes,
+                pool.workspace().bytes(static_cast<std::int64_t>(bytes)).data_ptr(), bytes,
                 out(drow_keys), out(dcol_keys), stream),
             "the sub-keys' gradient");
     }
-    return {dx, dquery, drow_keys, dcol_keys, at::Tensor(), at::Tensor()};
+    return {experts.dx, dquery, drow_keys, dcol_keys, at::Tensor(), at::Tensor()};
   }
 };
 
 at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router,
                                 const std::shared_ptr<Pool>& pool, const at::Tensor& x,
                                 const ForwardMode& mode) {
-  const c10::DeviceGuard guard(device());
+  const c10::DeviceGuard guard(experts_->device());
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  follow();
   const PeerOptions& options = router->options();
   const bool batch_statistics = router->batch_statistics(mode.training);
   if (batch_statistics && x.size(0) < 2) {
@@ -285,7 +242,7 @@ at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router,
   const at::Tensor row_keys = router->row_keys().contiguous();
   const at::Tensor col_keys = router->col_keys().contiguous();
   auto call = c10::make_intrusive<Call>();
-  call->layer = shared_from_this();
+  call->experts = experts_;
   call->pool = pool;
   call->options = options;
   call->segments = router->segments();
@@ -297,20 +254,45 @@ at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router,
 
 PeerImpl::Retrieval DeviceLayer::retrieve(const Router& router, const at::Tensor& x) {
   const at::NoGradGuard no_grad;
-  const c10::DeviceGuard guard(device());
+  const c10::DeviceGuard guard(experts_->device());
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  follow();
   const PeerOptions& options = router.options();
-  const Found found = retrieve(options, router.amp, query_of(router, x, false).contiguous(),
-                               router.row_keys().contiguous(), router.col_keys().contiguous(),
-                               router.segments(), std::nullopt);
+  const Found found = find(*experts_, options, router.amp, query_of(router, x, false).contiguous(),
+                           router.row_keys().contiguous(), router.col_keys().contiguous(),
+                           router.segments(), std::nullopt);
   const std::vector<std::int64_t> shape = {x.size(0), options.heads, options.top_k};
   return {found.ids.view(shape), found.scores.view(shape), found.weights.view(shape)};
 }
 
+void to_host(PeerImpl& peer) {
+  peer.pool().place(nullptr);
+  peer.compute_with(nullptr);
+}
+
+void to_host(ExpertLayers& layers) {
+  for (const auto& pool : layers.pools()) pool->place(nullptr);
+  for (const auto& [name, layer] : layers.layers()) layer->compute_with(nullptr);
+}
+
 void place_layer(PeerImpl& peer, const at::Device& device) {
-  peer.place(nullptr);  // what another device changed is in the pages
-  peer.place(std::make_shared<DeviceLayer>(peer.options(), peer.pool(), device));
+  DeviceLayer::require_served(peer.options());
+  to_host(peer);  // what another device changed is in the pages
+  const auto experts = std::make_shared<DevicePool>(peer.pool(), device);
+  peer.pool().place(experts);
+  peer.compute_with(std::make_shared<DeviceLayer>(experts));
+}
+
+void place_layers(ExpertLayers& layers, const at::Device& device) {
+  for (const auto& [name, layer] : layers.layers()) DeviceLayer::require_served(layer->options());
+  to_host(layers);
+  std::map<const Pool*, std::shared_ptr<DevicePool>> experts;
+  for (const auto& pool : layers.pools()) {
+    experts[pool.get()] = std::make_shared<DevicePool>(*pool, device);
+  }
+  for (const auto& pool : layers.pools()) pool->place(experts.at(pool.get()));
+  for (const auto& [name, layer] : layers.layers()) {
+    layer->compute_with(std::make_shared<DeviceLayer>(experts.at(&layer->pool())));
+  }
 }
 
 }  // namespace perennial::cuda

@@ -1,22 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forward and backward of the PEER layer on a device.
+// Queries, scores and their gradients on a device.
 #pragma once
 
 #include <memory>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "device_pool.h"
-#include "nn/router.h"
+#include "nn/layer_math.h"
+#include "perennial/core/expert_layers.h"
 
 namespace perennial::cuda {
 
 // The query network and its norm are LibTorch's, in fp32 unless LibTorch was told to use TF32;
-// retrieval and experts are our kernels, on LibTorch's current stream.
-class DeviceLayer : public DevicePool, public std::enable_shared_from_this<DeviceLayer> {
+// retrieval is our kernels', on LibTorch's current stream. The experts are the pool's place's.
+class DeviceLayer : public LayerMath {
  public:
-  // Throws InvalidOptions for a layer that the kernels cannot serve, else as DevicePool.
-  DeviceLayer(const PeerOptions& options, Pool& pool, const at::Device& device,
-              std::int64_t staging_bytes = std::int64_t{32} << 20);
+  // `experts` is, or will be, where the pool of the layer's experts has put them.
+  explicit DeviceLayer(std::shared_ptr<DevicePool> experts) : experts_(std::move(experts)) {}
+
+  // Throws InvalidOptions for a layer that the kernels cannot serve.
+  static void require_served(const PeerOptions& options);
 
   at::Tensor forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
                      const at::Tensor& x, const ForwardMode& mode) override;
@@ -30,20 +35,22 @@ class DeviceLayer : public DevicePool, public std::enable_shared_from_this<Devic
     at::Tensor ids, scores, row_index;  // (B, S), int32 indices
     at::Tensor weights, normalised;     // after and before dropout; the latter with dropout only
   };
-  struct Answer {
-    Found found;
-    at::Tensor y, pre, gate;
-  };
   // bf16: of the query and the keys, rounded.
-  Found retrieve(const PeerOptions& options, Amp amp, const at::Tensor& query,
-                 const at::Tensor& row_keys, const at::Tensor& col_keys,
-                 const std::vector<kernels::KeySegment>& segments,
-                 std::optional<std::uint64_t> dropout_draw);
-  Answer answer(const PeerOptions& options, const at::Tensor& x, Found found);
-  at::Tensor drop_out(const PeerOptions& options, std::uint64_t draw, const at::Tensor& values);
+  static Found find(DevicePool& experts, const PeerOptions& options, Amp amp,
+                    const at::Tensor& query, const at::Tensor& row_keys, const at::Tensor& col_keys,
+                    const std::vector<kernels::KeySegment>& segments,
+                    std::optional<std::uint64_t> dropout_draw);
+
+  std::shared_ptr<DevicePool> experts_;
 };
 
+// Brings a layer, or all of a model, back from where it is.
+void to_host(PeerImpl& peer);
+void to_host(ExpertLayers& layers);
 // Puts a layer's routers and experts on a device, whatever runtime.h and the kernels make of it.
+// The layer reads its pool alone.
 void place_layer(PeerImpl& peer, const at::Device& device);
+// The same of all layers and pools of a model.
+void place_layers(ExpertLayers& layers, const at::Device& device);
 
 }  // namespace perennial::cuda

@@ -16,9 +16,11 @@
 #include <utility>
 
 #include "perennial/core/error.h"
+#include "perennial/kernels/cuda/experts.h"
 #include "perennial/kernels/cuda/records.h"
 #include "pool/pager.h"
 #include "runtime.h"
+#include "token_threads.h"
 
 namespace perennial::cuda {
 
@@ -186,7 +188,62 @@ void DevicePool::fetch() {
   changes_->any = false;
 }
 
-void DevicePool::add(ExpertTape::Entry entry) {
+namespace {
+
+kernels::cuda::ExpertArgs expert_args(const kernels::ExpertLayout& layout,
+                                      const kernels::cuda::Frames& frames,
+                                      const ExpertQuestion& question) {
+  kernels::cuda::ExpertArgs args;
+  args.layout = layout;
+  args.activation = question.activation;
+  args.frames = frames;
+  args.slots = question.ids.size(1);
+  args.ids = question.ids.const_data_ptr<std::int64_t>();
+  args.weights = data(question.weights);
+  args.x = data(question.x);
+  return args;
+}
+
+}  // namespace
+
+ExpertAnswer DevicePool::forward(const ExpertQuestion& question) {
+  const c10::DeviceGuard guard(device_);
+  follow();
+  const kernels::ExpertLayout layout = pool_.options().layout();
+  const at::TensorOptions like = question.x.options();
+  const std::int64_t tokens = question.ids.size(0), neurons = question.ids.size(1) * layout.width;
+  ExpertAnswer answer{
+      at::empty({tokens, layout.d_out}, like), at::empty({tokens, neurons}, like), {}};
+  if (layout.glu) answer.gate = at::empty({tokens, neurons}, like);
+  at::Tensor coefficients = at::empty({tokens, neurons}, like);
+  check(kernels::cuda::experts_forward(expert_args(layout, weights_.table(), question), tokens,
+                                       out(coefficients), out(answer.y), out(answer.pre),
+                                       out(answer.gate), current_stream(device_)),
+        "the experts' forward");
+  return answer;
+}
+
+ExpertBackward DevicePool::backward(const ExpertQuestion& question, const ExpertAnswer& answer,
+                                    const at::Tensor& dy, bool wants_dx) {
+  const c10::DeviceGuard guard(device_);
+  follow();
+  const kernels::ExpertLayout layout = pool_.options().layout();
+  const std::int64_t tokens = question.ids.size(0), slots = question.ids.size(1);
+  ExpertBackward found;
+  if (wants_dx) found.dx = at::empty_like(question.x);
+  found.dweights = at::empty({tokens, slots}, question.x.options());
+  found.cu = at::empty({tokens, slots * layout.width}, question.x.options());
+  found.cv = at::empty_like(found.cu);
+  if (layout.glu) found.cw = at::empty_like(found.cu);
+  check(kernels::cuda::experts_backward_tokens(
+            expert_args(layout, weights_.table(), question), tokens, data(answer.pre),
+            data(answer.gate), data(dy), out(found.dx), out(found.dweights), out(found.cu),
+            out(found.cv), out(found.cw), current_stream(device_)),
+        "the experts' backward");
+  return found;
+}
+
+void DevicePool::keep(ExpertTape::Entry entry) {
   std::int64_t uses = entry.ids.numel();
   for (const ExpertTape::Entry& other : entries_) uses += other.ids.numel();
   if (uses >= std::numeric_limits<std::int32_t>::max()) {
@@ -200,9 +257,6 @@ DevicePool::Uses DevicePool::group() {
   std::vector<kernels::cuda::RetrievedIds> from;
   std::vector<kernels::Contribution> contributions;
   std::int64_t n = 0;
-  const auto data = [](const at::Tensor& tensor) {
-    return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
-  };
   for (const ExpertTape::Entry& entry : entries_) {
     from.push_back({entry.ids.const_data_ptr<std::int64_t>(), entry.ids.numel()});
     contributions.push_back({entry.slots, data(entry.x), data(entry.dy), data(entry.cu),

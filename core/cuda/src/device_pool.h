@@ -12,8 +12,7 @@
 
 #include "device_frames.h"
 #include "perennial/kernels/cuda/optimizer.h"
-#include "pool/pool_device.h"
-#include "pool/tape.h"
+#include "pool/expert_place.h"
 
 namespace perennial::cuda {
 
@@ -35,7 +34,7 @@ class GrowingBuffer {
 };
 
 // Which experts have changed is known as one bit each, on the device; a step waits for nothing and
-// allocates no buffer once they have grown. See PoolDevice for what the members promise.
+// allocates no buffer once they have grown. See ExpertPlace for what the members promise.
 //
 // Streams: everything is queued on LibTorch's current stream of the moment, and what is kept here
 // (pages, tables, buffers) is used again, or given back to LibTorch's allocator, in that stream's
@@ -46,7 +45,7 @@ class GrowingBuffer {
 // it can be filled again. What upload() copies comes from pinned memory of its own, which
 // LibTorch's host allocator gives to nobody before the copy is done (copy_ with non_blocking
 // records an event).
-class DevicePool : public PoolDevice {
+class DevicePool : public ExpertPlace {
  public:
   // Loads everything. Throws DeviceError when it does not fit. staging_bytes: host memory through
   // which pages and records go, more if a page needs it.
@@ -54,9 +53,56 @@ class DevicePool : public PoolDevice {
              std::int64_t staging_bytes = std::int64_t{32} << 20);
 
   at::Device device() const override { return device_; }
+  void follow() override;
   void fetch() override;
+  ExpertAnswer forward(const ExpertQuestion& question) override;
+  ExpertBackward backward(const ExpertQuestion& question, const ExpertAnswer& answer,
+                          const at::Tensor& dy, bool wants_dx) override;
+  void keep(ExpertTape::Entry entry) override;
   CompactGradient compact_gradient() override;
   void clear_gradients() override { entries_.clear(); }
+  void release_gradient_memory() override {}
+  at::Tensor step(const kernels::UpdateRule& rule) override;
+  at::Tensor step(const kernels::UpdateRule& rule, const CompactGradient& gradient) override;
+
+  // Scratch memory of a layer's kernels, in stream order.
+  GrowingBuffer& workspace() { return workspace_; }
+  const Pool& pool() const { return pool_; }
+
+ private:
+  at::Device device_;
+  at::Tensor memory_;
+};
+
+// Which experts have changed is known as one bit each, on the device; a step waits for nothing and
+// allocates no buffer once they have grown. See ExpertPlace for what the members promise.
+//
+// Streams: everything is queued on LibTorch's current stream of the moment, and what is kept here
+// (pages, tables, buffers) is used again, or given back to LibTorch's allocator, in that stream's
+// order. So all work on a layer belongs on one stream; who changes the current stream between two
+// calls makes the new one wait for the old one first, and also before the layer goes. Autograd runs
+// a backward on its forward's stream.
+// Host memory: pages and records pass through one pinned buffer by copies that are waited for, so
+// it can be filled again. What upload() copies comes from pinned memory of its own, which
+// LibTorch's host allocator gives to nobody before the copy is done (copy_ with non_blocking
+// records an event).
+class DevicePool : public ExpertPlace {
+ public:
+  // Loads everything. Throws DeviceError when it does not fit. staging_bytes: host memory through
+  // which pages and records go, more if a page needs it.
+  DevicePool(Pool& pool, const at::Device& device,
+             std::int64_t staging_bytes = std::int64_t{32} << 20);
+
+  at::Device device() const override { return device_; }
+  void follow() override;
+  void fetch() override;
+  ExpertAnswer forward(const ExpertQuestion& question) override;
+  ExpertBackward backward(const ExpertQuestion& question, const ExpertAnswer& answer,
+                          const at::Tensor& dy, bool wants_dx) override;
+  void keep(ExpertTape::Entry entry) override;
+  CompactGradient compact_gradient() override;
+  void clear_gradients() override { entries_.clear(); }
+  void release_gradient_memory() override {}
   at::Tensor step(const kernels::UpdateRule& rule) override;
   at::Tensor step(const kernels::UpdateRule& rule, const CompactGradient& gradient) override;
 

@@ -49,13 +49,29 @@ std::string model_of(const at::Device& device) {
   return properties.name;
 }
 
+namespace {
+
+at::Device cuda_device(const at::Device& wanted) {
+  if (!wanted.is_cuda()) throw DeviceError("a layer cannot be placed on " + wanted.str());
+  return require_device(wanted.has_index() ? wanted.index() : 0);
+}
+
+}  // namespace
+
 void place_on(PeerImpl& peer, const at::Device& device) {
   if (device.is_cpu()) {
-    peer.place(nullptr);
+    to_host(peer);
     return;
   }
-  if (!device.is_cuda()) throw DeviceError("a layer cannot be placed on " + device.str());
-  place_layer(peer, require_device(device.has_index() ? device.index() : 0));
+  place_layer(peer, cuda_device(device));
+}
+
+void place_on(ExpertLayers& layers, const at::Device& device) {
+  if (device.is_cpu()) {
+    to_host(layers);
+    return;
+  }
+  place_layers(layers, cuda_device(device));
 }
 
 }  // namespace perennial::cuda

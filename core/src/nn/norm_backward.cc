@@ -6,8 +6,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
-#include "nn/token_threads.h"
 #include "perennial/kernels/norm.h"
+#include "token_threads.h"
 
 namespace perennial {
 

@@ -11,12 +11,13 @@
 #include <optional>
 #include <span>
 
+#include "nn/layer_math.h"
 #include "nn/option_digest.h"
 #include "nn/peer_function.h"
 #include "nn/router.h"
 #include "perennial/core/dense_state.h"
+#include "pool/expert_place.h"
 #include "pool/pager.h"
-#include "pool/pool_device.h"
 
 namespace perennial {
 
@@ -59,13 +60,9 @@ std::shared_ptr<Pool> own_pool(const PeerOptions& options, const storage::PageRe
   return std::make_shared<Pool>(0, options.pool(), store, budget_bytes);
 }
 
-at::Device device_of(const Pool& pool) {
-  return pool.device() == nullptr ? at::Device(at::kCPU) : pool.device()->device();
-}
-
 void check_input(const PeerOptions& options, const Pool& pool, const Router& router,
                  const torch::Tensor& x) {
-  const at::Device device = device_of(pool);
+  const at::Device device = pool.device();
   if (router.query.device() != device) {
     throw Error("the layer's routers are on " + router.query.device().str() +
                 " and its experts on " + device.str() +
@@ -177,14 +174,14 @@ void PeerImpl::add_router(std::shared_ptr<Router> router) {
   routers_.push_back(register_module(name, std::move(router)));
 }
 
-void PeerImpl::place(std::shared_ptr<PoolDevice> device) {
-  pool_->place(std::move(device));
+void PeerImpl::compute_with(std::shared_ptr<LayerMath> math) {
+  math_ = std::move(math);
   remembered_.reset();
   place_routers();
 }
 
 void PeerImpl::place_routers() {
-  const at::Device device = device_of(*pool_);
+  const at::Device device = pool_->device();
   std::vector<torch::Tensor> tensors = parameters();
   for (torch::Tensor& buffer : buffers()) tensors.push_back(buffer);
   for (torch::Tensor& tensor : tensors) {
@@ -207,7 +204,7 @@ void PeerImpl::set_amp(Amp amp) {
 
 torch::Tensor PeerImpl::through(const std::shared_ptr<Router>& router, const torch::Tensor& x,
                                 const ForwardMode& mode) {
-  if (pool_->device() != nullptr) return pool_->device()->forward(router, pool_, x, mode);
+  if (math_ != nullptr) return math_->forward(router, pool_, x, mode);
   return peer_forward(router, pool_, x, mode);
 }
 
@@ -288,7 +285,7 @@ torch::Tensor PeerImpl::forward_as(const torch::Tensor& routing, const torch::Te
       begin += tensor.numel();
     }
     router->keys_changed();
-    if (pool_->device() != nullptr) router->to(pool_->device()->device());
+    if (!pool_->device().is_cpu()) router->to(pool_->device());
     router->amp = amp_;
     remembered_ = std::move(router);
     remembered_routing_ = routing;
@@ -306,7 +303,7 @@ PeerImpl::Retrieval PeerImpl::retrieve(const torch::Tensor& x, std::uint32_t gen
   const Router& router = router_of(generation);
   check_input(options_, *pool_, router, x);
   const torch::Tensor flat = x.reshape({-1, options_.d_in}).contiguous();
-  if (pool_->device() != nullptr) return pool_->device()->retrieve(router, flat);
+  if (math_ != nullptr) return math_->retrieve(router, flat);
   const QueryResult query =
       compute_query(router, flat, router.query, router.gamma, router.beta, false);
   RetrieveResult found = retrieve_experts(router, query.normed);
@@ -464,8 +461,7 @@ std::vector<std::pair<std::string, torch::Tensor>> PeerImpl::trainable() {
 
 void PeerImpl::require_budget() const {
   pool_->pager().require_slots(options_.heads * options_.top_k);
-  // Takes in what the device has not got yet.
-  if (pool_->device() != nullptr) (void)pool_->device()->compact_gradient();
+  pool_->where().follow();
 }
 
 }  // namespace perennial

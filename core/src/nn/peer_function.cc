@@ -9,17 +9,14 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <algorithm>
 #include <chrono>
-#include <functional>
 #include <vector>
 
 #include "nn/norm_backward.h"
-#include "nn/token_threads.h"
 #include "perennial/core/error.h"
 #include "perennial/kernels/matmul.h"
-#include "pool/pager.h"
-#include "pool/tape.h"
+#include "pool/expert_place.h"
+#include "token_threads.h"
 
 namespace perennial {
 
@@ -27,32 +24,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// Calls work(begin, end) for chunks of tokens whose experts are in frames, which args.frames are.
-void over_pinned_tokens(Pager& pager, const at::Tensor& ids, kernels::ExpertArgs& args, PinUse use,
-                        const std::function<void(std::int64_t, std::int64_t)>& work) {
-  const std::int64_t tokens = ids.size(0);
-  PagePin pin;
-  for (std::int64_t begin = 0; begin < tokens;) {
-    const std::int64_t end = pager.pin_tokens(args.ids, args.slots, begin, tokens, pin, use);
-    if (end < tokens) pager.prefetch_tokens(args.ids, args.slots, end, tokens);
-    args.frames = pager.table(storage::PageKind::weights);
-    work(begin, end);
-    begin = end;
-  }
-}
-
-kernels::ExpertArgs expert_args(const PeerOptions& options, const Pool& pool, const at::Tensor& ids,
-                                const at::Tensor& weights, const at::Tensor& x) {
-  kernels::ExpertArgs args;
-  args.layout = pool.options().layout();
-  args.activation = options.activation;
-  args.slots = ids.size(1);
-  args.ids = ids.const_data_ptr<std::int64_t>();
-  args.weights = data(weights);
-  args.x = data(x);
-  return args;
-}
 
 // What a call needs beside its tensors.
 struct Call : torch::CustomClassHolder {
@@ -95,7 +66,7 @@ struct Computed {
   QueryResult query;
   RetrieveResult found;
   at::Tensor weights, normalised;  // after and before dropout; the latter with dropout only
-  at::Tensor y, pre, gate;
+  ExpertAnswer answer;
 };
 
 // The router's tensors, in the order that autograd knows them by.
@@ -119,15 +90,7 @@ Computed compute(const Call& call, const at::Tensor& x, const RouterTensors& rou
     c.normalised = c.weights;
     c.weights = drop_out(call, c.normalised);
   }
-  const std::int64_t neurons = slots * options.expert_width;
-  c.y = at::empty({tokens, options.d_out});
-  c.pre = at::empty({tokens, neurons});
-  if (options.glu) c.gate = at::empty({tokens, neurons});
-  kernels::ExpertArgs args = expert_args(options, *call.pool, c.found.ids, c.weights, x);
-  over_pinned_tokens(call.pool->pager(), c.found.ids, args, PinUse::read,
-                     [&](auto begin, auto end) {
-                       forward_experts(args, out(c.y), out(c.pre), out(c.gate), begin, end);
-                     });
+  c.answer = call.pool->where().forward({c.found.ids, c.weights, x, options.activation});
   if (call.batch_statistics) update_running(*call.router, c.query, tokens);
   return c;
 }
@@ -144,9 +107,10 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     const Computed c = compute(*call, x, {weight, gamma, beta});
     ctx->save_for_backward({x, weight, gamma, row_keys, col_keys, c.query.raw, c.query.normed,
                             c.query.mean, c.query.rstd, c.query.scale, c.found.ids,
-                            c.found.row_index, c.weights, c.pre, c.gate, c.normalised});
+                            c.found.row_index, c.weights, c.answer.pre, c.answer.gate,
+                            c.normalised});
     ctx->saved_data["call"] = c10::IValue::make_capsule(call);
-    return c.y;
+    return c.answer.y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -170,23 +134,15 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
     const at::Tensor dy = grads[0].contiguous();
 
     // Experts, the token side.
-    at::Tensor dx = ctx->needs_input_grad(0) ? at::empty_like(x) : at::Tensor();
-    at::Tensor dweights = at::empty({tokens, slots});
-    const std::int64_t neurons = slots * options.expert_width;
-    at::Tensor cu = at::empty({tokens, neurons}), cv = at::empty({tokens, neurons});
-    at::Tensor cw = options.glu ? at::empty({tokens, neurons}) : at::Tensor();
-    kernels::ExpertArgs args = expert_args(options, pool, ids, weights, x);
-    over_pinned_tokens(pool.pager(), ids, args, PinUse::again, [&](auto first, auto last) {
-      over_experts_tokens(first, last, [&](auto begin, auto end) {
-        kernels::experts_backward_tokens(args, data(pre), data(gate), data(dy), out(dx),
-                                         out(dweights), out(cu), out(cv), out(cw), begin, end);
-      });
-    });
+    const ExpertBackward experts = pool.where().backward(
+        {ids, weights, x, options.activation}, {{}, pre, gate}, dy, ctx->needs_input_grad(0));
+    at::Tensor dx = experts.dx, dweights = experts.dweights;
     // Their own gradients wait for the optimizer. The caller may fill x and dy again before the
-    // step (a buffer of micro-batches does), so the tape has copies of what is not its own.
+    // step (a buffer of micro-batches does), so what is kept has copies of what is not its own.
     if (ctx->needs_input_grad(kExperts) && pool.open_generation()) {
       const at::Tensor own_dy = dy.is_same(grads[0]) ? dy.clone() : dy;
-      pool.tape().add({slots, ids, x.detach().clone(), own_dy, cu, cv, cw});
+      pool.where().keep(
+          {slots, ids, x.detach().clone(), own_dy, experts.cu, experts.cv, experts.cw});
     }
     bool more = false;
     for (std::size_t input = 0; input < kExperts; ++input) more |= ctx->needs_input_grad(input);
@@ -262,31 +218,6 @@ class PeerFunction : public torch::autograd::Function<PeerFunction> {
 
 }  // namespace
 
-void forward_experts(const kernels::ExpertArgs& args, float* y, float* pre, float* gate,
-                     std::int64_t begin, std::int64_t end) {
-  if (end - begin >= sharing_threads()) {
-    over_experts_tokens(begin, end, [&](auto from, auto to) {
-      kernels::experts_forward(args, y, pre, gate, from, to);
-    });
-    return;
-  }
-  // Threads share each token: its neurons first, then its outputs by cache lines.
-  constexpr std::int64_t kLine = 16;
-  const std::int64_t d_out = args.layout.d_out, neurons = args.slots * args.layout.width;
-  std::vector<float> coefficients(static_cast<std::size_t>(neurons));
-  for (std::int64_t token = begin; token < end; ++token) {
-    share_out(0, kernels::expert_groups(args), 1, [&](auto from, auto to) {
-      kernels::expert_coefficients(args, token, pre + token * neurons,
-                                   gate == nullptr ? nullptr : gate + token * neurons,
-                                   coefficients.data(), from, to);
-    });
-    share_out(0, (d_out + kLine - 1) / kLine, 4, [&](auto from, auto to) {
-      kernels::expert_sums(args, token, coefficients.data(), y + token * d_out, from * kLine,
-                           std::min(to * kLine, d_out));
-    });
-  }
-}
-
 at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
                         const at::Tensor& x, const ForwardMode& mode) {
   auto call = c10::make_intrusive<Call>();
@@ -305,7 +236,7 @@ at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared
   };
   if (!at::GradMode::is_enabled() || !differentiable()) {
     const auto answer = [&] {
-      return compute(*call, x, {router->query, router->gamma, router->beta}).y;
+      return compute(*call, x, {router->query, router->gamma, router->beta}).answer.y;
     };
     if (sharing_threads() == 1 || !few_tokens(x.size(0))) return answer();
     TeamChoice& choice = router->team;

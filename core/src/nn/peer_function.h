@@ -38,13 +38,8 @@ struct RetrieveResult {
 };
 RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query);
 
-// kernels::experts_forward over tokens whose experts are in frames, shared out between threads: by
-// tokens, or, where they are fewer than threads, within each.
-void forward_experts(const kernels::ExpertArgs& args, float* y, float* pre, float* gate,
-                     std::int64_t begin, std::int64_t end);
-
 // y (B, d_out) of x (B, d_in), with gradients for x and the router's tensors; where the mode says
-// so the experts' gradients go to the pool's tape. Updates the running statistics in training.
+// so the experts' gradients are kept where they live. Updates the running statistics in training.
 // Refused: a second derivative, and a backward after a step of the experts that were read.
 at::Tensor peer_forward(const std::shared_ptr<Router>& router, const std::shared_ptr<Pool>& pool,
                         const at::Tensor& x, const ForwardMode& mode);

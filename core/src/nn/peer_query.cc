@@ -4,9 +4,9 @@
 #include <ATen/ops/empty_like.h>
 
 #include "nn/peer_function.h"
-#include "nn/token_threads.h"
 #include "perennial/kernels/matmul.h"
 #include "perennial/kernels/norm.h"
+#include "token_threads.h"
 
 namespace perennial {
 

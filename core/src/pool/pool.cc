@@ -2,7 +2,6 @@
 // Generations: growing, freezing, digests, and the pool's own record in the store.
 #include "perennial/core/pool.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -17,9 +16,8 @@
 #include "perennial/core/dense_state.h"
 #include "perennial/kernels/bfloat16.h"
 #include "perennial/kernels/optimizer.h"
+#include "pool/host_place.h"
 #include "pool/pager.h"
-#include "pool/pool_device.h"
-#include "pool/tape.h"
 #include "record.h"
 
 namespace perennial {
@@ -119,7 +117,7 @@ Pool::Pool(std::uint32_t id, const PoolOptions& options, const storage::PageRead
   require_name("pool", name_);
   validate_ranges(options_);
   pager_ = std::make_unique<Pager>(id, options_, store, budget_bytes);
-  tape_ = std::make_unique<ExpertTape>();
+  place_ = std::make_shared<HostPlace>(*this);
 }
 
 Pool::~Pool() = default;
@@ -253,14 +251,14 @@ std::uint32_t Pool::oldest_kept() const {
   return 0;
 }
 
-void Pool::fetch() const {
-  if (device_) device_->fetch();
-}
+void Pool::fetch() const { place_->fetch(); }
 
-void Pool::place(std::shared_ptr<PoolDevice> device) {
+at::Device Pool::device() const { return place_->device(); }
+
+void Pool::place(std::shared_ptr<ExpertPlace> place) {
   fetch();
   clear_gradients();
-  device_ = std::move(device);
+  place_ = place != nullptr ? std::move(place) : std::make_shared<HostPlace>(*this);
 }
 
 std::optional<std::uint32_t> Pool::newest_trained() const {
@@ -419,36 +417,13 @@ ExpertValues Pool::experts_at(const std::vector<std::int64_t>& ids) {
   return values;
 }
 
-CompactGradient Pool::compact_gradient() {
-  if (device_) return device_->compact_gradient();
-  const std::optional<std::uint32_t> open = open_generation();
-  const kernels::ExpertLayout layout = options_.layout();
-  const ExpertUses uses = open ? tape_->uses(generations_[*open]) : ExpertUses();
-  const auto n = static_cast<std::int64_t>(uses.ids.size());
-  CompactGradient gradient{at::empty({n}, at::kLong), tape_->gradient_memory(n, layout.used())};
-  std::copy(uses.ids.begin(), uses.ids.end(), gradient.ids.data_ptr<std::int64_t>());
-  float* rows = gradient.values.data_ptr<float>();
-  const bool padded = layout.stride() != layout.used();
-  at::parallel_for(0, n, 16, [&](auto begin, auto end) {
-    std::vector<float> record(static_cast<std::size_t>(padded ? layout.stride() : 0));
-    for (std::int64_t i = begin; i < end; ++i) {
-      float* row = rows + i * layout.used();
-      kernels::expert_gradient(layout, uses.contributions, uses.of(static_cast<std::size_t>(i)),
-                               padded ? record.data() : row);
-      if (padded) std::copy_n(record.data(), layout.used(), row);
-    }
-  });
-  return gradient;
-}
+CompactGradient Pool::compact_gradient() { return place_->compact_gradient(); }
 
-void Pool::zero_grad() {
-  if (device_) device_->clear_gradients();
-  tape_->clear();
-}
+void Pool::zero_grad() { place_->clear_gradients(); }
 
 void Pool::clear_gradients() {
   zero_grad();
-  tape_->release_gradient_memory();
+  place_->release_gradient_memory();
 }
 
 std::string Pool::record() const {

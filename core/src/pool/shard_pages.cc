@@ -8,7 +8,6 @@
 
 #include "perennial/core/pool.h"
 #include "pool/pager.h"
-#include "pool/pool_device.h"
 
 namespace perennial {
 
@@ -124,8 +123,8 @@ void Pool::restore(const std::vector<Generation>& generations, const PageContent
         "a store holds the layer, and what an archive brings would not be in it: load the archive "
         "into a layer in memory, or restore a state of the store");
   }
-  if (device_) {
-    throw Error("the layer is on " + device_->device().str() +
+  if (!device().is_cpu()) {
+    throw Error("the layer is on " + device().str() +
                 "; take it to the CPU with place_on(), then load the archive");
   }
   require_places(options_, generations, weights, PageKind::weights);

@@ -2,14 +2,12 @@
 // Sparse steps over the experts that were retrieved.
 #include "perennial/core/sparse_optimizer.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/add.h>
 
 #include <vector>
 
+#include "pool/expert_place.h"
 #include "pool/pager.h"
-#include "pool/pool_device.h"
-#include "pool/tape.h"
 
 namespace perennial {
 
@@ -23,9 +21,6 @@ EnumNames<UpdateAlgorithm> enum_names(UpdateAlgorithm) {
 }  // namespace kernels
 
 namespace {
-
-// Experts a thread takes at once: enough that each finds the next one's lines on their way.
-constexpr std::int64_t kExpertGrain = 16;
 
 kernels::UpdateRule rule_of(const SparseOptimizerOptions& options) {
   return {.algorithm = options.algorithm,
@@ -54,54 +49,19 @@ void SparseOptimizerOptions::validate() const {
 }
 
 SparseOptimizer::SparseOptimizer(Pool& pool, const SparseOptimizerOptions& options)
-    : pool_(pool), options_(options), pin_(std::make_unique<PagePin>()) {
+    : pool_(pool), options_(options) {
   options_.validate();
-  if (pool_.device() != nullptr)
-    pool_.device()->fetch();  // the pager knows then what state there is
+  pool_.where().fetch();  // the pager knows then what state there is
   pool_.pager().attach_state(
       kernels::update_state_floats(rule_of(options_), pool_.options().layout()));
 }
 
-SparseOptimizer::~SparseOptimizer() = default;
-
-kernels::UpdateArgs SparseOptimizer::update_args() const {
-  kernels::UpdateArgs args;
-  args.rule = rule_of(options_);
-  args.layout = pool_.options().layout();
-  return args;
-}
-
-// Pins weight and state pages of as many experts at a time as fit, and updates those.
-void SparseOptimizer::update(kernels::UpdateArgs& args) {
-  const struct Release {
-    PagePin& pin;
-    ~Release() { pin.release(); }
-  } release{*pin_};
-  Pager& pager = pool_.pager();
-  const auto experts = static_cast<std::int64_t>(args.ids.size());
-  for (std::int64_t begin = 0; begin < experts;) {
-    const auto end = begin + static_cast<std::int64_t>(pager.pin_for_update(
-                                 args.ids.subspan(static_cast<std::size_t>(begin)), *pin_));
-    args.weights = pager.table(storage::PageKind::weights);
-    args.state = pager.table(storage::PageKind::state);
-    at::parallel_for(begin, end, kExpertGrain, [&](std::int64_t from, std::int64_t to) {
-      thread_local std::vector<float> scratch;
-      scratch.resize(static_cast<std::size_t>(args.layout.stride()));
-      kernels::update_experts(args, from, to, scratch.data());
-    });
-    begin = end;
-  }
-  experts_updated_ += args.ids.size();
-  pool_.tape().clear();
-}
-
 std::uint64_t SparseOptimizer::experts_updated() const {
-  const std::int64_t on_device = on_device_.defined() ? on_device_.item<std::int64_t>() : 0;
-  return experts_updated_ + static_cast<std::uint64_t>(on_device);
+  return updated_.defined() ? static_cast<std::uint64_t>(updated_.item<std::int64_t>()) : 0;
 }
 
 void SparseOptimizer::count(const at::Tensor& experts) {
-  on_device_ = on_device_.defined() ? on_device_.to(experts.device()) + experts : experts;
+  updated_ = updated_.defined() ? updated_.to(experts.device()) + experts : experts;
 }
 
 void SparseOptimizer::step() {
@@ -110,25 +70,13 @@ void SparseOptimizer::step() {
     pool_.clear_gradients();
     return;
   }
-  if (pool_.device() != nullptr) {
-    count(pool_.device()->step(rule_of(options_)));
-    return;
-  }
-  if (!pool_.tape().empty()) pool_.experts_changed();
-  const ExpertUses uses = pool_.tape().uses(pool_.generation(*open));
-  kernels::UpdateArgs args = update_args();
-  args.ids = uses.ids;
-  args.offsets = uses.offsets;
-  args.uses = uses.uses;
-  args.contributions = uses.contributions;
-  update(args);
+  count(pool_.where().step(rule_of(options_)));
 }
 
 void SparseOptimizer::step(const CompactGradient& gradient) {
   const std::int64_t used = pool_.options().layout().used();
   const at::Tensor ids = gradient.ids.cpu().contiguous();
-  const bool on_device = pool_.device() != nullptr;
-  const at::Tensor values = (on_device ? gradient.values : gradient.values.cpu()).contiguous();
+  const at::Tensor& values = gradient.values;
   if (ids.dim() != 1 || values.dim() != 2 || values.size(0) != ids.size(0) ||
       values.size(1) != used) {
     throw Error("a compact gradient has ids (U) and values (U, " + std::to_string(used) + ")");
@@ -144,15 +92,7 @@ void SparseOptimizer::step(const CompactGradient& gradient) {
                   " is not in the open generation, or ids do not ascend");
     }
   }
-  if (on_device) {
-    count(pool_.device()->step(rule_of(options_), {gradient.ids, values}));
-    return;
-  }
-  if (!list.empty()) pool_.experts_changed();
-  kernels::UpdateArgs args = update_args();
-  args.ids = list;
-  args.rows = values.const_data_ptr<float>();
-  update(args);
+  count(pool_.where().step(rule_of(options_), gradient));
 }
 
 }  // namespace perennial

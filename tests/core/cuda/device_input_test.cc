@@ -217,7 +217,7 @@ TEST_F(DeviceInputTest, ABackwardIsRefusedOnceTheLayerHasLeft) {
   const std::shared_ptr<PeerImpl> peer = on_device(small_options());
   const at::Tensor x = to_device(inputs(1)).requires_grad_();
   const at::Tensor y = peer->forward(x);
-  peer->place(nullptr);
+  to_host(*peer);
   EXPECT_THAT(message_of<Error>([&] { y.sum().backward(); }), HasSubstr("the layer left"));
   const at::Tensor here = inputs(1).requires_grad_();
   const at::Tensor on_cpu = peer->forward(here);

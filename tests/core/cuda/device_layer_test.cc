@@ -169,7 +169,7 @@ TEST_F(DeviceLayerTest, GrowsAndFreezes) {
     EXPECT_TRUE(peer->frozen_intact());
     peer->freeze();
     const at::Tensor last = evaluate(*peer, x);
-    peer->place(nullptr);
+    to_host(*peer);
     EXPECT_TRUE(peer->frozen_intact());
     expect_near(last, evaluate(*peer, x.cpu()), "the same layer on the CPU");
   }

@@ -82,7 +82,9 @@ TEST_F(DevicePoolTest, StagingInPiecesChangesNothing) {
     options.dtype = type;
     const std::shared_ptr<PeerImpl> a = on_device(options);
     const auto b = std::make_shared<PeerImpl>(options);
-    b->place(std::make_shared<DeviceLayer>(options, b->pool(), device_under_test(), 1));
+    const auto experts = std::make_shared<DevicePool>(b->pool(), device_under_test(), 1);
+    b->pool().place(experts);
+    b->compute_with(std::make_shared<DeviceLayer>(experts));
     SparseOptimizer for_a(a->pool(), {}), for_b(b->pool(), {});
     train_on_device(*a, for_a, 3, 1);
     train_on_device(*b, for_b, 3, 1);

@@ -115,7 +115,7 @@ struct PeerOptions {
   }
 };
 
-class PoolDevice;
+class LayerMath;
 class Router;
 struct ForwardMode;
 
@@ -234,9 +234,9 @@ class PeerImpl : public torch::nn::Module {
   // norm and experts stay as they are.
   void set_amp(Amp amp);
 
-  // For place_on(): moves routers and experts; null: to the CPU. Optimizers of router parameters
-  // keep their state where it is.
-  void place(std::shared_ptr<PoolDevice> device);
+  // For place_on(), once the pool's experts have moved: moves the routers to them, where `math`
+  // computes; null: on the host. Optimizers of router parameters keep their state where it is.
+  void compute_with(std::shared_ptr<LayerMath> math);
 
   const std::string& name() const { return name_; }
   Pool& pool() { return *pool_; }
@@ -311,6 +311,7 @@ class PeerImpl : public torch::nn::Module {
   PeerOptions options_;
   std::string name_;
   std::shared_ptr<Pool> pool_;
+  std::shared_ptr<LayerMath> math_;  // null on the host
   // One a generation, null for one that was unlearned; or one in all (shared).
   std::vector<std::shared_ptr<Router>> routers_;
   Amp amp_ = Amp::off;

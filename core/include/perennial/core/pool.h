@@ -142,8 +142,7 @@ struct ForeignGeneration {
 };
 
 class Pager;
-class ExpertTape;
-class PoolDevice;
+class ExpertPlace;
 
 // Owns the generations, the pager and the gradients that wait for the optimizer. A store tells its
 // pools apart by number and by name; both enter the draws of new experts. Single-threaded from
@@ -261,11 +260,13 @@ class Pool {
   void commit_failed();
   PagerCounters counters() const;
 
-  // Null: the experts live in the pager's frames. What reads or changes pages of a pool whose
-  // experts live on a device brings the pages up to date first.
-  PoolDevice* device() const { return device_.get(); }
-  // Takes the experts from where they live to there. Gathered gradients are dropped.
-  void place(std::shared_ptr<PoolDevice> device);
+  // Where the experts live: in the pager's frames, or elsewhere. What reads or changes pages of a
+  // pool whose experts live elsewhere brings the pages up to date first.
+  ExpertPlace& where() const { return *place_; }
+  at::Device device() const;
+  // Takes the experts from where they live to there; null: into the pager's frames. Gathered
+  // gradients are dropped.
+  void place(std::shared_ptr<ExpertPlace> place);
 
   // Layers that read the pool.
   std::size_t readers() const { return readers_; }
@@ -276,7 +277,6 @@ class Pool {
   std::uint64_t experts_version() const { return experts_version_; }
   void experts_changed() { ++experts_version_; }
   Pager& pager() { return *pager_; }
-  ExpertTape& tape() { return *tape_; }
 
  private:
   void fetch() const;
@@ -288,8 +288,7 @@ class Pool {
   std::uint64_t experts_version_ = 0;
   std::size_t readers_ = 0;
   std::unique_ptr<Pager> pager_;
-  std::unique_ptr<ExpertTape> tape_;
-  std::shared_ptr<PoolDevice> device_;
+  std::shared_ptr<ExpertPlace> place_;
   bool in_store_;  // reads from a store, or was committed to one
 };
 

@@ -52,8 +52,6 @@ struct SparseOptimizerOptions {
   }
 };
 
-class PagePin;
-
 // Touched means retrieved, also with a zero gradient; an expert that was not retrieved keeps
 // weights, state and step count. State and the step count (uint32) live in fp32 in the pool's state
 // pages, so they are paged and committed with it and dropped when their generation freezes; with
@@ -67,7 +65,6 @@ class SparseOptimizer {
   // adam and adamw; with bf16 weights also sgd without momentum, which keeps the master and counts
   // steps, and rowwise_adagrad, whose sums are zero then.
   SparseOptimizer(Pool& pool, const SparseOptimizerOptions& options);
-  ~SparseOptimizer();
   SparseOptimizer(const SparseOptimizer&) = delete;
   SparseOptimizer& operator=(const SparseOptimizer&) = delete;
 
@@ -87,15 +84,11 @@ class SparseOptimizer {
   std::uint64_t experts_updated() const;
 
  private:
-  kernels::UpdateArgs update_args() const;
-  void update(kernels::UpdateArgs& args);
   void count(const at::Tensor& experts);
 
   Pool& pool_;
   SparseOptimizerOptions options_;
-  std::uint64_t experts_updated_ = 0;
-  at::Tensor on_device_;          // those of steps on a device, (1) int64
-  std::unique_ptr<PagePin> pin_;  // kept: reused, it allocates nothing
+  at::Tensor updated_;  // (1) int64, where the experts live
 };
 
 }  // namespace perennial

@@ -7,6 +7,7 @@
 
 #include <string>
 
+#include "perennial/core/expert_layers.h"
 #include "perennial/core/peer.h"
 
 namespace perennial::cuda {
@@ -27,5 +28,7 @@ std::string model_of(const at::Device& device);
 // Throws InvalidOptions for top_k above 128, DeviceError when it does not fit, with the figures, or
 // as require_device(); the layer is then on the CPU.
 void place_on(PeerImpl& peer, const at::Device& device);
+// The same of all layers of a model, with their pools.
+void place_on(ExpertLayers& layers, const at::Device& device);
 
 }  // namespace perennial::cuda

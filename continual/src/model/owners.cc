@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reads the owners of experiences.
-#include "run/owners.h"
+#include "model/owners.h"
 
 #include <algorithm>
 #include <string>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Boundaries in the notes of commits.
-#include "stream/boundaries.h"
+#include "run/boundaries.h"
 
 #include <boost/json/array.hpp>
 #include <boost/json/value_to.hpp>
