@@ -12,6 +12,7 @@
 #include <boost/json/value_to.hpp>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "perennial/core/dense_state.h"
 #include "perennial/kernels/bfloat16.h"
@@ -109,15 +110,27 @@ std::uint64_t PoolOptions::pages(std::uint32_t rows, std::uint32_t columns) cons
   return pages;
 }
 
-Pool::Pool(std::uint32_t id, const PoolOptions& options, const storage::PageReader* store,
-           std::int64_t budget_bytes)
-    : id_(id), options_(options), in_store_(store != nullptr) {
+Pool::Pool(std::uint32_t id, const PoolOptions& options, std::shared_ptr<PageMemory> memory,
+           Memory whose)
+    : id_(id),
+      options_(options),
+      memory_(std::move(memory)),
+      whose_(whose),
+      in_store_(memory_->store() != nullptr) {
   validate_ranges(options_);
-  pager_ = std::make_unique<Pager>(id, options_, store, budget_bytes);
+  pager_ = std::make_unique<Pager>(id, options_, *memory_);
   tape_ = std::make_unique<ExpertTape>();
+  memory_->join(id_, [this] { fetch(); });
 }
 
-Pool::~Pool() = default;
+Pool::Pool(std::uint32_t id, const PoolOptions& options, std::shared_ptr<PageMemory> memory)
+    : Pool(id, options, std::move(memory), Memory::shared) {}
+
+Pool::Pool(std::uint32_t id, const PoolOptions& options, const storage::PageReader* store,
+           std::int64_t budget_bytes)
+    : Pool(id, options, std::make_shared<PageMemory>(store, budget_bytes), Memory::own) {}
+
+Pool::~Pool() { memory_->leave(id_); }
 
 std::string Pool::dense_name() const { return "pool/" + std::to_string(id_); }
 
@@ -168,15 +181,24 @@ std::vector<Generation> Pool::stored_generations(std::uint32_t id,
 
 std::shared_ptr<Pool> Pool::load(std::uint32_t id, const storage::PageReader& store,
                                  std::int64_t budget_bytes) {
-  PoolRecord record = read_pool_record(id, store);
-  auto pool = std::make_shared<Pool>(id, record.options, &store, budget_bytes);
+  return load(id, std::make_shared<PageMemory>(&store, budget_bytes), Memory::own);
+}
+
+std::shared_ptr<Pool> Pool::load(std::uint32_t id, std::shared_ptr<PageMemory> memory) {
+  return load(id, std::move(memory), Memory::shared);
+}
+
+std::shared_ptr<Pool> Pool::load(std::uint32_t id, std::shared_ptr<PageMemory> memory,
+                                 Memory whose) {
+  if (memory->store() == nullptr) throw Error("a memory without a store has no pool to load");
+  PoolRecord record = read_pool_record(id, *memory->store());
+  const std::shared_ptr<Pool> pool(new Pool(id, record.options, std::move(memory), whose));
   pool->generations_ = std::move(record.generations);
   for (const Generation& generation : pool->generations_) pool->pager_->add_generation(generation);
   pool->pager_->list_stored();
   return pool;
 }
 
-std::int64_t Pool::budget_bytes() const { return pager_->budget_bytes(); }
 std::int64_t Pool::state_floats() const { return pager_->state_floats(); }
 
 const Generation& Pool::generation(std::uint32_t index) const {
@@ -403,16 +425,23 @@ std::string Pool::record() const {
 }
 
 void Pool::add_to_commit(storage::CommitRequest& request) {
+  if (whose_ == Memory::own) {
+    memory_->add_to_commit(request);
+  } else if (!memory_->commit_in_flight()) {
+    throw Error(
+        "pool " + std::to_string(id_) +
+        " shares its memory with others: PageMemory::add_to_commit() adds their pages first");
+  }
   request.dense[dense_name()] = bytes_from(record());
-  fetch();
-  pager_->add_to_commit(request);
 }
 
 void Pool::committed() {
   in_store_ = true;
-  pager_->committed();
+  if (whose_ == Memory::own) memory_->committed();
 }
-void Pool::commit_failed() { pager_->commit_failed(); }
-PagerCounters Pool::counters() const { return pager_->counters(); }
+
+void Pool::commit_failed() {
+  if (whose_ == Memory::own) memory_->commit_failed();
+}
 
 }  // namespace perennial
