@@ -31,11 +31,9 @@ inline std::uint64_t cached_page(std::size_t index) {
 struct CachedPages {
   CachedPages(std::size_t page_bytes, std::size_t pages, std::size_t frames,
               const storage::PageReader* store, const PageCacheOptions& options = {})
-      : ids(page_bytes), cache(ids, store, options) {
+      : ids(page_bytes), cache(store, frames * page_bytes, options) {
     const PageCache::Exclusive alone(cache);
-    must(cache.set_frames(storage::PageKind::weights, page_bytes,
-                          static_cast<std::uint32_t>(frames)));
-    cache.add_region(static_cast<std::uint32_t>(pages));
+    cache.add_region(ids, 0, static_cast<std::uint32_t>(pages));
   }
   float* frame(std::size_t page) const { return cache.frames(storage::PageKind::weights, 0)[page]; }
 

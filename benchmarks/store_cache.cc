@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The pager's page cache: what a hit costs, how fast policies find victims, and how often a page is
-// there on made traces.
+// The pager's page cache: what a hit costs, how fast victims are found, and how often a page is
+// there on made traces, beside a cache from which the least recently used page leaves.
 #include <random>
 
+#include "cache_trace.h"
 #include "cached_pages.h"
-#include "pool/cache_trace.h"
 
 namespace perennial::bench {
 namespace {
@@ -12,7 +12,6 @@ namespace {
 constexpr std::size_t kSmallPageBytes = kExpertBytes;  // small: what is measured is the bookkeeping
 constexpr std::size_t kSlots = 128;                    // pages a token
 constexpr std::size_t kBatch = 64;                     // tokens pinned at once
-constexpr PolicyKind kPolicies[] = {PolicyKind::s3_fifo, PolicyKind::clock, PolicyKind::lru};
 
 // Nanoseconds a page for pinning and releasing the pages in batches, each of which fits.
 double pin_ns(CachedPages& cached, const std::vector<std::uint64_t>& pages) {
@@ -20,8 +19,8 @@ double pin_ns(CachedPages& cached, const std::vector<std::uint64_t>& pages) {
   const double start = now();
   for (std::size_t at = 0; at + kSlots <= pages.size();) {
     const std::size_t count = std::min(pages.size() - at, kSlots * kBatch) / kSlots * kSlots;
-    at += kSlots *
-          must(cached.cache.pin(std::span(pages).subspan(at, count), kSlots, PinUse::read, pin));
+    at += kSlots * must(cached.cache.pin(
+                       {.pages = std::span(pages).subspan(at, count), .group = kSlots}, pin));
     pin.release();
   }
   return 1e9 * (now() - start) / static_cast<double>(pages.size());
@@ -40,45 +39,29 @@ void lookup_rows(StoreRun& run) {
   std::vector<std::uint64_t> uniform(length);
   std::mt19937 random(1);
   for (std::uint64_t& page : uniform) page = cached_page(random() % pages);
-  for (const PolicyKind policy : kPolicies) {
-    const std::string name(policy_name(policy));
-    {
-      CachedPages cached(kSmallPageBytes, pages, pages, nullptr, {.policy = policy});
-      std::vector<std::uint64_t> all(pages);
-      for (std::size_t i = 0; i < pages; ++i) all[i] = cached_page(i);
-      (void)pin_ns(cached, all);
-      const auto ns = interleave(run.repetitions(9), {[&] { return pin_ns(cached, zipf); },
-                                                      [&] { return pin_ns(cached, uniform); }});
-      const auto row = [&](const char* trace, const std::vector<double>& values) {
-        Row pinned = limit_row("pin a page that is there, " + std::string(trace) + ", " + name,
-                               "ns", values, 100);
-        if (policy != PageCacheOptions().policy) pinned.target.reset();
-        run.rows.push_back(std::move(pinned));
-      };
-      row("Zipf 1.1", ns[0]);
-      row("uniform", ns[1]);
-    }
+  {
+    CachedPages cached(kSmallPageBytes, pages, pages, nullptr);
+    std::vector<std::uint64_t> all(pages);
+    for (std::size_t i = 0; i < pages; ++i) all[i] = cached_page(i);
+    (void)pin_ns(cached, all);
+    const auto ns = interleave(run.repetitions(9), {[&] { return pin_ns(cached, zipf); },
+                                                    [&] { return pin_ns(cached, uniform); }});
+    run.rows.push_back(limit_row("pin a page that is there, Zipf 1.1, s3_fifo", "ns", ns[0], 100));
+    run.rows.push_back(limit_row("pin a page that is there, uniform, s3_fifo", "ns", ns[1], 100));
   }
   // Few enough pages that the trace needs more of them than half.
   const std::size_t few = pages / 4;
   const std::vector<std::uint64_t> some = trace_of(TraceKind::zipf, few, length / 4);
-  // Misses are filled from the recipe, so the rest is the policy and the bookkeeping.
+  // Misses are filled from the recipe, so the rest is the order of eviction and the bookkeeping.
+  // Beside a cache that holds all.
+  CachedPages whole(kSmallPageBytes, few, few, nullptr);
   for (const std::size_t percent : {10u, 50u}) {
-    std::vector<std::unique_ptr<CachedPages>> caches;
-    Sides sides;
-    for (const PolicyKind policy : kPolicies) {
-      caches.push_back(std::make_unique<CachedPages>(kSmallPageBytes, few, few * percent / 100,
-                                                     nullptr, PageCacheOptions{.policy = policy}));
-      (void)pin_ns(*caches.back(), some);
-      sides.push_back([&cached = *caches.back(), &some] { return 1e-9 * pin_ns(cached, some); });
-    }
-    const auto seconds = interleave(run.repetitions(5), sides);
-    for (std::size_t i = 0; i < std::size(kPolicies); ++i) {
-      run.rows.push_back(rate_row("pin pages, Zipf 1.1, cache of " + std::to_string(percent) +
-                                      "%, " + std::string(policy_name(kPolicies[i])) +
-                                      "; beside lru",
-                                  "million pages/s", 1e-6, seconds[i], seconds[2]));
-    }
+    CachedPages part(kSmallPageBytes, few, few * percent / 100, nullptr);
+    const auto ns = interleave(run.repetitions(5), {[&] { return pin_ns(part, some); },
+                                                    [&] { return pin_ns(whole, some); }});
+    run.rows.push_back(less_row(
+        "pin pages, Zipf 1.1, cache of " + std::to_string(percent) + "%, s3_fifo; beside 100%",
+        "ns", ns[0], ns[1]));
   }
 }
 
@@ -90,17 +73,14 @@ void hit_rows(StoreRun& run) {
     const std::vector<std::uint64_t> trace = make_trace(kind, pages, length, 1);
     for (const std::size_t percent : {10u, 50u}) {
       const auto frames = static_cast<std::uint32_t>(pages * percent / 100);
-      const double lru = 100 * hit_rate(PolicyKind::lru, frames, trace);
-      for (const PolicyKind policy : {PolicyKind::s3_fifo, PolicyKind::clock}) {
-        const double ours = 100 * hit_rate(policy, frames, trace);
-        run.rows.push_back({.name = "hits, " + std::string(trace_name(kind)) + ", cache of " +
-                                    std::to_string(percent) + "%, " +
-                                    std::string(policy_name(policy)) + "; beside lru",
-                            .unit = "%",
-                            .ours = summarize({ours}),
-                            .baseline = summarize({lru}),
-                            .ratio = lru > 0 ? ours / lru : 0});
-      }
+      const double ours = 100 * s3_fifo_hit_rate(frames, trace);
+      const double lru = 100 * lru_hit_rate(frames, trace);
+      run.rows.push_back({.name = "hits, " + std::string(trace_name(kind)) + ", cache of " +
+                                  std::to_string(percent) + "%, s3_fifo; beside lru",
+                          .unit = "%",
+                          .ours = summarize({ours}),
+                          .baseline = summarize({lru}),
+                          .ratio = lru > 0 ? ours / lru : 0});
     }
   }
 }

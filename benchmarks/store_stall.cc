@@ -87,7 +87,8 @@ class Training {
     const std::uint64_t key = cached_page(page);
     const std::size_t expert = random_() % kTile;
     const std::uint64_t touched = std::uint64_t{1} << expert;
-    (void)must(cached_.cache.pin({&key, 1}, 1, PinUse::write, pin_, {&touched, 1}));
+    (void)must(cached_.cache.pin(
+        {.pages = {&key, 1}, .use = PinUse::write, .experts = {&touched, 1}}, pin_));
     float* record = cached_.frame(page) + expert * kExpertFloats;
     for (std::size_t i = 0; i < kExpertFloats; ++i) record[i] += 1.0F;
     pin_.release();

@@ -89,7 +89,7 @@ TEST(PageCacheEpoch, WritesToDirtyPagesCountWithoutALimit) {
   const auto write_both = [&](std::uint32_t version) {
     PinSet pin;
     const std::vector<std::uint64_t> experts{1u << 2, 1u << 3};
-    ASSERT_EQ(*t.cache.pin(both, 1, PinUse::write, pin, experts), 2u);
+    ASSERT_EQ(*t.cache.pin({.pages = both, .use = PinUse::write, .experts = experts}, pin), 2u);
     for (const std::uint64_t page : both) t.put(page, version);
   };
   write_both(3);
@@ -121,7 +121,7 @@ TEST(PageCacheEpoch, WaitsForWritersWithoutPins) {
   std::atomic<bool> begun = false;
   CommitRequest request;
   PinSet pin;
-  ASSERT_EQ(*t.cache.pin({&a, 1}, 1, PinUse::write, pin), 1u);
+  ASSERT_EQ(*t.cache.pin({.pages = {&a, 1}, .use = PinUse::write}, pin), 1u);
   std::thread other([&] {
     t.cache.begin_epoch(request);
     begun = true;
@@ -145,7 +145,7 @@ TEST(PageCacheEpoch, WithoutAFreeFrameTheCopyGoesToTheSpillFile) {
   t.cache.begin_epoch(request);
   {
     PinSet pin;
-    ASSERT_EQ(*t.cache.pin(both, 2, PinUse::write, pin), 1u);
+    ASSERT_EQ(*t.cache.pin({.pages = both, .group = 2, .use = PinUse::write}, pin), 1u);
     t.put(both[0], 2);
     t.put(both[1], 2);
   }
@@ -174,7 +174,7 @@ TEST(PageCacheEpoch, CopiesMakeWayForPins) {
   PinSet pin;
   const std::vector<std::uint64_t> four{weights_page(4), weights_page(5), weights_page(6),
                                         weights_page(7)};
-  ASSERT_EQ(*t.cache.pin(four, 4, PinUse::read, pin), 1u);
+  ASSERT_EQ(*t.cache.pin({.pages = four, .group = 4}, pin), 1u);
   pin.release();
   ASSERT_TRUE(t.store.commit(request).ok());
   t.cache.end_epoch(true);

@@ -46,8 +46,9 @@ inline Words content_of(std::uint64_t page, std::uint32_t version) {
 // Region r has the rows from 100,000 r on, a page each.
 class TestSource : public PageSource {
  public:
+  explicit TestSource(std::uint32_t pool = 0) : pool_(pool) {}
   storage::PageId id(PageKey page) const override {
-    return {page.kind, 0, page.region * 100'000 + page.page, 0};
+    return {page.kind, pool_, page.region * 100'000 + page.page, 0};
   }
   storage::PageShape shape(storage::PageKind) const override {
     return {storage::DType::f32, 4, kWords / 4};
@@ -61,6 +62,9 @@ class TestSource : public PageSource {
     return PageKey{id.kind, id.row / 100'000, id.row % 100'000}.packed();
   }
   mutable std::atomic<int> filled = 0;
+
+ private:
+  std::uint32_t pool_;
 };
 
 class MapStore : public storage::PageReader {
@@ -151,15 +155,14 @@ class MapStore : public storage::PageReader {
   std::set<storage::PageId> failing;
 };
 
-// A cache of two kinds with `frames` frames each and one region of `pages` pages.
+inline constexpr std::uint32_t kUnlimited = 0;
+
+// A cache of `frames` frames (or without a limit) and one region of `pages` pages of each kind.
 struct TestCache {
   explicit TestCache(std::uint32_t frames, std::uint32_t pages, PageCacheOptions options = {})
-      : cache(source, &store, options) {
+      : cache(&store, frames * kFrameBytes, options) {
     const PageCache::Exclusive exclusive(cache);
-    for (const storage::PageKind kind : kPageKinds) {
-      EXPECT_TRUE(cache.set_frames(kind, kFrameBytes, frames).ok());
-    }
-    cache.add_region(pages);
+    cache.add_region(source, 0, pages);
   }
   Words read(std::uint64_t page) const {
     const PageKey key = PageKey::of(page);
@@ -176,14 +179,15 @@ struct TestCache {
   }
   Words load(std::uint64_t page) {
     PinSet pin;
-    const auto pinned = cache.pin({&page, 1}, 1, PinUse::read, pin);
+    const auto pinned = cache.pin({.pages = {&page, 1}}, pin);
     EXPECT_TRUE(pinned.ok()) << pinned.status().to_string();
     return pinned.ok() ? read(page) : Words();
   }
   void write(std::uint64_t page, std::uint32_t version, std::uint8_t expert = 0) {
     PinSet pin;
     const std::uint64_t touched = std::uint64_t{1} << expert;
-    const auto pinned = cache.pin({&page, 1}, 1, PinUse::write, pin, {&touched, 1});
+    const auto pinned =
+        cache.pin({.pages = {&page, 1}, .use = PinUse::write, .experts = {&touched, 1}}, pin);
     ASSERT_TRUE(pinned.ok()) << pinned.status().to_string();
     put(page, version);
   }

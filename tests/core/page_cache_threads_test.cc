@@ -33,14 +33,11 @@ std::vector<std::uint64_t> some_pages(std::mt19937_64& random, std::uint32_t pag
 }
 
 TEST(PageCacheThreads, CallersThatMissTheSamePageShareOneRead) {
-  TestCache t(8, 8);
+  TestCache t(4, 8);
   t.write(weights_page(0), 7);
   ASSERT_TRUE(t.commit().ok());
   for (std::uint32_t i = 1; i < 8; ++i) t.load(weights_page(i));
-  {
-    const PageCache::Exclusive exclusive(t.cache);
-    ASSERT_TRUE(t.cache.set_frames(storage::PageKind::weights, kFrameBytes, 4).ok());
-  }
+  ASSERT_EQ(t.state(weights_page(0)), PageState::absent);
   t.store.delay = std::chrono::milliseconds(20);
   t.store.reads = 0;
   std::vector<std::thread> threads;
@@ -62,7 +59,7 @@ TEST(PageCacheThreads, NobodyStarvesOnABudgetOfOneGroup) {
       PinSet pin;
       for (int i = 0; i < 100; ++i) {
         const auto pages = some_pages(random, kPages, kFrames);
-        const auto groups = t.cache.pin(pages, kFrames, PinUse::read, pin);
+        const auto groups = t.cache.pin({.pages = pages, .group = kFrames}, pin);
         ASSERT_TRUE(groups.ok()) << groups.status().to_string();
         ASSERT_EQ(*groups, 1u);
         if (i % 8 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
@@ -91,7 +88,7 @@ TEST(PageCacheThreads, OneFailedReadStrikesOnlyThoseWhoNeedIt) {
       for (int i = 0; i < 300; ++i) {
         const auto pages = some_pages(random, 16, 2);
         const bool broken = pages[0] == weights_page(3) || pages[1] == weights_page(3);
-        const auto groups = t.cache.pin(pages, 2, PinUse::read, pin);
+        const auto groups = t.cache.pin({.pages = pages, .group = 2}, pin);
         if (!groups.ok()) {
           ++failures;
           EXPECT_TRUE(broken) << groups.status().to_string();
@@ -132,7 +129,7 @@ void storm(PageCacheOptions options, std::uint32_t frames, int steps) {
         pages.push_back(weights_page(2 * pair));
         pages.push_back(weights_page(2 * pair + 1));
       }
-      const auto groups = t.cache.pin(pages, 2, PinUse::write, pin);
+      const auto groups = t.cache.pin({.pages = pages, .group = 2, .use = PinUse::write}, pin);
       ASSERT_TRUE(groups.ok()) << groups.status().to_string();
       for (std::size_t i = 0; i < 2 * *groups; ++i) {
         const std::uint32_t page = PageKey::of(pages[i]).page;
@@ -151,7 +148,7 @@ void storm(PageCacheOptions options, std::uint32_t frames, int steps) {
       while (!done) {
         const auto pages = some_pages(random, kPages, 3);
         if (random() % 4 == 0) t.cache.prefetch(some_pages(random, kPages, 4));
-        const auto groups = t.cache.pin(pages, 3, PinUse::read, pin);
+        const auto groups = t.cache.pin({.pages = pages, .group = 3}, pin);
         ASSERT_TRUE(groups.ok()) << groups.status().to_string();
         for (const std::uint64_t page : pages) {
           const std::shared_lock lock(content[PageKey::of(page).page]);
@@ -190,7 +187,7 @@ void storm(PageCacheOptions options, std::uint32_t frames, int steps) {
       ++commits;
       if (random() % 8 == 0) {  // what changes the cache's shape waits for its turn
         const PageCache::Exclusive exclusive(t.cache);
-        t.cache.add_region(1);
+        t.cache.add_region(t.source, 1, 1);
       }
     }
   });
@@ -221,8 +218,8 @@ void storm(PageCacheOptions options, std::uint32_t frames, int steps) {
 TEST(PageCacheThreads, EverythingAtOnceWithRoom) { storm({.readers = 3}, 24, 1500); }
 TEST(PageCacheThreads, EverythingAtOnceWithoutALimit) { storm({.readers = 3}, kUnlimited, 1500); }
 TEST(PageCacheThreads, EverythingAtOnceWithoutRoom) { storm({.readers = 2}, 5, 600); }
-TEST(PageCacheThreads, EverythingAtOnceLru) {
-  storm({.policy = PolicyKind::lru, .readers = 3, .spill_ahead = 4}, 12, 800);
+TEST(PageCacheThreads, EverythingAtOnceSpilledAhead) {
+  storm({.readers = 3, .spill_ahead = 4}, 12, 800);
 }
 
 }  // namespace

@@ -39,13 +39,13 @@ storage::Digest combined(const std::vector<PeerImpl*>& layers, const DigestOf& d
 }  // namespace
 
 ExpertLayers::ExpertLayers(const storage::PageReader* store, std::int64_t budget_bytes)
-    : store_(store), budget_bytes_(budget_bytes) {}
+    : memory_(std::make_shared<PageMemory>(store, budget_bytes)) {}
 
 ExpertLayers ExpertLayers::load(const storage::PageReader& store, std::int64_t budget_bytes) {
   ExpertLayers all(&store, budget_bytes);
   std::map<std::uint32_t, std::shared_ptr<Pool>> pools;
   for (const std::uint32_t id : Pool::stored_pools(store)) {
-    pools[id] = Pool::load(id, store, budget_bytes);
+    pools[id] = Pool::load(id, all.memory_);
     all.pools_.push_back(pools[id]);
   }
   for (const std::string& name : PeerImpl::stored_layers(store)) {
@@ -88,8 +88,8 @@ std::shared_ptr<PeerImpl> ExpertLayers::add(const std::string& name, const PeerO
   }
   if (layers_.contains(name)) throw InvalidOptions("there is a layer '" + name + "' already");
   options.validate();
-  if (store_ != nullptr) {
-    PeerImpl::require_new(*store_, name, static_cast<std::uint32_t>(pools_.size()));
+  if (memory_->store() != nullptr) {
+    PeerImpl::require_new(*memory_->store(), name, static_cast<std::uint32_t>(pools_.size()));
   }
   std::shared_ptr<Pool> pool = pool_named(pool_name.empty() ? name : pool_name);
   const bool made = pool == nullptr;
@@ -267,17 +267,18 @@ void ExpertLayers::require_budget() const {
 
 void ExpertLayers::add_to_commit(storage::CommitRequest& request) {
   for (const auto& [name, layer] : layers_) layer->offer_layer(request);
+  memory_->add_to_commit(request);
   for (const auto& pool : pools_) pool->add_to_commit(request);
-  std::sort(request.pages.begin(), request.pages.end(),
-            [](const auto& a, const auto& b) { return a.id < b.id; });
 }
 
 void ExpertLayers::committed() {
   for (const auto& [name, layer] : layers_) layer->layer_committed();
+  memory_->committed();
   for (const auto& pool : pools_) pool->committed();
 }
 
 void ExpertLayers::commit_failed() {
+  memory_->commit_failed();
   for (const auto& pool : pools_) pool->commit_failed();
 }
 

@@ -8,7 +8,7 @@
 
 namespace perennial {
 
-// Frames of one size, cut from extents of huge-page memory that are given back at the end only.
+// Frames of one size, cut from extents of huge-page memory; the extents are given back at the end.
 // Single-threaded; the frames themselves stay where they are.
 class FrameSlab {
  public:
@@ -18,17 +18,26 @@ class FrameSlab {
   FrameSlab& operator=(const FrameSlab&) = delete;
 
   std::size_t frame_bytes() const { return frame_bytes_; }
-  float* frame(std::uint32_t index) const;
-  std::uint32_t frames() const { return frames_; }
-  // Adds one frame; throws std::bad_alloc.
+  std::byte* frame(std::uint32_t index) const;
+  // A frame for a page: one that was retired, or a new one. Throws std::bad_alloc.
   std::uint32_t add();
+  // Gives the memory of a frame back to the system, but for the system's pages that it shares with
+  // neighbours which are not retired. Its content is gone.
+  void retire(std::uint32_t index);
 
  private:
+  struct Span {
+    std::size_t first, last;  // of the system's pages, both included, counted through all extents
+  };
+  Span pages_under(std::uint32_t index) const;
+
   std::size_t frame_bytes_;
   std::size_t frames_per_extent_;
+  std::size_t extent_bytes_;
   std::uint32_t frames_ = 0;
   std::vector<std::byte*> extents_;
-  std::size_t extent_bytes_ = 0;
+  std::vector<std::uint32_t> retired_;
+  std::vector<std::uint32_t> users_;  // by page of the system: frames that reach into it
 };
 
 }  // namespace perennial

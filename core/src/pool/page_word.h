@@ -15,7 +15,7 @@ namespace perennial {
 inline constexpr std::array kPageKinds = {storage::PageKind::weights, storage::PageKind::state};
 constexpr std::size_t kind_index(storage::PageKind kind) { return static_cast<std::size_t>(kind); }
 
-// Packed keys ascend as the pages' ids do.
+// Of all kinds, regions and sources.
 struct PageKey {
   storage::PageKind kind = storage::PageKind::weights;
   std::uint32_t region = 0;
@@ -45,6 +45,7 @@ enum class PageState : std::uint8_t {
 };
 
 constexpr bool in_frame(PageState state) { return state >= PageState::resident; }
+constexpr bool in_no_frame(PageState state) { return state < PageState::loading; }
 
 // Frame (32 bits), pins (16), uses (2), flags, state (8).
 namespace page_word {

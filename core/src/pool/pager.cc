@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Setting up and following the pool: budget, generations, what the store lists.
+// Following the pool: its generations, its optimizer's state, what the store lists.
 #include "pool/pager.h"
 
 #include <algorithm>
-#include <cstring>
+#include <limits>
 #include <string>
 
 #include "pool/pager_source.h"
@@ -21,27 +21,19 @@ std::string text_of(const storage::PageShape& shape) {
 
 }  // namespace
 
-Pager::Pager(std::uint32_t pool, const PoolOptions& options, const storage::PageReader* store,
-             std::int64_t budget_bytes)
+Pager::Pager(std::uint32_t pool, const PoolOptions& options, PageMemory& memory)
     : pool_(pool),
       options_(options),
       tile_(options.tile()),
-      store_(store),
-      budget_bytes_(budget_bytes) {
-  if (budget_bytes < 0) {
-    throw InvalidOptions("budget_bytes is " + std::to_string(budget_bytes) +
-                         "; it must be 0 (no limit) or positive");
-  }
-  if (budget_bytes > 0 && store == nullptr) {
-    throw InvalidOptions("a memory budget (budget_bytes = " + std::to_string(budget_bytes) +
-                         ") needs a store to page to");
-  }
-  source_ = std::make_unique<Source>(*this);
-  cache_ = std::make_unique<PageCache>(*source_, store);
-  set_frames();
-}
+      store_(memory.store()),
+      budget_bytes_(memory.budget_bytes()),
+      cache_(memory.cache()),
+      source_(std::make_unique<Source>(*this)) {}
 
-Pager::~Pager() = default;
+Pager::~Pager() {
+  const PageCache::Exclusive alone(cache_);
+  for (const Table& table : tables_) cache_.remove_region(table.region);
+}
 
 storage::PageShape Pager::shape(PageKind kind) const {
   const auto tile = static_cast<std::uint32_t>(tile_);
@@ -54,57 +46,43 @@ storage::PageShape Pager::shape(PageKind kind) const {
           static_cast<std::uint32_t>(layout.stride())};
 }
 
-storage::PageId Pager::page_id(PageKey page) const {
-  const Table& table = tables_[page.region];
-  return {page.kind, pool_, table.first_row + page.page / table.tiles, page.page % table.tiles};
+storage::PageId Pager::page_id(PageKind kind, std::uint32_t generation, std::uint32_t page) const {
+  const Table& table = tables_[generation];
+  return {kind, pool_, table.first_row + page / table.tiles, page % table.tiles};
 }
 
-std::uint32_t Pager::max_frames() const {
-  if (budget_bytes_ == 0) return kUnlimited;
-  const std::size_t pair = page_bytes(PageKind::weights) + page_bytes(PageKind::state);
-  const auto frames = static_cast<std::size_t>(budget_bytes_) / pair;
-  return static_cast<std::uint32_t>(std::min<std::size_t>(frames, kUnlimited - 1));
+// How many pairs of a page of weights and one of state fit the budget.
+std::int64_t Pager::pairs() const {
+  if (budget_bytes_ == 0) return std::numeric_limits<std::uint32_t>::max();
+  return budget_bytes_ /
+         static_cast<std::int64_t>(page_bytes(PageKind::weights) + page_bytes(PageKind::state));
 }
 
 void Pager::require_slots(std::int64_t slots) const {
-  if (static_cast<std::int64_t>(max_frames()) >= slots) return;
+  if (pairs() >= slots) return;
   const std::size_t pair = page_bytes(PageKind::weights) + page_bytes(PageKind::state);
   throw InvalidOptions(
       "the memory budget of " + std::to_string(budget_bytes_) +
-      " bytes is too small: a token may " + "retrieve " + std::to_string(slots) + " pages of " +
+      " bytes is too small: a token may retrieve " + std::to_string(slots) + " pages of " +
       std::to_string(page_bytes(PageKind::weights)) + " bytes of weights and " +
       std::to_string(page_bytes(PageKind::state)) + " bytes of optimizer state; at least " +
       std::to_string(static_cast<std::size_t>(slots) * pair) + " bytes are needed");
 }
 
-// Shares the budget between the kinds. Weights first: what they give back, state may take.
-void Pager::set_frames() {
-  const PageCache::Exclusive alone(*cache_);
-  for (const PageKind kind : kPageKinds) {
-    const std::size_t bytes = page_bytes(kind);
-    throw_if_failed(cache_->set_frames(kind, bytes, bytes == 0 ? 0 : max_frames()));
-  }
-}
-
 void Pager::attach_state(std::int64_t floats) {
   if (floats == state_floats_) return;
-  for (std::uint32_t g = 0; g < tables_.size(); ++g) {
-    for (std::uint32_t page = 0; page < tables_[g].rows * tables_[g].tiles; ++page) {
-      if (cache_->state({PageKind::state, g, page}) != PageState::initial) {
+  for (const Table& table : tables_) {
+    for (std::uint32_t page = 0; page < table.pages(); ++page) {
+      if (cache_.state({PageKind::state, table.region, page}) != PageState::initial) {
         throw InvalidOptions("the pool holds optimizer state of " + std::to_string(state_floats_) +
                              " floats an expert; the optimizer asked for needs " +
                              std::to_string(floats));
       }
     }
   }
-  const std::int64_t before = state_floats_;
+  const PageCache::Exclusive alone(cache_);
   state_floats_ = floats;
-  try {
-    set_frames();
-  } catch (...) {  // weights could not be spilled to make room: they are where they were
-    state_floats_ = before;
-    throw;
-  }
+  for (const Table& table : tables_) cache_.resize_pages(PageKind::state, table.region);
 }
 
 // What the kernels see of the tables.
@@ -112,24 +90,28 @@ void Pager::show_frames() {
   for (const PageKind kind : kPageKinds) {
     std::vector<kernels::PageSpan>& spans = spans_[kind_index(kind)];
     spans.clear();
-    for (std::uint32_t g = 0; g < tables_.size(); ++g) {
-      const Table& table = tables_[g];
-      spans.push_back({table.first_row, table.rows, table.tiles, cache_->frames(kind, g)});
+    for (const Table& table : tables_) {
+      spans.push_back(
+          {table.first_row, table.rows, table.tiles, cache_.frames(kind, table.region)});
     }
   }
 }
 
 void Pager::add_generation(const Generation& generation) {
-  const PageCache::Exclusive alone(*cache_);
-  tables_.push_back(
-      {generation.first_row, generation.rows, options_.tiles(generation.cols), generation.recipe});
-  cache_->add_region(static_cast<std::uint32_t>(options_.pages(generation.rows, generation.cols)));
+  const PageCache::Exclusive alone(cache_);
+  const auto number = static_cast<std::uint32_t>(tables_.size());
+  Table& table = tables_.emplace_back();
+  table = {0, generation.first_row, generation.rows, options_.tiles(generation.cols),
+           generation.recipe};
+  table.region = cache_.add_region(
+      *source_, number,
+      static_cast<std::uint32_t>(options_.pages(generation.rows, generation.cols)));
   show_frames();
 }
 
 void Pager::remove_last_generation() {
-  const PageCache::Exclusive alone(*cache_);
-  cache_->remove_last_region();
+  const PageCache::Exclusive alone(cache_);
+  cache_.remove_region(tables_.back().region);
   tables_.pop_back();
   show_frames();
 }
@@ -138,8 +120,8 @@ void Pager::widen_generation(const Generation& generation) {
   Table& table = tables_.at(generation.index);
   const std::uint32_t before = table.tiles, tiles = options_.tiles(generation.cols);
   if (tiles == before) return;
-  const PageCache::Exclusive alone(*cache_);
-  cache_->widen_region(generation.index, table.rows * tiles, [before, tiles](std::uint32_t page) {
+  const PageCache::Exclusive alone(cache_);
+  cache_.widen_region(table.region, table.rows * tiles, [before, tiles](std::uint32_t page) {
     return page / before * tiles + page % before;
   });
   table.tiles = tiles;
@@ -154,7 +136,7 @@ void Pager::list_stored() {
   if (state != listed.end() && state_floats_ == 0) {
     attach_state(value_or_throw(store_->page_shape(*state)).record_floats);
   }
-  const PageCache::Exclusive alone(*cache_);
+  const PageCache::Exclusive alone(cache_);
   for (const storage::PageId& id : listed) {
     const std::uint32_t generation = generation_of(id.row);
     const Table& table = tables_[generation];
@@ -163,7 +145,7 @@ void Pager::list_stored() {
       throw DataError(to_string(id) + " does not fit its pool: it has " + text_of(found) +
                       ", expected " + text_of(shape(id.kind)));
     }
-    cache_->set_stored({id.kind, generation, (id.row - table.first_row) * table.tiles + id.tile});
+    cache_.set_stored({id.kind, table.region, (id.row - table.first_row) * table.tiles + id.tile});
   }
 }
 

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "perennial/core/page_memory.h"
 #include "perennial/core/pool.h"
 #include "perennial/kernels/expert_id.h"
 #include "perennial/storage/page_store.h"
@@ -29,26 +30,24 @@ class PagePin {
   std::vector<std::size_t> ends_;       // of ids, by group of pages
 };
 
-// Knows the pool's geometry, recipes and generations, and shares the budget: n pairs of a page of
-// weights and one of optimizer state give n frames of each; copies for a commit in flight are among
-// them.
+// Knows the pool's geometry, recipes and generations. Pages of weights and of optimizer state are
+// in the frames of the memory that it shares.
 //
 // Thread-safety: pins, prefetching, payloads and counters as PageCache; the other members are for
 // one thread, and wait until no other has pins. All may be used while a commit is in flight.
 class Pager {
  public:
-  // `store` may be null: everything stays in memory then, and the budget must be 0 (no limit).
-  Pager(std::uint32_t pool, const PoolOptions& options, const storage::PageReader* store,
-        std::int64_t budget_bytes);
+  Pager(std::uint32_t pool, const PoolOptions& options, PageMemory& memory);
   ~Pager();
+  Pager(const Pager&) = delete;
+  Pager& operator=(const Pager&) = delete;
 
-  std::int64_t budget_bytes() const { return budget_bytes_; }
   std::size_t weights_page_bytes() const { return page_bytes(storage::PageKind::weights); }
   std::size_t state_page_bytes() const { return page_bytes(storage::PageKind::state); }
   std::int64_t state_floats() const { return state_floats_; }
 
   // Optimizer state of `floats` an expert (0: none). Refused while state pages of another size
-  // exist. Fewer weight frames fit the budget then; see require_slots.
+  // exist. Fewer pages fit the budget then; see require_slots.
   void attach_state(std::int64_t floats);
   // Throws InvalidOptions when fewer than `slots` pages of each kind fit the budget.
   void require_slots(std::int64_t slots) const;
@@ -75,19 +74,11 @@ class Pager {
   // Forgets the optimizer state of a generation; what the store has of it is dropped at the next
   // commit.
   void drop_state(std::uint32_t generation);
-  // Digest of a written page (in a frame, spilled or stored); the page's state must not be initial.
-  struct WrittenPage {
-    std::uint32_t row, tile;
-    storage::Digest digest;
-  };
+  // The pages of weights that are not initial (in a frame, spilled or stored), ascending.
   std::vector<WrittenPage> written_pages(std::uint32_t generation);
-  bool any_written(std::uint32_t generation) const { return cache_->any_written(generation); }
-
-  // See Pool.
-  void add_to_commit(storage::CommitRequest& request) { cache_->begin_epoch(request); }
-  void committed() { cache_->end_epoch(true); }
-  void commit_failed() { cache_->end_epoch(false); }
-  PagerCounters counters() const { return cache_->counters(); }
+  bool any_written(std::uint32_t generation) const {
+    return cache_.any_written(tables_.at(generation).region);
+  }
 
   // What generations that come and go as a whole need; see the members of Pool that call them.
   // copy_page: thread-safe, as payloads are.
@@ -106,19 +97,24 @@ class Pager {
 
  private:
   struct Table {
+    std::uint32_t region = 0;  // in the cache
     std::uint32_t first_row = 0, rows = 0, tiles = 0;
     Recipe recipe;
+    std::uint32_t pages() const { return rows * tiles; }
   };
   class Source;
 
   std::size_t page_bytes(storage::PageKind kind) const { return shape(kind).payload_bytes(); }
   storage::PageShape shape(storage::PageKind kind) const;
-  storage::PageId page_id(PageKey page) const;
+  storage::PageId page_id(storage::PageKind kind, std::uint32_t generation,
+                          std::uint32_t page) const;
+  PageKey key(storage::PageKind kind, std::uint32_t generation, std::uint32_t page) const {
+    return {kind, tables_.at(generation).region, page};
+  }
   std::uint32_t generation_of(std::uint32_t row) const;
   std::uint64_t page_of(std::int64_t id) const;  // of weights, packed
-  std::uint32_t max_frames() const;
+  std::int64_t pairs() const;
   std::int64_t token_limit(std::int64_t slots) const;
-  void set_frames();
   void show_frames();
   void fill_initial(const Table& table, std::uint32_t page, std::byte* frame) const;
 
@@ -127,11 +123,11 @@ class Pager {
   std::int64_t tile_;
   const storage::PageReader* store_;
   std::int64_t budget_bytes_;
+  PageCache& cache_;
   std::int64_t state_floats_ = 0;
   std::vector<Table> tables_;
   std::array<std::vector<kernels::PageSpan>, 2> spans_;
   std::unique_ptr<Source> source_;
-  std::unique_ptr<PageCache> cache_;  // last: its threads ask the source
 };
 
 }  // namespace perennial

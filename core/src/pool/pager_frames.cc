@@ -54,12 +54,12 @@ std::uint64_t Pager::page_of(std::int64_t id) const {
   const Table& table = tables_[generation];
   const auto page = (row - table.first_row) * table.tiles +
                     kernels::col_of(id) / static_cast<std::uint32_t>(tile_);
-  return PageKey{PageKind::weights, generation, page}.packed();
+  return PageKey{PageKind::weights, table.region, page}.packed();
 }
 
 // More tokens need not be looked at: they hardly fit, and would be looked at again.
 std::int64_t Pager::token_limit(std::int64_t slots) const {
-  return std::max<std::int64_t>(16, 8 * (std::int64_t{max_frames()} / slots));
+  return std::max<std::int64_t>(16, 8 * (pairs() / slots));
 }
 
 std::int64_t Pager::pin_tokens(const std::int64_t* ids, std::int64_t slots, std::int64_t begin,
@@ -68,10 +68,14 @@ std::int64_t Pager::pin_tokens(const std::int64_t* ids, std::int64_t slots, std:
   end = std::min(end, begin + token_limit(slots));
   pin.pages_.clear();
   for (std::int64_t i = begin * slots; i < end * slots; ++i) pin.pages_.push_back(page_of(ids[i]));
-  // Half of the frames are left to the tokens after these, which are fetched meanwhile.
-  const std::uint32_t most = budget_bytes_ == 0 ? kNoFrame : max_frames() / 2;
-  const auto pinned =
-      cache_->pin(pin.pages_, static_cast<std::size_t>(slots), use, pin.set_, {}, most);
+  // Half of the budget is left to the tokens after these, which are fetched meanwhile.
+  const std::int64_t most =
+      budget_bytes_ == 0 ? kNoFrame : std::min<std::int64_t>(pairs() / 2, kNoFrame);
+  const auto pinned = cache_.pin({.pages = pin.pages_,
+                                  .group = static_cast<std::size_t>(slots),
+                                  .use = use,
+                                  .most = static_cast<std::uint32_t>(most)},
+                                 pin.set_);
   if (pinned.ok()) return begin + static_cast<std::int64_t>(*pinned);
   if (pinned.status().code() == storage::StatusCode::invalid_argument) require_slots(slots);
   throw StorageError(pinned.status());
@@ -84,7 +88,7 @@ void Pager::prefetch_tokens(const std::int64_t* ids, std::int64_t slots, std::in
   std::vector<std::uint64_t> pages;
   pages.reserve(static_cast<std::size_t>((end - begin) * slots));
   for (std::int64_t i = begin * slots; i < end * slots; ++i) pages.push_back(page_of(ids[i]));
-  cache_->prefetch(pages);
+  cache_.prefetch(pages);
 }
 
 std::size_t Pager::pin_for_update(std::span<const std::int64_t> ids, PagePin& pin) {
@@ -113,41 +117,43 @@ std::size_t Pager::pin_for_update(std::span<const std::int64_t> ids, PagePin& pi
     pin.ends_.back() = i + 1;
     if (tile <= 64) pin.experts_.back() |= std::uint64_t{1} << kernels::col_of(ids[i]) % tile;
   }
-  const auto pinned = cache_->pin(pin.pages_, group, PinUse::write, pin.set_, pin.experts_);
+  const auto pinned = cache_.pin(
+      {.pages = pin.pages_, .group = group, .use = PinUse::write, .experts = pin.experts_},
+      pin.set_);
   if (pinned.ok()) return *pinned == 0 ? 0 : pin.ends_[*pinned - 1];
   if (pinned.status().code() == storage::StatusCode::invalid_argument) require_slots(1);
   throw StorageError(pinned.status());
 }
 
 void Pager::drop_state(std::uint32_t generation) {
-  const PageCache::Exclusive alone(*cache_);
-  cache_->drop(PageKind::state, generation);
+  const PageCache::Exclusive alone(cache_);
+  cache_.drop(PageKind::state, tables_.at(generation).region);
 }
 
-std::vector<Pager::WrittenPage> Pager::written_pages(std::uint32_t generation) {
-  const Table& table = tables_.at(generation);
+std::vector<WrittenPage> Pager::written_pages(std::uint32_t generation) {
   std::vector<WrittenPage> written;
-  for (std::uint32_t i = 0; i < table.rows * table.tiles; ++i) {
-    const PageKey page{PageKind::weights, generation, i};
-    if (!cache_->written(page)) continue;
-    const storage::PageId id = page_id(page);
-    WrittenPage found{id.row, id.tile, {}};
-    const bool changed = value_or_throw(cache_->read_changed(
-        page, [&](std::span<const std::byte> bytes) { found.digest = storage::digest_of(bytes); }));
-    if (!changed) found.digest = value_or_throw(store_->page_digest(id));
-    written.push_back(found);
+  for (const std::uint32_t page : held_pages(generation, PageKind::weights)) {
+    WrittenPage& found = written.emplace_back();
+    found.page = page;
+    const bool changed = value_or_throw(cache_.read_changed(
+        key(PageKind::weights, generation, page),
+        [&](std::span<const std::byte> bytes) { found.digest = storage::digest_of(bytes); }));
+    if (!changed) {
+      found.digest =
+          value_or_throw(store_->page_digest(page_id(PageKind::weights, generation, page)));
+    }
   }
   return written;
 }
 
 void Pager::copy_page(std::uint32_t generation, std::uint32_t page, std::span<std::byte> payload,
                       PageKind kind) const {
-  throw_if_failed(cache_->copy({kind, generation, page}, payload));
+  throw_if_failed(cache_.copy(key(kind, generation, page), payload));
 }
 
 void Pager::initial_page(const Generation& generation, std::uint32_t page,
                          std::span<std::byte> payload) const {
-  const Table table{generation.first_row, generation.rows, options_.tiles(generation.cols),
+  const Table table{0, generation.first_row, generation.rows, options_.tiles(generation.cols),
                     generation.recipe};
   fill_initial(table, page, payload.data());
 }
@@ -155,22 +161,23 @@ void Pager::initial_page(const Generation& generation, std::uint32_t page,
 std::vector<std::uint32_t> Pager::held_pages(std::uint32_t generation, PageKind kind) const {
   const Table& table = tables_.at(generation);
   std::vector<std::uint32_t> held;
-  for (std::uint32_t page = 0; page < table.rows * table.tiles; ++page) {
-    if (cache_->written({kind, generation, page})) held.push_back(page);
+  for (std::uint32_t page = 0; page < table.pages(); ++page) {
+    if (cache_.written({kind, table.region, page})) held.push_back(page);
   }
   return held;
 }
 
 void Pager::install_page(std::uint32_t generation, std::uint32_t page,
                          std::span<const std::byte> payload, PageKind kind) {
-  const std::uint64_t packed = PageKey{kind, generation, page}.packed();
+  const std::uint64_t packed = key(kind, generation, page).packed();
   PagePin pin;
-  const auto pinned = cache_->pin({&packed, 1}, 1, PinUse::write, pin.set_);
+  const auto pinned = cache_.pin({.pages = {&packed, 1}, .use = PinUse::write}, pin.set_);
   if (!pinned.ok()) {
     require_slots(1);
     throw StorageError(pinned.status());
   }
-  std::memcpy(cache_->frames(kind, generation)[page], payload.data(), payload.size());
+  std::memcpy(cache_.frames(kind, tables_.at(generation).region)[page], payload.data(),
+              payload.size());
 }
 
 }  // namespace perennial

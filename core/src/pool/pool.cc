@@ -111,16 +111,31 @@ std::uint64_t PoolOptions::pages(std::uint32_t rows, std::uint32_t columns) cons
   return pages;
 }
 
-Pool::Pool(std::uint32_t id, const PoolOptions& options, const storage::PageReader* store,
-           std::int64_t budget_bytes, std::string name)
-    : id_(id), name_(std::move(name)), options_(options), in_store_(store != nullptr) {
+Pool::Pool(std::uint32_t id, const PoolOptions& options, std::shared_ptr<PageMemory> memory,
+           std::string name, Memory whose)
+    : id_(id),
+      name_(std::move(name)),
+      options_(options),
+      memory_(std::move(memory)),
+      whose_(whose),
+      in_store_(memory_->store() != nullptr) {
   require_name("pool", name_);
   validate_ranges(options_);
-  pager_ = std::make_unique<Pager>(id, options_, store, budget_bytes);
+  pager_ = std::make_unique<Pager>(id, options_, *memory_);
   place_ = std::make_shared<HostPlace>(*this);
+  memory_->join(id_, [this] { fetch(); });
 }
 
-Pool::~Pool() = default;
+Pool::Pool(std::uint32_t id, const PoolOptions& options, std::shared_ptr<PageMemory> memory,
+           std::string name)
+    : Pool(id, options, std::move(memory), std::move(name), Memory::shared) {}
+
+Pool::Pool(std::uint32_t id, const PoolOptions& options, const storage::PageReader* store,
+           std::int64_t budget_bytes, std::string name)
+    : Pool(id, options, std::make_shared<PageMemory>(store, budget_bytes), std::move(name),
+           Memory::own) {}
+
+Pool::~Pool() { memory_->leave(id_); }
 
 namespace {
 
@@ -218,15 +233,25 @@ std::vector<std::uint32_t> Pool::stored_pools(const storage::PageReader& store) 
 
 std::shared_ptr<Pool> Pool::load(std::uint32_t id, const storage::PageReader& store,
                                  std::int64_t budget_bytes) {
-  PoolRecord record = read_pool_record(id, store);
-  auto pool = std::make_shared<Pool>(id, record.options, &store, budget_bytes, record.name);
+  return load(id, std::make_shared<PageMemory>(&store, budget_bytes), Memory::own);
+}
+
+std::shared_ptr<Pool> Pool::load(std::uint32_t id, std::shared_ptr<PageMemory> memory) {
+  return load(id, std::move(memory), Memory::shared);
+}
+
+std::shared_ptr<Pool> Pool::load(std::uint32_t id, std::shared_ptr<PageMemory> memory,
+                                 Memory whose) {
+  if (memory->store() == nullptr) throw Error("a memory without a store has no pool to load");
+  PoolRecord record = read_pool_record(id, *memory->store());
+  const std::shared_ptr<Pool> pool(
+      new Pool(id, record.options, std::move(memory), std::move(record.name), whose));
   pool->generations_ = std::move(record.generations);
   for (const Generation& generation : pool->generations_) pool->pager_->add_generation(generation);
   pool->pager_->list_stored();
   return pool;
 }
 
-std::int64_t Pool::budget_bytes() const { return pager_->budget_bytes(); }
 std::int64_t Pool::state_floats() const { return pager_->state_floats(); }
 
 const Generation& Pool::generation(std::uint32_t index) const {
@@ -436,16 +461,23 @@ std::string Pool::record() const {
 }
 
 void Pool::add_to_commit(storage::CommitRequest& request) {
+  if (whose_ == Memory::own) {
+    memory_->add_to_commit(request);
+  } else if (!memory_->commit_in_flight()) {
+    throw Error("pool '" + name_ +
+                "' shares its memory with others: PageMemory::add_to_commit() adds their pages "
+                "first");
+  }
   request.dense[record_name(id_)] = bytes_from(record());
-  fetch();
-  pager_->add_to_commit(request);
 }
 
 void Pool::committed() {
   in_store_ = true;
-  pager_->committed();
+  if (whose_ == Memory::own) memory_->committed();
 }
-void Pool::commit_failed() { pager_->commit_failed(); }
-PagerCounters Pool::counters() const { return pager_->counters(); }
+
+void Pool::commit_failed() {
+  if (whose_ == Memory::own) memory_->commit_failed();
+}
 
 }  // namespace perennial

@@ -68,14 +68,9 @@ void require_digests(const Pool& pool, const std::vector<Generation>& generation
 }  // namespace
 
 std::vector<WrittenPage> Pool::written_pages(std::uint32_t index) {
-  const Generation& g = generation(index);
-  const std::uint32_t tiles = options_.tiles(g.cols);
+  (void)generation(index);
   fetch();
-  std::vector<WrittenPage> written;
-  for (const Pager::WrittenPage& page : pager_->written_pages(index)) {
-    written.push_back({(page.row - g.first_row) * tiles + page.tile, page.digest});
-  }
-  return written;
+  return pager_->written_pages(index);
 }
 
 std::size_t Pool::payload_bytes() const {
@@ -130,7 +125,7 @@ void Pool::restore(const std::vector<Generation>& generations, const PageContent
   require_places(options_, generations, weights, PageKind::weights);
   require_places(options_, generations, state, PageKind::state);
   require_digests(*this, generations, weights);
-  auto pager = std::make_unique<Pager>(id_, options_, nullptr, 0);
+  auto pager = std::make_unique<Pager>(id_, options_, *memory_);
   for (const Generation& g : generations) pager->add_generation(g);
   // Without pages of it there is none to fit.
   const std::int64_t floats =

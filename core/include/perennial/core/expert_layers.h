@@ -24,8 +24,8 @@ namespace perennial {
 // ends, keeps and brings back generations is done here. Single-threaded.
 class ExpertLayers {
  public:
-  // No layers yet, in memory or over `store` (may be null), which must outlive this. budget_bytes:
-  // as Pool's, for all pools together.
+  // No layers yet, in memory or over `store` (may be null), which must outlive this. All pools
+  // share one PageMemory(store, budget_bytes).
   explicit ExpertLayers(const storage::PageReader* store = nullptr, std::int64_t budget_bytes = 0);
   // Those that the store's current state has. Throws StorageError, DataError.
   static ExpertLayers load(const storage::PageReader& store, std::int64_t budget_bytes);
@@ -76,6 +76,7 @@ class ExpertLayers {
   std::vector<std::pair<std::string, torch::Tensor>> trainable();
   // As PeerImpl's.
   void require_budget() const;
+  PagerCounters counters() const { return memory_->counters(); }
 
   // As PeerImpl's.
   void add_to_commit(storage::CommitRequest& request);
@@ -89,8 +90,7 @@ class ExpertLayers {
   storage::Digest router_digest(const Pool& pool, std::uint32_t generation) const;
   void require_layers() const;
 
-  const storage::PageReader* store_;
-  std::int64_t budget_bytes_;
+  std::shared_ptr<PageMemory> memory_;
   std::vector<std::shared_ptr<Pool>> pools_;
   std::map<std::string, std::shared_ptr<PeerImpl>> layers_;
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the pager counted since it was made.
+// What a memory for pages counted since it was made, for all its pools.
 #pragma once
 
 #include <cstdint>

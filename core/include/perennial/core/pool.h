@@ -15,6 +15,7 @@
 
 #include "perennial/core/names.h"
 #include "perennial/core/options.h"
+#include "perennial/core/page_memory.h"
 #include "perennial/core/pager_counters.h"
 #include "perennial/kernels/expert_id.h"
 #include "perennial/storage/page_store.h"
@@ -149,12 +150,15 @@ class ExpertPlace;
 // outside; uses ATen's threads inside. Members that read or write experts may do I/O.
 class Pool {
  public:
-  // An empty pool. Without a store it lives in memory only, and `budget_bytes` must be 0.
-  // budget_bytes: memory for pages of weights and optimizer state, 0 = as much as the pool needs.
-  // It changes no bit. Too small a budget is refused when it is used, with the figures.
+  // An empty pool whose pages are in a memory that it shares with other pools; Error when that has
+  // a pool of this number. Too small a budget is refused when it is used, with the figures.
+  Pool(std::uint32_t id, const PoolOptions& options, std::shared_ptr<PageMemory> memory,
+       std::string name = std::string(kDefaultName));
+  // With a memory of its own, PageMemory(store, budget_bytes).
   Pool(std::uint32_t id, const PoolOptions& options, const storage::PageReader* store,
        std::int64_t budget_bytes, std::string name = std::string(kDefaultName));
-  // The pool as the store's current state has it. Throws StorageError, DataError.
+  // The pool as the current state of the memory's store has it. Throws StorageError, DataError.
+  static std::shared_ptr<Pool> load(std::uint32_t id, std::shared_ptr<PageMemory> memory);
   static std::shared_ptr<Pool> load(std::uint32_t id, const storage::PageReader& store,
                                     std::int64_t budget_bytes);
   // The numbers of the pools that the state has, ascending.
@@ -175,7 +179,8 @@ class Pool {
   const PoolOptions& options() const { return options_; }
   std::uint32_t id() const { return id_; }
   const std::string& name() const { return name_; }
-  std::int64_t budget_bytes() const;
+  const std::shared_ptr<PageMemory>& memory() const { return memory_; }
+  std::int64_t budget_bytes() const { return memory_->budget_bytes(); }
   const std::vector<Generation>& generations() const { return generations_; }
   const Generation& generation(std::uint32_t index) const;
   // The generation that trains, if any.
@@ -250,15 +255,14 @@ class Pool {
   // Floats of optimizer state an expert has (0 before a SparseOptimizer is attached).
   std::int64_t state_floats() const;
 
-  // Adds what changed since the last commit to `request`, with its bytes of this instant: training
-  // may go on while a store's thread writes them. Call committed() when the commit has succeeded,
-  // or commit_failed() when it has not: then what it had belongs to the next one, with the content
-  // it has by then. Until either, another add_to_commit() throws; everything else works. Cost:
-  // O(pages changed); writing to a page before the store took its bytes copies it.
+  // Adds the pool's record to `request`. The pages of a shared memory are added by its
+  // add_to_commit(), before the records of its pools: an Error otherwise. A pool with a memory of
+  // its own adds its pages, too, and passes committed() and commit_failed() on to it.
   void add_to_commit(storage::CommitRequest& request);
   void committed();
   void commit_failed();
-  PagerCounters counters() const;
+  // Of all pools of the memory.
+  PagerCounters counters() const { return memory_->counters(); }
 
   // Where the experts live: in the pager's frames, or elsewhere. What reads or changes pages of a
   // pool whose experts live elsewhere brings the pages up to date first.
@@ -279,6 +283,11 @@ class Pool {
   Pager& pager() { return *pager_; }
 
  private:
+  enum class Memory : std::uint8_t { own, shared };
+  Pool(std::uint32_t id, const PoolOptions& options, std::shared_ptr<PageMemory> memory,
+       std::string name, Memory whose);
+  static std::shared_ptr<Pool> load(std::uint32_t id, std::shared_ptr<PageMemory> memory,
+                                    Memory whose);
   void fetch() const;
 
   std::uint32_t id_;
@@ -287,6 +296,8 @@ class Pool {
   std::vector<Generation> generations_;
   std::uint64_t experts_version_ = 0;
   std::size_t readers_ = 0;
+  std::shared_ptr<PageMemory> memory_;
+  Memory whose_;
   std::unique_ptr<Pager> pager_;
   std::shared_ptr<ExpertPlace> place_;
   bool in_store_;  // reads from a store, or was committed to one

@@ -1,32 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-// Traces, and a cache of names only.
-#include "pool/cache_trace.h"
+// Traces, and caches of names only.
+#include "cache_trace.h"
 
 #include <algorithm>
 #include <cmath>
+#include <list>
 #include <numeric>
 #include <random>
 #include <unordered_map>
 
-namespace perennial {
+#include "pool/s3_fifo.h"
+
+namespace perennial::bench {
 
 namespace {
 
 double unit(std::mt19937_64& random) { return static_cast<double>(random() >> 11) * 0x1p-53; }
 
-class Names : public FrameUse {
+class Names : public PageUse {
  public:
-  explicit Names(std::uint32_t frames) : frequencies(frames), uses(frames) {}
-  bool evictable(std::uint32_t) override { return true; }
-  std::uint32_t frequency(std::uint32_t frame) override { return frequencies[frame]; }
-  void set_frequency(std::uint32_t frame, std::uint32_t value) override {
-    frequencies[frame] = value;
+  bool evictable(std::uint64_t) override { return true; }
+  std::uint32_t frequency(std::uint64_t page) override { return frequencies[page]; }
+  void set_frequency(std::uint64_t page, std::uint32_t value) override {
+    frequencies[page] = value;
   }
-  std::uint64_t last_use(std::uint32_t frame) override { return uses[frame]; }
 
-  std::vector<std::uint32_t> frequencies;
-  std::vector<std::uint64_t> uses;
+  std::unordered_map<std::uint64_t, std::uint32_t> frequencies;
 };
+
+double share(std::uint64_t hits, const std::vector<std::uint64_t>& trace) {
+  return trace.empty() ? 0 : static_cast<double>(hits) / static_cast<double>(trace.size());
+}
 
 }  // namespace
 
@@ -84,33 +88,40 @@ std::vector<std::uint64_t> make_trace(TraceKind kind, std::uint64_t pages, std::
   return trace;
 }
 
-double hit_rate(PolicyKind kind, std::uint32_t frames, const std::vector<std::uint64_t>& trace) {
-  const std::unique_ptr<EvictionPolicy> policy = make_policy(kind);
-  Names use(frames);
-  std::unordered_map<std::uint64_t, std::uint32_t> where;
-  std::vector<std::uint64_t> held(frames);
+double s3_fifo_hit_rate(std::uint32_t frames, const std::vector<std::uint64_t>& trace) {
+  S3Fifo order;
+  Names use;  // of the pages that are in a frame
   std::uint64_t hits = 0, now = 0;
   for (const std::uint64_t page : trace) {
-    ++now;
-    if (const auto found = where.find(page); found != where.end()) {
+    if (const auto found = use.frequencies.find(page); found != use.frequencies.end()) {
       ++hits;
-      const std::uint32_t frame = found->second;
-      use.frequencies[frame] = std::min(use.frequencies[frame] + 1, kMaxFrequency);
-      use.uses[frame] = now;
+      found->second = std::min(found->second + 1, kMaxFrequency);
       continue;
     }
-    auto frame = static_cast<std::uint32_t>(where.size());
-    if (frame == frames) {
-      frame = policy->victim(use);
-      where.erase(held[frame]);
-    }
-    where[page] = frame;
-    held[frame] = page;
-    use.frequencies[frame] = 0;
-    use.uses[frame] = now;
-    policy->insert(frame, page);
+    if (use.frequencies.size() == frames) use.frequencies.erase(order.victim(use, now)->page);
+    use.frequencies[page] = 0;
+    order.insert(0, page, ++now);
   }
-  return trace.empty() ? 0 : static_cast<double>(hits) / static_cast<double>(trace.size());
+  return share(hits, trace);
 }
 
-}  // namespace perennial
+double lru_hit_rate(std::uint32_t frames, const std::vector<std::uint64_t>& trace) {
+  std::list<std::uint64_t> used;  // the front leaves first
+  std::unordered_map<std::uint64_t, std::list<std::uint64_t>::iterator> where;
+  std::uint64_t hits = 0;
+  for (const std::uint64_t page : trace) {
+    if (const auto found = where.find(page); found != where.end()) {
+      ++hits;
+      used.splice(used.end(), used, found->second);
+      continue;
+    }
+    if (where.size() == frames) {
+      where.erase(used.front());
+      used.pop_front();
+    }
+    where[page] = used.insert(used.end(), page);
+  }
+  return share(hits, trace);
+}
+
+}  // namespace perennial::bench
