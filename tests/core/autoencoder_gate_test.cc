@@ -50,7 +50,7 @@ TEST(AutoencoderGate, AStepIsAdamOnTheCrossEntropyOfTheReconstruction) {
     storage::CommitRequest request;
     gate.add_to_commit(request);
     gate.commit_failed();
-    return tensor_from(request.dense.at(std::string("gate/0/") + name), name);
+    return tensor_from(dense_bytes(request).at(std::string("gate/0/") + name), name);
   };
   std::vector<at::Tensor> w;
   for (const char* name : {"encoder", "encoder_bias", "decoder", "decoder_bias"}) {
