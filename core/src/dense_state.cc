@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "perennial/core/error.h"
+#include "tensor_header.h"
 
 namespace perennial {
 
@@ -90,22 +91,27 @@ storage::Digest digest_from_hex(std::string_view hex) {
   return digest;
 }
 
-storage::Bytes bytes_from(const at::Tensor& tensor) {
-  const at::Tensor source = tensor.detach().cpu().contiguous();
+storage::Bytes tensor_header(const at::Tensor& tensor) {
   std::uint32_t code = kDtypes.size();
   for (const auto& [type, number] : kDtypes) {
-    if (type == source.scalar_type()) code = number;
+    if (type == tensor.scalar_type()) code = number;
   }
   if (code == kDtypes.size()) {
     throw Error("only tensors of float32, float64, int64 and uint8 can be stored");
   }
   storage::Bytes bytes;
-  bytes.reserve(64 + source.nbytes());
   for (const char c : kMagic) bytes.push_back(static_cast<std::byte>(c));
   put(bytes, kVersion);
   put(bytes, code);
-  put(bytes, static_cast<std::uint32_t>(source.dim()));
-  for (const std::int64_t size : source.sizes()) put(bytes, static_cast<std::uint64_t>(size));
+  put(bytes, static_cast<std::uint32_t>(tensor.dim()));
+  for (const std::int64_t size : tensor.sizes()) put(bytes, static_cast<std::uint64_t>(size));
+  return bytes;
+}
+
+storage::Bytes bytes_from(const at::Tensor& tensor) {
+  const at::Tensor source = tensor.detach().cpu().contiguous();
+  storage::Bytes bytes = tensor_header(source);
+  bytes.reserve(bytes.size() + source.nbytes());
   const auto* raw = static_cast<const std::byte*>(source.const_data_ptr());
   bytes.insert(bytes.end(), raw, raw + source.nbytes());
   return bytes;

@@ -205,7 +205,7 @@ Result<ReshardReport> reshard(const std::vector<const PageReader*>& from,
     if (to.size() > 1) {
       const std::string text = text_of(part, " ", to.size(), " ", state);
       const auto bytes = std::as_bytes(std::span(text));
-      request.dense[kPartEntry].assign(bytes.begin(), bytes.end());
+      request.dense[kPartEntry] = Bytes(bytes.begin(), bytes.end());
     }
     std::sort(pages.begin() + static_cast<std::ptrdiff_t>(begin),
               pages.begin() + static_cast<std::ptrdiff_t>(ends[part]),

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <chrono>
+#include <exception>
+#include <optional>
 #include <random>
 #include <utility>
 
@@ -84,10 +86,14 @@ Status VersionedStore::check_request(const CommitRequest& request) const {
       return error(StatusCode::invalid_argument, to_string(id), " is both written and removed");
     }
   }
-  for (const auto& [name, bytes] : request.dense) {
+  for (const auto& [name, payload] : request.dense) {
     if (name.empty() || name.size() > kMaxDenseName) {
       return error(StatusCode::invalid_argument, "dense name of ", name.size(),
                    " bytes; 1 to 255 are allowed");
+    }
+    if (!payload.has_function()) {
+      return error(StatusCode::invalid_argument, "dense entry '", name,
+                   "' has no payload function");
     }
   }
   for (const std::string& name : request.removed_dense) {
@@ -102,34 +108,6 @@ Status VersionedStore::check_request(const CommitRequest& request) const {
                  state()->info.commit);
   }
   return check_snapshot(request.snapshot, request.note);
-}
-
-VersionedStore::DensePlan VersionedStore::plan_dense(const CommitRequest& request) const {
-  std::map<Digest, std::uint64_t> known;  // chunks of the current state
-  const StatePtr before = state();
-  for (const auto& [name, entry] : before->table.dense()) {
-    if (request.rewrite_chunks) break;
-    for (const ChunkRef& chunk : entry.chunks) known.emplace(chunk.digest, chunk.commit);
-  }
-  DensePlan plan;
-  plan.table = before->table.dense();
-  for (const std::string& name : request.removed_dense) plan.table.erase(name);
-  for (const auto& [name, bytes] : request.dense) {
-    DenseEntry entry;
-    entry.size = bytes.size();
-    for (std::size_t at = 0; at < bytes.size(); at += kChunkBytes) {
-      const auto chunk = std::span(bytes).subspan(at, std::min(kChunkBytes, bytes.size() - at));
-      const Digest digest = digest_of(chunk);
-      const auto [place, is_new] = known.emplace(digest, before->info.commit + 1);
-      if (is_new) {
-        plan.new_chunks.emplace(digest, chunk);
-        plan.new_bytes += chunk.size();
-      }
-      entry.chunks.push_back({digest, place->second});
-    }
-    plan.table[name] = std::move(entry);
-  }
-  return plan;
 }
 
 // Generous: keys, headers and block overhead come to less than 256 bytes a page.
@@ -160,15 +138,6 @@ Status VersionedStore::begin(const CommitRequest& request, const DensePlan& plan
   if (!table.wanted || table.needed || status.code() != StatusCode::no_space) return status;
   table.wanted = false;
   return attempt();
-}
-
-Status VersionedStore::write_chunks(const DensePlan& plan, std::uint64_t commit) {
-  for (const auto& [digest, bytes] : plan.new_chunks) {
-    if (Status status = backend_->put(chunk_key(commit, digest), {}, bytes); !status.ok()) {
-      return status;
-    }
-  }
-  return {};
 }
 
 // Whole, or as a delta where the caller says which experts changed and that pays.
@@ -272,7 +241,9 @@ Result<CommitInfo> VersionedStore::finish(Record record, State next) {
 
 Result<CommitInfo> VersionedStore::build_and_publish(const CommitRequest& request) {
   const std::lock_guard lock(history_);
-  DensePlan plan = plan_dense(request);
+  Result<DensePlan> planned = plan_dense(request, *state());
+  if (!planned.ok()) return planned.status();
+  DensePlan& plan = *planned;
   Record record = next_record(request.snapshot, request.note);
   record.info.bytes_written = plan.new_bytes;
   if (request.identity) record.identity = *request.identity;
@@ -283,7 +254,8 @@ Result<CommitInfo> VersionedStore::build_and_publish(const CommitRequest& reques
   table.most_pages = state()->table.size() + request.pages.size();
   if (Status status = begin(request, plan, record, table); !status.ok()) return status;
   Guard abandon([&] { backend_->abandon(); });
-  if (Status status = write_chunks(plan, record.info.commit); !status.ok()) return status;
+  if (Status status = write_chunks(*backend_, plan, record.info.commit); !status.ok())
+    return status;
   if (Status status = write_pages(request, record); !status.ok()) return status;
   const StatePtr before = state();
   for (const PageId& id : request.removed_pages) {
@@ -316,13 +288,19 @@ std::future<Result<CommitInfo>> VersionedStore::commit_async(CommitRequest reque
   flight_ = flight->get_future().share();
   boost::asio::post(*commit_thread_, [this, promise, flight,
                                       owned = std::make_shared<CommitRequest>(std::move(request))] {
+    std::optional<Result<CommitInfo>> result;
+    std::exception_ptr thrown;
     try {
-      Result<CommitInfo> result = build_and_publish(*owned);
-      flight->set_value();
-      promise->set_value(std::move(result));
+      result = build_and_publish(*owned);
     } catch (...) {
-      flight->set_value();
-      promise->set_exception(std::current_exception());
+      thrown = std::current_exception();
+    }
+    *owned = {};  // before anybody hears of the end
+    flight->set_value();
+    if (result) {
+      promise->set_value(std::move(*result));
+    } else {
+      promise->set_exception(thrown);
     }
   });
   return future;

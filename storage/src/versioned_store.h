@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "backend.h"
+#include "dense_plan.h"
 #include "perennial/storage/page_store.h"
 #include "state.h"
 
@@ -64,13 +65,6 @@ class VersionedStore final : public PageStore {
   StoreCounters counters() const override;
 
  private:
-  // New chunks of a commit by digest, and the dense table after it.
-  struct DensePlan {
-    DenseTable table;
-    std::map<Digest, std::span<const std::byte>> new_chunks;
-    std::uint64_t new_bytes = 0;
-  };
-
   bool is_forked() const;  // in a child of the process that opened the store
   StatePtr state() const;
   void set_state(StatePtr state);
@@ -85,7 +79,6 @@ class VersionedStore final : public PageStore {
   std::set<std::uint64_t> pinned() const;
 
   Result<CommitInfo> build_and_publish(const CommitRequest& request);
-  DensePlan plan_dense(const CommitRequest& request) const;
   // Whether a record carries the full table.
   struct FullTable {
     bool wanted = false;
@@ -99,7 +92,6 @@ class VersionedStore final : public PageStore {
   // unless it is needed.
   Status begin(const CommitRequest& request, const DensePlan& plan, const Record& record,
                FullTable& table);
-  Status write_chunks(const DensePlan& plan, std::uint64_t commit);
   Status write_pages(const CommitRequest& request, Record& record);
   // A record that follows the current state and changes nothing.
   Record next_record(const std::string& snapshot, const std::string& note) const;

@@ -87,7 +87,7 @@ TEST(AnalyticHead, ComesBackFromTheStoreAndGoesOn) {
   storage::CommitRequest left, right;
   head.add_to_commit(left);
   loaded.add_to_commit(right);
-  EXPECT_EQ(left.dense, right.dense);
+  EXPECT_EQ(dense_bytes(left), dense_bytes(right));
 }
 
 TEST(AnalyticHead, RefusesWhatItCannotUse) {

@@ -10,6 +10,7 @@
 
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -45,6 +46,15 @@ inline ::testing::AssertionResult same_bits(const at::Tensor& a, const at::Tenso
            << "bits differ; largest difference " << (left - right).abs().max().item<double>();
   }
   return ::testing::AssertionSuccess();
+}
+
+// The bytes of a request's dense entries.
+inline std::map<std::string, storage::Bytes> dense_bytes(const storage::CommitRequest& request) {
+  std::map<std::string, storage::Bytes> entries;
+  for (const auto& [name, payload] : request.dense) {
+    entries[name] = value_or_throw(payload.bytes());
+  }
+  return entries;
 }
 
 // The message of the E that `work` throws; fails the test when it throws none.

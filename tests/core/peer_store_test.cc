@@ -159,7 +159,7 @@ TEST(StoredPeer, ACommitHoldsWhatChanged) {
   // A frozen router is not offered again.
   storage::CommitRequest request;
   peer.add_to_commit(request);
-  for (const auto& [name, bytes] : request.dense)
+  for (const auto& [name, payload] : request.dense)
     EXPECT_THAT(name, ::testing::Not(HasSubstr("router_00000")));
   peer.commit_failed();
   // A commit that failed takes nothing off the list.

@@ -225,7 +225,7 @@ class Unlearning {
     for (const std::string& name : names) {
       if (of_strategy(name)) request_.removed_dense.push_back(name);
     }
-    std::map<std::string, storage::Bytes> memories;
+    std::map<std::string, storage::DensePayload> memories;
     if (experience == 0) {
       storage::CommitRequest fresh;
       const auto strategy =
@@ -245,9 +245,9 @@ class Unlearning {
         if (of_strategy(name)) memories[name] = value_or_throw(then->read_dense(name));
       }
     }
-    for (auto& [name, bytes] : memories) {
+    for (auto& [name, payload] : memories) {
       std::erase(request_.removed_dense, name);
-      request_.dense[name] = std::move(bytes);
+      request_.dense[name] = std::move(payload);
     }
   }
 
@@ -266,7 +266,7 @@ class Unlearning {
           std::all_of(request_.dense.begin(), request_.dense.end(), [&](const auto& entry) {
             if (entry.first.starts_with("strategy/")) return true;
             const auto stored = (*reader)->read_dense(entry.first);
-            return stored.ok() && *stored == entry.second;
+            return stored.ok() && *stored == value_or_throw(entry.second.bytes());
           });
       if (same) return std::move(*reader);
     }

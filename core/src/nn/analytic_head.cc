@@ -85,7 +85,6 @@ void AnalyticHead::add_classes(std::int64_t classes) {
   b_ = at::cat({b_, at::zeros({features_, classes - classes_}, at::kDouble)}, 1);
   classes_ = classes;
   weights_ = at::Tensor();
-  changed_ = true;
 }
 
 void AnalyticHead::observe(const at::Tensor& f, const at::Tensor& y) {
@@ -107,7 +106,6 @@ void AnalyticHead::observe(const at::Tensor& f, const at::Tensor& y) {
   b_.addmm_(rows.t(), at::one_hot(y, classes_).to(at::kDouble));
   count_ += y.size(0);
   weights_ = at::Tensor();
-  changed_ = true;
 }
 
 void AnalyticHead::solve() {
@@ -144,19 +142,17 @@ at::Tensor AnalyticHead::scores(const at::Tensor& f) {
 }
 
 void AnalyticHead::add_to_commit(storage::CommitRequest& request) {
-  if (!changed_ && !offered_) return;
-  changed_ = false;
-  offered_ = true;
   json::object record{{"features", features_},
                       {"classes", classes_},
                       {"ridge", options_detail::exact_number(ridge_)}};
   if (ridge_ == 0) record["count"] = count_;
   if (!widths_.empty()) record["widths"] = json::value_from(widths_);
-  request.dense[kHeadRecord] = bytes_from(record_text(record));
+  DenseEntries::Offer offer = entries_.offer(request);
+  offer.bytes(kHeadRecord, bytes_from(record_text(record)));
   for (std::int64_t i = 0; i < block_count(); ++i) {
-    for (std::int64_t j = 0; j <= i; ++j) request.dense[entry(i, j)] = bytes_from(block(i, j));
+    for (std::int64_t j = 0; j <= i; ++j) offer.tensor(entry(i, j), block(i, j));
   }
-  request.dense[kTargets] = bytes_from(b_);
+  offer.tensor(kTargets, b_);
 }
 
 AnalyticHead AnalyticHead::load(const storage::PageReader& store) {
@@ -172,13 +168,14 @@ AnalyticHead AnalyticHead::load(const storage::PageReader& store) {
                       options_detail::to_number("ridge", record.at("ridge")), std::move(widths));
     const auto read = [&](const std::string& name, at::Tensor& tensor) {
       tensor = tensor_like(store, name, tensor, "head");
+      head.entries_.stored(name, tensor);
     };
     for (std::int64_t i = 0; i < head.block_count(); ++i) {
       for (std::int64_t j = 0; j <= i; ++j) read(entry(i, j), head.block(i, j));
     }
     read(kTargets, head.b_);
     if (head.ridge_ == 0) head.count_ = record.at("count").as_int64();
-    head.changed_ = false;
+    head.entries_.stored(kHeadRecord, bytes_from(text));
     return head;
   } catch (const InvalidOptions& error) {
     throw DataError(std::string("the store's record of the head is malformed: ") + error.what());

@@ -98,12 +98,13 @@ void AutoencoderGate::observe(const at::Tensor& x, std::int64_t generation) {
   at::_fused_adam_(own.weights, gradients, own.first, own.second, {}, steps,
                    options_.autoencoder_lr, kBeta1, kBeta2, /*weight_decay=*/0, kEps,
                    /*amsgrad=*/false, /*maximize=*/false);
-  own.changed = true;
+  for (const auto* tensors : {&own.weights, &own.first, &own.second}) {
+    for (const at::Tensor& tensor : *tensors) count_write(tensor);
+  }
 }
 
 void AutoencoderGate::close() {
   for (Autoencoder& own : autoencoders_) {
-    own.changed = own.changed || !own.first.empty();
     own.first.clear();
     own.second.clear();
   }
@@ -164,64 +165,52 @@ std::int64_t AutoencoderGate::parameters() const {
 }
 
 void AutoencoderGate::add_to_commit(storage::CommitRequest& request) {
+  DenseEntries::Offer offer = entries_.offer(request);
   at::Tensor steps = at::zeros({generations()}, at::kLong);
   for (std::size_t g = 0; g < autoencoders_.size(); ++g) {
-    Autoencoder& own = autoencoders_[g];
+    const Autoencoder& own = autoencoders_[g];
     steps[static_cast<std::int64_t>(g)] = own.steps;
-    own.offered = std::exchange(own.changed, false);
-    if (!own.offered) continue;
     for (std::size_t i = 0; i < kParts.size(); ++i) {
       const std::string name = gate_entry(g, kParts[i]);
-      request.dense[name] = bytes_from(own.weights[i]);
-      if (!own.first.empty()) {
-        request.dense[name + "/m"] = bytes_from(own.first[i]);
-        request.dense[name + "/v"] = bytes_from(own.second[i]);
-      } else if (own.had_moments) {
-        request.removed_dense.push_back(name + "/m");
-        request.removed_dense.push_back(name + "/v");
-      }
+      offer.tensor(name, own.weights[i]);
+      if (own.first.empty()) continue;
+      offer.tensor(name + "/m", own.first[i]);
+      offer.tensor(name + "/v", own.second[i]);
     }
   }
-  request.dense[kSteps] = bytes_from(steps);
-}
-
-void AutoencoderGate::committed() {
-  for (Autoencoder& own : autoencoders_) {
-    if (std::exchange(own.offered, false)) own.had_moments = !own.first.empty();
-  }
-}
-
-void AutoencoderGate::commit_failed() {
-  for (Autoencoder& own : autoencoders_)
-    own.changed = own.changed || std::exchange(own.offered, false);
+  offer.bytes(kSteps, bytes_from(steps));
 }
 
 AutoencoderGate AutoencoderGate::load(const storage::PageReader& store, std::int64_t d_in,
                                       const AutoencoderGateOptions& options,
                                       const AnalyticGateOptions& answers) {
   AutoencoderGate gate(d_in, options, answers);
-  const at::Tensor steps = tensor_from(value_or_throw(store.read_dense(kSteps)), kSteps);
+  const storage::Bytes bytes = value_or_throw(store.read_dense(kSteps));
+  const at::Tensor steps = tensor_from(bytes, kSteps);
   if (steps.dim() != 1 || steps.scalar_type() != at::kLong) {
     throw DataError(std::string("dense entry '") + kSteps + "' is not a list of steps");
   }
+  gate.entries_.stored(kSteps, bytes);
+  const auto read = [&](const std::string& name, at::Tensor& tensor) {
+    tensor = tensor_like(store, name, tensor, "gate");
+    gate.entries_.stored(name, tensor);
+  };
   for (std::int64_t g = 0; g < steps.numel(); ++g) {
     gate.add_generation();
     Autoencoder& own = gate.autoencoders_.back();
     own.steps = steps[g].item<std::int64_t>();
-    own.changed = false;
     for (std::size_t i = 0; i < kParts.size(); ++i) {
       const std::string name = gate_entry(static_cast<std::size_t>(g), kParts[i]);
-      own.weights[i] = tensor_like(store, name, own.weights[i], "gate");
+      read(name, own.weights[i]);
       if (own.first.empty()) continue;
       if (store.read_dense(name + "/m").status().code() == storage::StatusCode::not_found) {
         own.first.clear();
         own.second.clear();
         continue;
       }
-      own.first[i] = tensor_like(store, name + "/m", own.weights[i], "gate");
-      own.second[i] = tensor_like(store, name + "/v", own.weights[i], "gate");
+      read(name + "/m", own.first[i]);
+      read(name + "/v", own.second[i]);
     }
-    own.had_moments = !own.first.empty();
   }
   return gate;
 }

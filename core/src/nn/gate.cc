@@ -108,7 +108,6 @@ void AnalyticGate::observe(const at::Tensor& x, std::int64_t generation, const a
   }
   statistics.count += x.size(0);
   statistics.observed = true;
-  statistics.changed = true;
   weights_ = at::Tensor();
   ridge_.reset();
   if (static_cast<std::size_t>(generation) < older_) {
@@ -236,26 +235,13 @@ void AnalyticGate::add_to_commit(storage::CommitRequest& request) {
   if (has_heads()) record["classes"] = classes_;
   if (image_.rows > 0) record["image"] = json::array{image_.rows, image_.cols};
   if (!unlearned.empty()) record[kUnlearnedList] = std::move(unlearned);
-  request.dense[kGateRecord] = bytes_from(record_text(record));
-  for (std::size_t g = 0; g < statistics_.size(); ++g) {
-    if (statistics_[g].unlearned) continue;
-    if (!statistics_[g].changed && !statistics_[g].offered) continue;
-    statistics_[g].changed = false;
-    statistics_[g].offered = true;
-    request.dense[gate_entry(g, "a")] = bytes_from(statistics_[g].a);
-    request.dense[gate_entry(g, "b")] = bytes_from(statistics_[g].b);
-    if (has_heads()) request.dense[gate_entry(g, "c")] = bytes_from(statistics_[g].c);
+  DenseEntries::Offer offer = entries_.offer(request);
+  offer.bytes(kGateRecord, bytes_from(record_text(record)));
+  for (std::size_t g = 0; g < statistics_.size(); ++g) {  // undefined ones are no entries
+    offer.tensor(gate_entry(g, "a"), statistics_[g].a);
+    offer.tensor(gate_entry(g, "b"), statistics_[g].b);
+    offer.tensor(gate_entry(g, "c"), statistics_[g].c);
   }
-}
-
-void AnalyticGate::commit_failed() {
-  for (Statistics& statistics : statistics_) {
-    statistics.changed = statistics.changed || std::exchange(statistics.offered, false);
-  }
-}
-
-void AnalyticGate::committed() {
-  for (Statistics& statistics : statistics_) statistics.offered = false;
 }
 
 AnalyticGate AnalyticGate::load(const storage::PageReader& store) {
@@ -281,21 +267,21 @@ AnalyticGate AnalyticGate::load(const storage::PageReader& store) {
       if (unlearned.contains(g)) {
         gate.statistics_.emplace_back();
         gate.statistics_.back().unlearned = true;
-        gate.statistics_.back().changed = false;
         continue;
       }
       gate.add_generation();
       Statistics& statistics = gate.statistics_.back();
       const auto read = [&](const char* what, at::Tensor& tensor) {
         tensor = tensor_like(store, gate_entry(g, what), tensor, "gate");
+        gate.entries_.stored(gate_entry(g, what), tensor);
       };
       read("a", statistics.a);
       read("b", statistics.b);
       if (gate.has_heads()) read("c", statistics.c);
       if (counts != nullptr) statistics.count = counts->at(g).as_int64();
       statistics.observed = statistics.b.any().item<bool>();
-      statistics.changed = false;
     }
+    gate.entries_.stored(kGateRecord, bytes_from(text));
     return gate;
   } catch (const InvalidOptions& error) {
     throw DataError(std::string("the store's record of the gate is malformed: ") + error.what());

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "perennial/core/dense_state.h"
+#include "perennial/core/error.h"
 
 namespace perennial::continual {
 namespace {
@@ -15,7 +16,7 @@ constexpr std::int64_t kParameters = 1 << 16;  // more than one thread gets some
 torch::Tensor moment(DenseOptimizer& optimizer, const char* entry) {
   storage::CommitRequest request;
   optimizer.add_to_commit(request);
-  return tensor_from(request.dense.at(entry), entry);
+  return tensor_from(value_or_throw(request.dense.at(entry).bytes()), entry);
 }
 
 bool keeps_denormals() {

@@ -26,7 +26,7 @@ int main() {
 
   const auto store = perennial::storage::make_memory_store();
   perennial::storage::CommitRequest request;
-  request.dense["name"] = {std::byte{7}};
+  request.dense["name"] = perennial::storage::Bytes{std::byte{7}};
   request.snapshot = "first";
   require(store->commit(request).ok(), "storage: a commit succeeds");
   require(store->resolve("first").ok(), "storage: its snapshot is found");

@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "perennial/core/dense_entries.h"
 #include "perennial/core/gate.h"
 #include "perennial/core/options.h"
+#include "perennial/core/participant.h"
 #include "perennial/storage/page_store.h"
 
 namespace perennial {
@@ -40,8 +42,8 @@ struct AutoencoderGateOptions {
 // a newer generation observes changes none of an older one, so a choice among older generations
 // stays as it is. An input's scores do not depend on the batch around it; the autoencoders depend,
 // in rounding, on the batches observed. Single-threaded; D features, C code: 8 D C bytes a
-// generation, three times that while it is open.
-class AutoencoderGate {
+// generation, three times that while it is open, and as much again once that was committed.
+class AutoencoderGate : public Participant {
  public:
   // `answers` has the seed and how scores decide. Throws InvalidOptions when the code is not
   // smaller than the input.
@@ -69,20 +71,15 @@ class AutoencoderGate {
   at::Tensor shares(const at::Tensor& x) const;
 
   std::int64_t parameters() const;
-  // Adds what changed since the last commit, as it is now; call committed() when it succeeded and
-  // commit_failed() when not. Observing may go on between.
-  void add_to_commit(storage::CommitRequest& request);
-  void committed();
-  void commit_failed();
+  void add_to_commit(storage::CommitRequest& request) override;
+  void committed() override { entries_.committed(); }
+  void commit_failed() override { entries_.commit_failed(); }
 
  private:
   struct Autoencoder {
     std::vector<at::Tensor> weights;        // (C, D), (C), (D, C), (D)
     std::vector<at::Tensor> first, second;  // Adam's moments; empty once closed
     std::int64_t steps = 0;
-    bool changed = true;       // since it was last offered to a commit
-    bool offered = false;      // to the commit in flight
-    bool had_moments = false;  // in the last commit
   };
 
   GateCandidates who_answers() const;
@@ -91,6 +88,7 @@ class AutoencoderGate {
   AutoencoderGateOptions options_;
   AnalyticGateOptions answers_;
   std::vector<Autoencoder> autoencoders_;
+  DenseEntries entries_;
 };
 
 }  // namespace perennial

@@ -8,8 +8,10 @@
 #include <optional>
 #include <vector>
 
+#include "perennial/core/dense_entries.h"
 #include "perennial/core/fixed_features.h"
 #include "perennial/core/options.h"
+#include "perennial/core/participant.h"
 #include "perennial/storage/page_store.h"
 
 namespace perennial {
@@ -87,8 +89,9 @@ struct AnalyticGateOptions {
 //
 // An input's scores do not depend on the batch around it. Statistics depend, in rounding, on the
 // order and the size of the batches observed. Single-threaded; memory 8 M (M + C) bytes a
-// generation, and 8 M^2 for the sum of the older ones, which spares adding them up again.
-class AnalyticGate {
+// generation, as much again for those that the last commit copied, and 8 M^2 for the sum of the
+// older ones, which spares adding them up again.
+class AnalyticGate : public Participant {
  public:
   // `classes` counts with head_weight only. Throws InvalidOptions, also as FixedFeatures.
   AnalyticGate(std::int64_t d_in, const AnalyticGateOptions& options, std::int64_t classes = 0,
@@ -147,11 +150,9 @@ class AnalyticGate {
   // observed nothing, or was committed by a version that did not count. Cost: O(M^3).
   double novelty(const at::Tensor& x, std::int64_t generation) const;
 
-  // Adds what changed since the last commit, as it is now; call committed() when it succeeded and
-  // commit_failed() when not. Observing may go on between.
-  void add_to_commit(storage::CommitRequest& request);
-  void committed();
-  void commit_failed();
+  void add_to_commit(storage::CommitRequest& request) override;
+  void committed() override { entries_.committed(); }
+  void commit_failed() override { entries_.commit_failed(); }
 
  private:
   struct Statistics {
@@ -162,8 +163,6 @@ class AnalyticGate {
     at::Tensor head = {};    // (C, M) float32, solved; undefined when out of date
     bool observed = false;   // has seen an input: one that has not is never chosen
     bool unlearned = false;  // its sums are gone for good
-    bool changed = true;     // since it was last offered to a commit
-    bool offered = false;    // to the commit in flight
   };
   // Throws Error for a generation that does not exist or was unlearned.
   const Statistics& of(std::int64_t generation) const;
@@ -185,6 +184,7 @@ class AnalyticGate {
   mutable at::Tensor older_a_;           // (M, M): sum of A_g for g below older_
   mutable std::size_t older_ = 0;        // generations in it
   mutable std::optional<double> ridge_;  // chosen; empty when out of date
+  DenseEntries entries_;
 };
 
 }  // namespace perennial

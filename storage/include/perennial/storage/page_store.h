@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "perennial/storage/dense_payload.h"
 #include "perennial/storage/page_reader.h"
 
 namespace perennial::storage {
@@ -36,9 +37,10 @@ struct CommitRequest {
   // Pages that stop existing (optimizer state of a frozen generation); ids that do not exist are
   // ignored.
   std::vector<PageId> removed_pages;
-  // Dense entries that are new or changed, by name (at most 255 bytes, not empty). They are cut
-  // into chunks by content, so an entry that is given again unchanged costs a few bytes a chunk.
-  std::map<std::string, Bytes> dense;
+  // Dense entries that are new or changed, by name (at most 255 bytes, not empty): their bytes, or
+  // functions that give them. They are cut into chunks by content, so an entry that is given again
+  // unchanged costs a few bytes a chunk.
+  std::map<std::string, DensePayload> dense;
   // Dense entries that stop existing.
   std::vector<std::string> removed_dense;
   // Name of a snapshot, or empty. Unique in the store; 1 to 128 characters of [A-Za-z0-9._-], not
@@ -114,8 +116,9 @@ class PageStore : public PageReader {
   // untouched; no_space and io_error may be tried again. Waits for a commit in flight.
   virtual Result<CommitInfo> commit(const CommitRequest& request) = 0;
   // The same on the store's own thread; the call itself only checks the request. Payload functions
-  // are called there. Reads see the state before until the future is ready. A second one waits for
-  // the first. The store's destructor waits for it too.
+  // are called there. Reads see the state before until the future is ready, and the request, with
+  // what it holds, is gone by then. A second one waits for the first. The store's destructor waits
+  // for it too.
   virtual std::future<Result<CommitInfo>> commit_async(CommitRequest request) = 0;
   // A new commit whose state is that of an older one; costs one record.
   virtual Result<CommitInfo> restore(const RestoreRequest& request) = 0;
