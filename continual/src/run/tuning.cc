@@ -32,7 +32,7 @@ std::array<Ladder, 2> ladders() {
           Ladder{OptimizerKind::sgd, kSgdRates, 2, 3}};
 }
 
-std::string text_of(const json::value& value) {
+std::string plain_text(const json::value& value) {
   if (value.is_string()) return std::string(value.as_string());
   char text[32];
   std::snprintf(text, sizeof text, "%g", value.to_number<double>());
@@ -123,7 +123,7 @@ class Search {
       } else if (highest && ladder.last + 1 < ladder.rates.size()) {
         try_rate(best.optimizer, ladder.rates[++ladder.last], best.lr_schedule);
       } else {
-        if (lowest || highest) say_edge("lr", text_of(best.lr), lowest);
+        if (lowest || highest) say_edge("lr", plain_text(best.lr), lowest);
         return;
       }
     }
@@ -139,9 +139,9 @@ class Search {
       try_settings(settings);
     }
     if (!tuning_.open.empty() || axis.values.front().is_string()) return;
-    const std::string chosen = text_of(value_of(tuning_.best->trial.config, axis));
-    if (chosen == text_of(axis.values.front())) say_edge(axis.field, chosen, true);
-    if (chosen == text_of(axis.values.back())) say_edge(axis.field, chosen, false);
+    const std::string chosen = plain_text(value_of(tuning_.best->trial.config, axis));
+    if (chosen == plain_text(axis.values.front())) say_edge(axis.field, chosen, true);
+    if (chosen == plain_text(axis.values.back())) say_edge(axis.field, chosen, false);
   }
 
   void say_edge(const std::string& field, const std::string& value, bool lowest) {
@@ -165,9 +165,9 @@ std::string Trial::text() const {
     for (const auto& field : section.value().as_object()) {
       const std::string_view name = field.key();
       if (name == "optimizer" || name == "lr" || name == "lr_schedule") {
-        rates += (rates.empty() ? "" : " ") + text_of(field.value());
+        rates += (rates.empty() ? "" : " ") + plain_text(field.value());
       } else {
-        others += ", " + std::string(name) + " " + text_of(field.value());
+        others += ", " + std::string(name) + " " + plain_text(field.value());
       }
     }
   }
