@@ -83,7 +83,7 @@ Changes compare(const storage::PageStore& store, const Stream& stream, const Siz
         continue;
       }
       Prediction& was = before[static_cast<std::size_t>(j)];
-      const torch::Tensor other = now.probabilities.ne(was.probabilities).any(1);
+      const torch::Tensor other = now.answers.ne(was.answers).any(1);
       changes.answers += size.probes;
       changes.changed += other.sum().item<std::int64_t>();
       changes.unexplained +=
@@ -95,7 +95,7 @@ Changes compare(const storage::PageStore& store, const Stream& stream, const Siz
 }
 
 // Entries below the diagonal that differ from their column's entry at the freeze.
-std::int64_t moved(const AccuracyMatrix& matrix) {
+std::int64_t moved(const ScoreMatrix& matrix) {
   std::int64_t count = 0;
   for (std::int64_t j = 0; j < matrix.experiences(); ++j) {
     for (std::int64_t row = j + 2; row <= matrix.experiences(); ++row) {

@@ -178,12 +178,13 @@ void print_anytime(std::ostream& out, const continual::RunResult& result) {
   const continual::AnytimeCurve& curve = result.anytime;
   if (!curve.options.on()) return;
   const std::int64_t n = curve.test_sets;
+  const std::string metric = continual::score_names(curve.task).metric;
   out << "anytime " << format_metric(continual::anytime(curve)) << "   lca "
       << format_metric(curve.options.anytime_first > 0
                            ? continual::lca(curve, curve.options.anytime_first)
                            : std::nullopt)
-      << "   min_acc " << format_metric(continual::min_acc(curve, n)) << "   wc_acc "
-      << format_metric(continual::wc_acc(curve, n)) << "   (on ";
+      << "   min_" << metric << ' ' << format_metric(continual::min_acc(curve, n)) << "   wc_"
+      << metric << ' ' << format_metric(continual::wc_acc(curve, n)) << "   (on ";
   if (curve.options.anytime_examples > 0) {
     out << format_count(curve.options.anytime_examples) << " examples of ";
   }
@@ -201,6 +202,7 @@ void print_anytime(std::ostream& out, const continual::RunResult& result) {
 }  // namespace
 
 void print_result(std::ostream& out, const continual::RunResult& result) {
+  const continual::ScoreNames& names = continual::score_names(result.task);
   const std::int64_t n = result.matrix.experiences();
   std::vector<Table::Column> columns = {{"after", Align::left}};
   for (std::int64_t j = 1; j <= n; ++j) columns.push_back({"test " + std::to_string(j)});
@@ -211,15 +213,17 @@ void print_result(std::ostream& out, const continual::RunResult& result) {
     for (std::int64_t j = 0; j < n; ++j) {
       char cell[16] = "-";
       if (result.matrix.has(i, j)) {
-        std::snprintf(cell, sizeof(cell), "%.2f", 100 * result.matrix.at(i, j));
+        const double score = result.matrix.at(i, j);
+        std::snprintf(cell, sizeof(cell), names.percent ? "%.2f" : "%.4g",
+                      names.percent ? 100 * score : score);
       }
       cells.push_back(cell);
     }
     table.add_row(std::move(cells));
   }
-  out << "accuracy on each test set, in percent:\n";
+  out << names.title << " on each test set" << (names.percent ? ", in percent:\n" : ":\n");
   table.print(out);
-  out << "acc " << format_metric(continual::acc(result.matrix)) << "   bwt.gem "
+  out << names.metric << ' ' << format_metric(continual::acc(result.matrix)) << "   bwt.gem "
       << format_metric(continual::bwt_gem(result.matrix)) << "   fwt.gem "
       << format_metric(continual::fwt_gem(result.matrix)) << "   forgetting.chaudhry "
       << format_metric(continual::forgetting_chaudhry(result.matrix));

@@ -19,7 +19,7 @@ namespace {
 continual::Stream test_sets_of(const continual::LearntModel& learnt, const std::string& dataset) {
   if (!learnt.tests.empty() && dataset.empty()) {
     return continual::Stream::of_tests(learnt.config.stream,
-                                       {learnt.label_names, learnt.preprocessing, learnt.tests},
+                                       {learnt.task->names(), learnt.preprocessing, learnt.tests},
                                        learnt.data_digest);
   }
   if (learnt.tests.size() > 1) {
@@ -69,22 +69,23 @@ int run_eval(const std::vector<std::string>& args) {
   display.clear();
 
   const Output output(common.json, common.quiet);
-  Table table({{"test set"}, {"examples"}, {"accuracy"}});
+  const continual::ScoreNames& names = continual::score_names(learnt.task->kind());
+  Table table({{"test set"}, {"examples"}, {names.title}});
   for (std::int64_t e = 0; e < stream.experiences(); ++e) {
     table.add_row({std::to_string(e + 1), format_count(stream.test_size(e)),
-                   format_metric(evaluation.accuracy[static_cast<std::size_t>(e)])});
+                   format_metric(evaluation.scores[static_cast<std::size_t>(e)])});
   }
   table.print(output.text());
-  const double mean = std::accumulate(evaluation.accuracy.begin(), evaluation.accuracy.end(), 0.0) /
-                      static_cast<double>(evaluation.accuracy.size());
+  const double mean = std::accumulate(evaluation.scores.begin(), evaluation.scores.end(), 0.0) /
+                      static_cast<double>(evaluation.scores.size());
   output.text() << "mean " << format_metric(mean);
   if (evaluation.gate_accuracy && !oracle) {
     output.text() << "   gate accuracy " << format_metric(evaluation.gate_accuracy);
   }
   output.text() << '\n';
   boost::json::object json{
-      {"acc", mean},
-      {"accuracy", boost::json::array(evaluation.accuracy.begin(), evaluation.accuracy.end())},
+      {names.metric, mean},
+      {names.values, boost::json::array(evaluation.scores.begin(), evaluation.scores.end())},
       {"oracle", oracle},
       {"device", learnt.placement.device.str()}};
   if (evaluation.gate_accuracy && !oracle) json["gate_accuracy"] = *evaluation.gate_accuracy;
@@ -95,6 +96,6 @@ int run_eval(const std::vector<std::string>& args) {
 }  // namespace
 
 const Command kEvalCommand{"eval", CommandGroup::learn_and_use,
-                           "accuracy of what was learnt on the test sets of its stream", run_eval};
+                           "score what was learnt on the test sets of its stream", run_eval};
 
 }  // namespace perennial::cli

@@ -153,7 +153,8 @@ int run_inspect(const std::vector<std::string>& args) {
       << ' ' << learnt.config.stream.dataset << (learnt.finished ? ", finished" : ", not finished")
       << "\nmodel         " << enum_name(learnt.config.model.model) << ", "
       << format_count(learnt.model->dense_parameters()) << " dense parameters, "
-      << learnt.preprocessing.features << " inputs, " << learnt.label_names.size() << " classes\n";
+      << learnt.preprocessing.features << " inputs, " << learnt.task->names().size()
+      << " classes\n";
   if (PeerImpl* peer = learnt.model->peer()) {
     Pool& pool = peer->pool();
     const PeerOptions& options = peer->options();

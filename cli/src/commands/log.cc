@@ -23,14 +23,14 @@ constexpr std::size_t kNoteColumns = 40;
 
 // A commit of a run as people look at it.
 struct Row {
-  std::string generations, acc, what;
+  std::string generations, metric, score, what;
 };
 
 // A run's notes have fields to resume from, which the notes of commits by hand carry along; of
 // those only what happened counts here. Other notes are shown as they are.
 Row row_of(const boost::json::object& commit) {
   const boost::json::value& note = commit.at("note");
-  if (!note.is_object()) return {"", "", std::string(std::string_view(note.get_string()))};
+  if (!note.is_object()) return {.what = std::string(std::string_view(note.get_string()))};
   const boost::json::object& fields = note.get_object();
   const auto text = [&](std::string_view name) -> std::string {
     const boost::json::value* value = fields.if_contains(name);
@@ -38,8 +38,12 @@ Row row_of(const boost::json::object& commit) {
   };
   Row row;
   row.generations = text("generations");
-  if (const auto* acc = fields.if_contains("acc"); acc != nullptr && acc->is_double()) {
-    row.acc = format_metric(acc->get_double());
+  for (const auto& [task, name] : enum_names(continual::TaskKind{})) {
+    const char* metric = continual::score_names(task).metric;
+    const auto* score = fields.if_contains(metric);
+    if (score == nullptr || !score->is_double()) continue;
+    row.metric = metric;
+    row.score = format_metric(score->get_double());
   }
   const boost::json::value* action = fields.if_contains("action");
   if (!fields.contains("events_bytes") || action == nullptr || !action->is_string()) {
@@ -56,12 +60,14 @@ Row row_of(const boost::json::object& commit) {
 void print_commits(std::ostream& out, const std::vector<storage::CommitInfo>& commits) {
   std::vector<Row> rows;
   for (const storage::CommitInfo& info : commits) rows.push_back(row_of(commit_json(info)));
+  std::string metric = continual::score_names(continual::TaskKind{}).metric;
+  for (const Row& row : rows) metric = row.metric.empty() ? metric : row.metric;
   const bool of_run = std::any_of(rows.begin(), rows.end(), [](const Row& row) {
-    return !row.generations.empty() || !row.acc.empty();
+    return !row.generations.empty() || !row.score.empty();
   });
   std::vector<Table::Column> columns = {
       {"commit"}, {"snapshot", Align::left}, {"time", Align::left}, {"pages"}, {"added"}, {"live"}};
-  if (of_run) columns.insert(columns.end(), {{"generations"}, {"acc"}});
+  if (of_run) columns.insert(columns.end(), {{"generations"}, {metric}});
   columns.insert(columns.end(), {{"state digest", Align::left}, {"what", Align::left}});
   Table table(columns);
   for (std::size_t i = 0; i < commits.size(); ++i) {
@@ -70,7 +76,7 @@ void print_commits(std::ostream& out, const std::vector<storage::CommitInfo>& co
         std::to_string(info.commit),   info.snapshot,
         format_time(info.unix_ms),     format_count(static_cast<std::int64_t>(info.pages_written)),
         format_bytes(info.file_bytes), format_bytes(info.live_bytes)};
-    if (of_run) cells.insert(cells.end(), {rows[i].generations, rows[i].acc});
+    if (of_run) cells.insert(cells.end(), {rows[i].generations, rows[i].score});
     cells.insert(cells.end(), {info.state_digest.hex().substr(0, kDigestDigits),
                                one_line(rows[i].what, kNoteColumns)});
     table.add_row(std::move(cells));

@@ -83,26 +83,29 @@ int run_predict(const std::vector<std::string>& args) {
   }
   std::ostream& out = file.empty() ? std::cout : to_file;
   const bool csv = !file.empty() || !common.json;  // with --json the object is the result
-  if (csv) out << "row,label,confidence,generation\n";
+  const std::vector<std::string> columns = learnt.task->prediction_columns();
+  if (csv) {
+    out << "row,";
+    for (const std::string& column : columns) out << csv_text(column) << ',';
+    out << "generation\n";
+  }
   boost::json::array predictions;
   for (std::int64_t begin = 0; begin < rows.size(0); begin += kRows) {
     if (begin > 0) answer = predict(begin);
-    const auto [confidence, label] = answer.probabilities.max(1);
-    for (std::int64_t i = 0; i < label.size(0); ++i) {
-      const std::string& name =
-          learnt.label_names[static_cast<std::size_t>(label[i].item<std::int64_t>())];
-      const double sure = confidence[i].item<double>();
+    const auto lines = learnt.task->predictions(answer.answers);
+    for (std::int64_t i = 0; i < std::ssize(lines); ++i) {
+      const std::vector<continual::PredictionCell>& cells = lines[static_cast<std::size_t>(i)];
       const auto from = answer.generations[i].item<std::int64_t>();
       if (csv) {
-        out << begin + i << ',' << csv_text(name) << ',' << format_metric(sure) << ','
-            << (from < 0 ? "" : std::to_string(from)) << '\n';
+        out << begin + i << ',';
+        for (const continual::PredictionCell& cell : cells) out << csv_text(cell.text) << ',';
+        out << (from < 0 ? "" : std::to_string(from)) << '\n';
       }
       if (common.json) {
-        predictions.push_back(boost::json::object{
-            {"row", begin + i},
-            {"label", name},
-            {"confidence", sure},
-            {"generation", from < 0 ? boost::json::value(nullptr) : boost::json::value(from)}});
+        boost::json::object line{{"row", begin + i}};
+        for (std::size_t c = 0; c < cells.size(); ++c) line[columns[c]] = cells[c].value;
+        line["generation"] = from < 0 ? boost::json::value(nullptr) : boost::json::value(from);
+        predictions.push_back(std::move(line));
       }
     }
   }

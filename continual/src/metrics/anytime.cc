@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <numeric>
+#include <string>
 
 #include "metrics/json_values.h"
 
@@ -25,16 +26,15 @@ const AnytimePoint* end_of(const AnytimeCurve& curve, std::int64_t k) {
 }  // namespace
 
 double AnytimePoint::mean() const {
-  return std::accumulate(accuracy.begin(), accuracy.end(), 0.0) /
-         static_cast<double>(accuracy.size());
+  return std::accumulate(scores.begin(), scores.end(), 0.0) / static_cast<double>(scores.size());
 }
 
-json::object point_json(const AnytimePoint& point) {
+json::object point_json(const AnytimePoint& point, TaskKind task) {
   return {{"experience", point.experience},
           {"minibatch", point.minibatch},
           {"steps", point.steps},
           {"end", point.end},
-          {"accuracy", json::array(point.accuracy.begin(), point.accuracy.end())}};
+          {score_names(task).values, json::array(point.scores.begin(), point.scores.end())}};
 }
 
 bool AnytimeCurve::regular(const AnytimePoint& point) const {
@@ -44,7 +44,7 @@ bool AnytimeCurve::regular(const AnytimePoint& point) const {
 
 json::object AnytimeCurve::to_json() const {
   json::array all;
-  for (const AnytimePoint& point : points) all.push_back(point_json(point));
+  for (const AnytimePoint& point : points) all.push_back(point_json(point, task));
   return {{"every", options.anytime_every},
           {"first", options.anytime_first},
           {"examples", options.anytime_examples},
@@ -68,7 +68,7 @@ std::optional<double> lca(const AnytimeCurve& curve, std::int64_t beta) {
   std::vector<bool> taken(static_cast<std::size_t>((beta + 1) * curve.experiences));
   for (const AnytimePoint& point : curve.points) {
     if (point.end || point.minibatch > beta) continue;
-    sum += point.accuracy.at(static_cast<std::size_t>(point.experience - 1));
+    sum += point.scores.at(static_cast<std::size_t>(point.experience - 1));
     taken[static_cast<std::size_t>((point.experience - 1) * (beta + 1) + point.minibatch)] = true;
   }
   if (!std::all_of(taken.begin(), taken.end(), [](bool was) { return was; })) return std::nullopt;
@@ -83,7 +83,7 @@ std::optional<double> min_acc(const AnytimeCurve& curve, std::int64_t k) {
     if (from == nullptr || to == nullptr) return std::nullopt;
     double worst = 1;
     for (const AnytimePoint* point = from + 1; point <= to; ++point) {
-      worst = std::min(worst, point->accuracy.at(static_cast<std::size_t>(i - 1)));
+      worst = std::min(worst, point->scores.at(static_cast<std::size_t>(i - 1)));
     }
     sum += worst;
   }
@@ -93,7 +93,7 @@ std::optional<double> min_acc(const AnytimeCurve& curve, std::int64_t k) {
 std::optional<double> wc_acc(const AnytimeCurve& curve, std::int64_t k) {
   const AnytimePoint* end = end_of(curve, k);
   if (end == nullptr || curve.experiences != curve.test_sets) return std::nullopt;
-  const double own = end->accuracy.at(static_cast<std::size_t>(k - 1));
+  const double own = end->scores.at(static_cast<std::size_t>(k - 1));
   if (k == 1) return own;
   const std::optional<double> worst = min_acc(curve, k);
   if (!worst) return std::nullopt;
@@ -103,10 +103,11 @@ std::optional<double> wc_acc(const AnytimeCurve& curve, std::int64_t k) {
 
 json::object all_metrics(const AnytimeCurve& curve) {
   const bool first = curve.options.anytime_first > 0;
+  const std::string metric = score_names(curve.task).metric;
   return {{"lca", or_null(first ? lca(curve, curve.options.anytime_first) : std::nullopt)},
           {"anytime", or_null(anytime(curve))},
-          {"min_acc", or_null(min_acc(curve, curve.test_sets))},
-          {"wc_acc", or_null(wc_acc(curve, curve.test_sets))}};
+          {"min_" + metric, or_null(min_acc(curve, curve.test_sets))},
+          {"wc_" + metric, or_null(wc_acc(curve, curve.test_sets))}};
 }
 
 }  // namespace perennial::continual

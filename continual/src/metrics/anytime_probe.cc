@@ -9,6 +9,7 @@
 
 #include "data/random_lanes.h"
 #include "metrics/right_answers.h"
+#include "metrics/test_batch.h"
 #include "perennial/kernels/philox.h"
 
 namespace perennial::continual {
@@ -24,14 +25,14 @@ AnytimeProbe::AnytimeProbe(const Stream& stream, const AnytimeOptions& options)
     : stream_(stream), options_(options) {}
 
 AnytimeCurve AnytimeProbe::empty_curve(const Stream& training) const {
-  return {options_, stream_.experiences(), training.experiences(), {}};
+  return {options_, stream_.task().kind(), stream_.experiences(), training.experiences(), {}};
 }
 
 bool AnytimeProbe::wanted(const AnytimePoint& point) const {
   if (!options_.on()) return false;
   if (point.end) return true;
   if (options_.anytime_first > 0 && point.minibatch <= options_.anytime_first) return true;
-  return AnytimeCurve{options_, 1, 1, {}}.regular(point);
+  return AnytimeCurve{.options = options_}.regular(point);
 }
 
 const Batch& AnytimeProbe::examples(std::int64_t test_set) {
@@ -58,7 +59,7 @@ const Batch& AnytimeProbe::examples(std::int64_t test_set) {
 
 std::vector<double> AnytimeProbe::measure(Model& model, bool oracle, std::int64_t seen) {
   const auto start = std::chrono::steady_clock::now();
-  std::vector<double> accuracy;
+  std::vector<double> scores;
   for (std::int64_t e = 0; e < seen; ++e) {
     std::optional<std::uint32_t> generation;
     if (oracle) {
@@ -67,18 +68,17 @@ std::vector<double> AnytimeProbe::measure(Model& model, bool oracle, std::int64_
     }
     const Batch& batch = examples(e);
     const std::int64_t size = batch.y.size(0);
-    std::int64_t right = 0;
+    const std::unique_ptr<Scorer> scorer = stream_.task().scorer();
     for (std::int64_t begin = 0; begin < size; begin += kTestBatch) {
       const std::int64_t rows = std::min(kTestBatch, size - begin);
       const Batch part{batch.x.narrow(0, begin, rows), batch.y.narrow(0, begin, rows),
                        batch.experience.narrow(0, begin, rows)};
-      const Prediction prediction = model.predict(part.x, generation);
-      right += right_answers(stream_, prediction, part).sum().item<std::int64_t>();
+      scorer->add(model.predict(part.x, generation).answers, part);
     }
-    accuracy.push_back(static_cast<double>(right) / static_cast<double>(size));
+    scores.push_back(scorer->score());
   }
   last_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return accuracy;
+  return scores;
 }
 
 }  // namespace perennial::continual

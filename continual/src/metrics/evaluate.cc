@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "metrics/right_answers.h"
+#include "metrics/test_batch.h"
 
 namespace perennial::continual {
 
@@ -27,16 +27,16 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
     }
     const bool counts = e < learnt.value_or(stream.experiences());
     const std::int64_t size = stream.test_size(e);
-    std::int64_t right = 0;
+    const std::unique_ptr<Scorer> scorer = stream.task().scorer();
     for (std::int64_t begin = 0; begin < size; begin += kTestBatch) {
       const Batch batch = stream.test_batch(e, begin, std::min(begin + kTestBatch, size));
       const Prediction prediction = model.predict(batch.x, generation);
-      right += right_answers(stream, prediction, batch).sum().item<std::int64_t>();
+      scorer->add(prediction.answers, batch);
       if (counts) own += prediction.generations.eq(owner).sum().item<std::int64_t>();
       if (progress) progress(batch.y.size(0));
     }
     if (counts && !unlearned) all += size;
-    evaluation.accuracy.push_back(static_cast<double>(right) / static_cast<double>(size));
+    evaluation.scores.push_back(scorer->score());
   }
   if (all > 0 && (model.gate() != nullptr || model.autoencoder_gate() != nullptr)) {
     evaluation.gate_accuracy = static_cast<double>(own) / static_cast<double>(all);

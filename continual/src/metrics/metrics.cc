@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The accuracy matrix and its metrics.
+// The score matrix and its metrics.
 #include "perennial/continual/metrics.h"
 
 #include <algorithm>
@@ -16,14 +16,14 @@ namespace {
 
 constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
 
-void check_fraction(double accuracy) {
-  if (accuracy >= 0 && accuracy <= 1) return;
-  throw Error("accuracy " + std::to_string(accuracy) + " is not a fraction");
+void check_score(double score) {
+  if (std::isfinite(score)) return;
+  throw Error("score " + std::to_string(score) + " is not a finite number");
 }
 
 // a[i][j] in the papers' numbering: j from 1. kAbsent, and with it every sum, where it is not
 // there.
-double cell(const AccuracyMatrix& a, std::int64_t i, std::int64_t j) {
+double cell(const ScoreMatrix& a, std::int64_t i, std::int64_t j) {
   return a.has(i, j - 1) ? a.at(i, j - 1) : kAbsent;
 }
 
@@ -33,36 +33,36 @@ std::optional<double> unless_absent(double metric) {
 
 }  // namespace
 
-AccuracyMatrix::AccuracyMatrix(std::int64_t experiences) : experiences_(experiences) {
+ScoreMatrix::ScoreMatrix(std::int64_t experiences) : experiences_(experiences) {
   if (experiences < 1) {
-    throw Error("an accuracy matrix of " + std::to_string(experiences) + " experiences");
+    throw Error("a score matrix of " + std::to_string(experiences) + " experiences");
   }
   rows_.resize(static_cast<std::size_t>(experiences) + 1);
 }
 
-void AccuracyMatrix::set_row(std::int64_t row, std::vector<double> accuracies) {
+void ScoreMatrix::set_row(std::int64_t row, std::vector<double> scores) {
   if (row < 0 || row > experiences_) {
-    throw Error("row " + std::to_string(row) + " of an accuracy matrix with rows 0 to " +
+    throw Error("row " + std::to_string(row) + " of a score matrix with rows 0 to " +
                 std::to_string(experiences_));
   }
-  if (std::ssize(accuracies) != experiences_) {
-    throw Error("a row of " + std::to_string(accuracies.size()) + " accuracies for " +
+  if (std::ssize(scores) != experiences_) {
+    throw Error("a row of " + std::to_string(scores.size()) + " scores for " +
                 std::to_string(experiences_) + " experiences");
   }
-  for (const double accuracy : accuracies) check_fraction(accuracy);
-  rows_[static_cast<std::size_t>(row)] = std::move(accuracies);
+  for (const double score : scores) check_score(score);
+  rows_[static_cast<std::size_t>(row)] = std::move(scores);
 }
 
-bool AccuracyMatrix::has_row(std::int64_t row) const {
+bool ScoreMatrix::has_row(std::int64_t row) const {
   return row >= 0 && row <= experiences_ && !rows_[static_cast<std::size_t>(row)].empty();
 }
 
-bool AccuracyMatrix::has(std::int64_t row, std::int64_t column) const {
+bool ScoreMatrix::has(std::int64_t row, std::int64_t column) const {
   return has_row(row) && column >= 0 && column < experiences_ &&
          !std::isnan(rows_[static_cast<std::size_t>(row)][static_cast<std::size_t>(column)]);
 }
 
-void AccuracyMatrix::extend() {
+void ScoreMatrix::extend() {
   ++experiences_;
   for (std::vector<double>& row : rows_) {
     if (!row.empty()) row.push_back(kAbsent);
@@ -70,39 +70,39 @@ void AccuracyMatrix::extend() {
   rows_.emplace_back();
 }
 
-double& AccuracyMatrix::cell(std::int64_t row, std::int64_t column) {
+double& ScoreMatrix::cell(std::int64_t row, std::int64_t column) {
   if (!has_row(row) || column < 0 || column >= experiences_) {
-    throw Error("row " + std::to_string(row) + " of the accuracy matrix has no column " +
+    throw Error("row " + std::to_string(row) + " of the score matrix has no column " +
                 std::to_string(column));
   }
   return rows_[static_cast<std::size_t>(row)][static_cast<std::size_t>(column)];
 }
 
-void AccuracyMatrix::set(std::int64_t row, std::int64_t column, double accuracy) {
-  check_fraction(accuracy);
-  cell(row, column) = accuracy;
+void ScoreMatrix::set(std::int64_t row, std::int64_t column, double score) {
+  check_score(score);
+  cell(row, column) = score;
 }
 
-void AccuracyMatrix::clear(std::int64_t row, std::int64_t column) { cell(row, column) = kAbsent; }
+void ScoreMatrix::clear(std::int64_t row, std::int64_t column) { cell(row, column) = kAbsent; }
 
-double AccuracyMatrix::at(std::int64_t row, std::int64_t column) const {
+double ScoreMatrix::at(std::int64_t row, std::int64_t column) const {
   if (!has(row, column)) {
-    throw Error("accuracy of experience " + std::to_string(column) + " after " +
+    throw Error("the score of experience " + std::to_string(column) + " after " +
                 std::to_string(row) + " learnt was not evaluated");
   }
   return rows_[static_cast<std::size_t>(row)][static_cast<std::size_t>(column)];
 }
 
-boost::json::value AccuracyMatrix::to_json() const {
+boost::json::value ScoreMatrix::to_json() const {
   boost::json::array rows;
   for (const std::vector<double>& row : rows_) {
     if (row.empty()) {
       rows.emplace_back(nullptr);
     } else {
       boost::json::array cells;
-      for (const double accuracy : row) {
-        cells.push_back(std::isnan(accuracy) ? boost::json::value(nullptr)
-                                             : boost::json::value(accuracy));
+      for (const double score : row) {
+        cells.push_back(std::isnan(score) ? boost::json::value(nullptr)
+                                          : boost::json::value(score));
       }
       rows.emplace_back(std::move(cells));
     }
@@ -110,22 +110,21 @@ boost::json::value AccuracyMatrix::to_json() const {
   return rows;
 }
 
-AccuracyMatrix AccuracyMatrix::from_json(const boost::json::value& value) {
+ScoreMatrix ScoreMatrix::from_json(const boost::json::value& value) {
   if (!value.is_array() || value.get_array().size() < 2) {
-    throw DataError("an accuracy matrix must be an array of at least 2 rows");
+    throw DataError("a score matrix must be an array of at least 2 rows");
   }
   const boost::json::array& rows = value.get_array();
-  AccuracyMatrix matrix(static_cast<std::int64_t>(rows.size()) - 1);
+  ScoreMatrix matrix(static_cast<std::int64_t>(rows.size()) - 1);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (rows[i].is_null()) continue;
-    if (!rows[i].is_array())
-      throw DataError("a row of an accuracy matrix must be an array or null");
+    if (!rows[i].is_array()) throw DataError("a row of a score matrix must be an array or null");
     std::vector<double> row;
     std::vector<std::int64_t> absent;
     for (const boost::json::value& cell : rows[i].get_array()) {
       if (cell.is_null()) absent.push_back(std::ssize(row));
       if (!cell.is_null() && !cell.is_number()) {
-        throw DataError("an accuracy must be a number or null");
+        throw DataError("a score must be a number or null");
       }
       row.push_back(cell.is_null() ? 0 : cell.to_number<double>());
     }
@@ -133,20 +132,20 @@ AccuracyMatrix AccuracyMatrix::from_json(const boost::json::value& value) {
       matrix.set_row(static_cast<std::int64_t>(i), std::move(row));
       for (const std::int64_t column : absent) matrix.clear(static_cast<std::int64_t>(i), column);
     } catch (const Error& error) {
-      throw DataError(std::string("stored accuracy matrix: ") + error.what());
+      throw DataError(std::string("stored score matrix: ") + error.what());
     }
   }
   return matrix;
 }
 
-std::optional<double> acc(const AccuracyMatrix& a) {
+std::optional<double> acc(const ScoreMatrix& a) {
   const std::int64_t T = a.experiences();
   double sum = 0;
   for (std::int64_t j = 1; j <= T; ++j) sum += cell(a, T, j);
   return unless_absent(sum / static_cast<double>(T));
 }
 
-std::optional<double> bwt_gem(const AccuracyMatrix& a) {
+std::optional<double> bwt_gem(const ScoreMatrix& a) {
   const std::int64_t T = a.experiences();
   if (T < 2) return std::nullopt;
   double sum = 0;
@@ -154,7 +153,7 @@ std::optional<double> bwt_gem(const AccuracyMatrix& a) {
   return unless_absent(sum / static_cast<double>(T - 1));
 }
 
-std::optional<double> fwt_gem(const AccuracyMatrix& a) {
+std::optional<double> fwt_gem(const ScoreMatrix& a) {
   const std::int64_t T = a.experiences();
   if (T < 2) return std::nullopt;
   double sum = 0;
@@ -162,7 +161,7 @@ std::optional<double> fwt_gem(const AccuracyMatrix& a) {
   return unless_absent(sum / static_cast<double>(T - 1));
 }
 
-std::optional<double> bwt_diaz(const AccuracyMatrix& a) {
+std::optional<double> bwt_diaz(const ScoreMatrix& a) {
   const std::int64_t T = a.experiences();
   if (T < 2) return std::nullopt;
   double sum = 0;
@@ -172,7 +171,7 @@ std::optional<double> bwt_diaz(const AccuracyMatrix& a) {
   return unless_absent(sum / (static_cast<double>(T) * static_cast<double>(T - 1) / 2));
 }
 
-std::optional<std::vector<double>> forgetting_by_experience(const AccuracyMatrix& a) {
+std::optional<std::vector<double>> forgetting_by_experience(const ScoreMatrix& a) {
   const std::int64_t T = a.experiences();
   if (T < 2) return std::nullopt;
   std::vector<double> forgetting;
@@ -187,16 +186,16 @@ std::optional<std::vector<double>> forgetting_by_experience(const AccuracyMatrix
   return forgetting;
 }
 
-std::optional<double> forgetting_chaudhry(const AccuracyMatrix& a) {
+std::optional<double> forgetting_chaudhry(const ScoreMatrix& a) {
   const std::optional<std::vector<double>> terms = forgetting_by_experience(a);
   if (!terms) return std::nullopt;
   return std::accumulate(terms->begin(), terms->end(), 0.0) / static_cast<double>(terms->size());
 }
 
-std::optional<double> intransigence(const AccuracyMatrix& a, const std::vector<double>& joint) {
+std::optional<double> intransigence(const ScoreMatrix& a, const std::vector<double>& joint) {
   const std::int64_t T = a.experiences();
   if (std::ssize(joint) != T) {
-    throw Error("a joint model's " + std::to_string(joint.size()) + " accuracies for " +
+    throw Error("a joint model's " + std::to_string(joint.size()) + " scores for " +
                 std::to_string(T) + " experiences");
   }
   double sum = 0;
@@ -206,12 +205,12 @@ std::optional<double> intransigence(const AccuracyMatrix& a, const std::vector<d
   return unless_absent(sum / static_cast<double>(T));
 }
 
-std::optional<double> forgetting_first_last(const AccuracyMatrix& a) {
+std::optional<double> forgetting_first_last(const ScoreMatrix& a) {
   const std::optional<double> transfer = bwt_gem(a);
   return transfer ? std::optional(0 - *transfer) : std::nullopt;
 }
 
-std::optional<double> avg_incremental(const AccuracyMatrix& a) {
+std::optional<double> avg_incremental(const ScoreMatrix& a) {
   const std::int64_t T = a.experiences();
   double sum = 0;
   for (std::int64_t k = 1; k <= T; ++k) {
@@ -222,8 +221,8 @@ std::optional<double> avg_incremental(const AccuracyMatrix& a) {
   return unless_absent(sum / static_cast<double>(T));
 }
 
-boost::json::object all_metrics(const AccuracyMatrix& a) {
-  return {{"acc", or_null(acc(a))},
+boost::json::object all_metrics(const ScoreMatrix& a, TaskKind task) {
+  return {{score_names(task).metric, or_null(acc(a))},
           {"bwt.gem", or_null(bwt_gem(a))},
           {"fwt.gem", or_null(fwt_gem(a))},
           {"bwt.diaz", or_null(bwt_diaz(a))},

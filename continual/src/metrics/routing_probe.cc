@@ -14,7 +14,6 @@
 #include <set>
 #include <unordered_map>
 
-#include "metrics/right_answers.h"
 #include "perennial/continual/routing_metrics.h"
 #include "perennial/kernels/expert_id.h"
 #include "perennial/storage/digest.h"
@@ -69,6 +68,7 @@ RoutingProbe::RoutingProbe(const Stream& stream, std::int64_t inputs)
     : stream_(stream), inputs_(inputs) {}
 
 void RoutingProbe::load(const std::filesystem::path& events) {
+  const char* scores = score_names(stream_.task().kind()).values;
   std::ifstream in(events, std::ios::binary);
   for (std::string line; std::getline(in, line);) {
     boost::system::error_code error;
@@ -83,7 +83,7 @@ void RoutingProbe::load(const std::filesystem::path& events) {
       } else if (name->get_string() == "routing" && event.contains("sets")) {
         const auto experience = json::value_to<std::int64_t>(event.at("row")) - 1;
         then_[experience] = {json::value_to<std::vector<std::string>>(event.at("sets")),
-                             json::value_to<double>(event.at("accuracy"))};
+                             json::value_to<double>(event.at(scores))};
       }
     } catch (const std::exception&) {
       continue;
@@ -149,7 +149,7 @@ json::object RoutingProbe::event(Model& model, std::int64_t learnt) {
   if (!on(model)) return {};
   const at::NoGradGuard no_grad;
   json::array drift, leak, forgetting, own_sets;
-  double own_accuracy = 0;
+  double own_score = 0;
   bool told = learnt == 1;  // whether weight forgetting says something of an older experience
   const std::vector<Generation>& generations = model.peer()->pool().generations();
   // Joint training and the like learn all test sets at once.
@@ -166,16 +166,17 @@ json::object RoutingProbe::event(Model& model, std::int64_t learnt) {
     const at::Tensor ids =
         model.peer()->retrieve(model.pool_inputs(batch.x), *generation).ids.cpu();
     const std::vector<std::string> sets = set_digests(ids);
-    double accuracy = 0;
+    double score = 0;
     if (answers_alone(model)) {
-      const Prediction prediction = model.predict(batch.x, *generation);
-      accuracy = right_answers(stream_, prediction, batch).to(at::kDouble).mean().item<double>();
+      const std::unique_ptr<Scorer> scorer = stream_.task().scorer();
+      scorer->add(model.predict(batch.x, *generation).answers, batch);
+      score = scorer->score();
     }
     const bool own = j + 1 == learnt;
     if (own) {
-      then_[j] = {sets, accuracy};
+      then_[j] = {sets, score};
       own_sets = json::array(sets.begin(), sets.end());
-      own_accuracy = accuracy;
+      own_score = score;
     }
     const Then& then = then_.at(j);
     drift.push_back(drift_of(then.sets, sets));
@@ -183,15 +184,18 @@ json::object RoutingProbe::event(Model& model, std::int64_t learnt) {
     leak.push_back(newer ? routing_leak(ids, generations[*generation + 1].first_row) : 0.0);
     // A generation that trains on has another router than it had then.
     if (own || generations[*generation].state == GenerationState::frozen) {
-      forgetting.push_back(weight_forgetting({then.accuracy}, {accuracy}));
+      forgetting.push_back(weight_forgetting({then.score}, {score}));
       told = told || !own;
     } else {
       forgetting.push_back(nullptr);
     }
   }
-  json::object fields{
-      {"row", learnt},           {"inputs", inputs_},           {"drift", std::move(drift)},
-      {"leak", std::move(leak)}, {"sets", std::move(own_sets)}, {"accuracy", own_accuracy}};
+  json::object fields{{"row", learnt},
+                      {"inputs", inputs_},
+                      {"drift", std::move(drift)},
+                      {"leak", std::move(leak)},
+                      {"sets", std::move(own_sets)},
+                      {score_names(stream_.task().kind()).values, own_score}};
   if (answers_alone(model) && told) fields["weight_forgetting"] = std::move(forgetting);
   return fields;
 }

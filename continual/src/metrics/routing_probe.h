@@ -46,7 +46,7 @@ class RoutingProbe {
  private:
   struct Then {
     std::vector<std::string> sets;
-    double accuracy = 0;
+    double score = 0;
   };
   bool on(Model& model) const { return inputs_ > 0 && model.peer() != nullptr; }
   Batch inputs_of(std::int64_t experience) const;

@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <type_traits>
 
+#include "perennial/continual/task_kind.h"
+
 namespace perennial::continual {
 
 namespace json = boost::json;
@@ -50,10 +52,11 @@ std::string event_at(double wall_time) {
 }
 
 // Zero-padded, so that TensorBoard's order of names is that of the numbers.
-std::string numbered(const char* prefix, std::size_t number) {
-  char text[64];
-  std::snprintf(text, sizeof(text), "%s%02zu", prefix, number);
-  return text;
+// "prefix/test_07"
+std::string numbered(const std::string& prefix, std::size_t number) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "/test_%02zu", number);
+  return prefix + text;
 }
 
 std::int64_t integer_of(const json::object& event, std::string_view key) {
@@ -68,16 +71,20 @@ void add_number(std::vector<Scalar>& scalars, const json::object& event, std::st
   scalars.push_back({tag, step, static_cast<float>(value->to_number<double>())});
 }
 
-void add_accuracies(std::vector<Scalar>& scalars, const json::object& event, const char* prefix,
-                    std::int64_t step) {
-  const json::value* all = event.if_contains("accuracy");
-  if (all == nullptr || !all->is_array()) return;
-  std::size_t number = 0;
-  for (const json::value& value : all->get_array()) {
-    ++number;
-    if (!value.is_number()) continue;
-    scalars.push_back(
-        {numbered(prefix, number), step, static_cast<float>(value.to_number<double>())});
+// The scores of test sets, under a prefix of their own or what they are called.
+void add_scores(std::vector<Scalar>& scalars, const json::object& event, const std::string& prefix,
+                std::int64_t step) {
+  for (const auto& [task, name] : enum_names(TaskKind{})) {
+    const char* values = score_names(task).values;
+    const json::value* all = event.if_contains(values);
+    if (all == nullptr || !all->is_array()) continue;
+    std::size_t number = 0;
+    for (const json::value& value : all->get_array()) {
+      ++number;
+      if (!value.is_number()) continue;
+      scalars.push_back({numbered(prefix.empty() ? values : prefix, number), step,
+                         static_cast<float>(value.to_number<double>())});
+    }
   }
 }
 
@@ -127,9 +134,9 @@ std::vector<Scalar> scalars_of(const json::object& event) {
   if (kind == "step") {
     add_number(scalars, event, "loss", "train/loss", steps);
   } else if (kind == "evaluate") {
-    add_accuracies(scalars, event, "accuracy/test_", steps);
+    add_scores(scalars, event, "", steps);
   } else if (kind == "anytime") {
-    add_accuracies(scalars, event, "anytime/test_", steps);
+    add_scores(scalars, event, "anytime", steps);
     double sum = 0;
     for (const Scalar& scalar : scalars) sum += static_cast<double>(scalar.value);
     if (!scalars.empty()) {

@@ -24,7 +24,8 @@ class Columns : public Model {
  public:
   Columns(const RunConfig& config, DenseInputs inputs, std::int64_t classes,
           const Placement& placement)
-      : options_(config.model),
+      : task_(config.task()),
+        options_(config.model),
         inputs_(std::move(inputs)),
         classes_(classes),
         layers_({placement.device, config.train.amp}),
@@ -67,7 +68,7 @@ class Columns : public Model {
       throw Error("column " + std::to_string(column) + " is asked for; there are " +
                   std::to_string(columns_));
     }
-    return {forward(x, column, false).softmax(1), at::full({x.size(0)}, column, at::kLong)};
+    return {answers_of(task_, forward(x, column, false)), at::full({x.size(0)}, column, at::kLong)};
   }
 
   std::vector<std::pair<std::string, torch::Tensor>> trainable() override {
@@ -96,7 +97,7 @@ class Columns : public Model {
     return layers_[first_of(column) + static_cast<std::size_t>(number)];
   }
 
-  // Logits (B, classes) of a column. Those before it pass no gradient.
+  // Outputs (B, C) of a column. Those before it pass no gradient.
   torch::Tensor forward(const torch::Tensor& data, std::int64_t column, bool drop) const {
     const torch::Tensor x = layers_.inputs(inputs_(data));
     std::vector<torch::Tensor> before(static_cast<std::size_t>(column) + 1, x);
@@ -114,6 +115,7 @@ class Columns : public Model {
     return layer(column, options_.depth)(options_.depth == 0 ? x : at::cat(before, 1)).to(at::kCPU);
   }
 
+  TaskKind task_;
   ModelOptions options_;
   DenseInputs inputs_;
   std::int64_t classes_;

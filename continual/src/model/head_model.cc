@@ -31,7 +31,8 @@ class HeadModel : public Model {
  public:
   HeadModel(const RunConfig& config, HeadFeatures features, AnalyticHead head,
             const Placement& placement)
-      : columns_(std::move(features.columns)),
+      : task_(config.task()),
+        columns_(std::move(features.columns)),
         filters_(std::move(features.filters)),
         peer_(std::move(features.peer)),
         head_(std::move(head)),
@@ -50,7 +51,7 @@ class HeadModel : public Model {
   }
   Prediction predict(const torch::Tensor& x, std::optional<std::uint32_t>) override {
     const at::NoGradGuard no_grad;
-    return {train_forward(x).softmax(1),
+    return {answers_of(task_, train_forward(x)),
             at::full({x.size(0)}, peer_ == nullptr ? -1 : 0, at::kLong)};
   }
 
@@ -89,6 +90,7 @@ class HeadModel : public Model {
     return filters_ ? at::cat({(*filters_)(x), pool}, 1) : pool;
   }
 
+  TaskKind task_;
   std::optional<ColumnFeatures> columns_;
   std::optional<ImageFilters> filters_;
   std::shared_ptr<PeerImpl> peer_;  // null for the head alone

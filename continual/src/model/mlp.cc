@@ -33,7 +33,8 @@ namespace {
 class Mlp : public Model {
  public:
   Mlp(const RunConfig& config, DenseInputs inputs, std::int64_t classes, const Placement& placement)
-      : inputs_(std::move(inputs)),
+      : task_(config.task()),
+        inputs_(std::move(inputs)),
         layers_({placement.device, config.train.amp}),
         dropout_(config.model, static_cast<std::size_t>(config.model.depth)) {
     const ModelOptions& options = config.model;
@@ -73,7 +74,7 @@ class Mlp : public Model {
   }
   Prediction predict(const torch::Tensor& x, std::optional<std::uint32_t>) override {
     const at::NoGradGuard no_grad;
-    return {test_forward(x).softmax(1), at::full({x.size(0)}, -1, at::kLong)};
+    return {answers_of(task_, test_forward(x)), at::full({x.size(0)}, -1, at::kLong)};
   }
   std::vector<std::pair<std::string, torch::Tensor>> trainable() override {
     return layers_.tensors();
@@ -90,6 +91,7 @@ class Mlp : public Model {
  private:
   torch::Tensor inputs_of(const torch::Tensor& x) const { return layers_.inputs(inputs_(x)); }
 
+  TaskKind task_;
   DenseInputs inputs_;
   DenseLayers layers_;
   UnitDropout dropout_;

@@ -33,7 +33,8 @@ class PeerModel : public Model {
   PeerModel(const RunConfig& config, std::int64_t features, std::int64_t classes,
             std::shared_ptr<PeerImpl> peer, std::unique_ptr<AnalyticGate> gate,
             std::unique_ptr<AutoencoderGate> autoencoders, const Placement& placement)
-      : width_(config.model.width),
+      : task_(config.task()),
+        width_(config.model.width),
         classes_(classes),
         device_(placement.device),
         layers_({placement.device, config.train.amp}),
@@ -74,7 +75,7 @@ class PeerModel : public Model {
     peer_->train(false);
     const auto newest = static_cast<std::int64_t>(peer_->pool().generations().size()) - 1;
     if (width_ > 0 || peer_->options().routing == Routing::shared) {
-      return {forward(x).softmax(1), at::full({x.size(0)}, newest, at::kLong)};
+      return {answers_of(task_, forward(x)), at::full({x.size(0)}, newest, at::kLong)};
     }
     const bool asked = gate_ != nullptr && (gate_->has_heads() || (!generation && newest > 0));
     const torch::Tensor f = asked ? gate_->features(x) : torch::Tensor();
@@ -156,52 +157,53 @@ class PeerModel : public Model {
     return layers_[1](h + peer_->forward(h)).to(at::kCPU);
   }
 
-  // Probabilities (n, classes) that one generation gives to `rows` of x, with its class head's word
-  // beside the pool's. f: the gate's features of x.
+  // Answers (n, C) that one generation gives to `rows` of x, with its class head's word beside the
+  // pool's. f: the gate's features of x.
   torch::Tensor answer_of(std::int64_t generation, const torch::Tensor& x, const torch::Tensor& f,
                           const torch::Tensor& rows) {
     const auto of_rows = [&](const torch::Tensor& all) {
       return rows.numel() == all.size(0) ? all : all.index_select(0, rows);
     };
-    torch::Tensor logits =
+    torch::Tensor outputs =
         of_classes(peer_->forward(of_rows(x).to(device_), static_cast<std::uint32_t>(generation)))
             .to(at::kCPU);
     if (std::cmp_less(generation, known_.size())) {
       const std::int64_t known = known_[static_cast<std::size_t>(generation)];
-      logits.narrow(1, known, classes_ - known).fill_(-std::numeric_limits<float>::infinity());
+      outputs.narrow(1, known, classes_ - known).fill_(-std::numeric_limits<float>::infinity());
     }
     if (gate_ != nullptr && gate_->has_heads()) {
-      logits = logits.log_softmax(1) +
-               gate_->options().head_weight * gate_->class_scores_of(of_rows(f), generation);
+      outputs = outputs.log_softmax(1) +
+                gate_->options().head_weight * gate_->class_scores_of(of_rows(f), generation);
     }
-    return logits.softmax(1);
+    return answers_of(task_, outputs);
   }
 
   // Each input through the one generation chosen for it.
   Prediction answer(const torch::Tensor& x, const torch::Tensor& f, const torch::Tensor& chosen) {
-    torch::Tensor probabilities = at::empty({x.size(0), classes_});
+    torch::Tensor answers = at::empty({x.size(0), classes_});
     const auto generations = static_cast<std::int64_t>(peer_->pool().generations().size());
     for (std::int64_t g = 0; g < generations; ++g) {
       const torch::Tensor rows = (chosen == g).nonzero().squeeze(1);
-      if (rows.numel() > 0) probabilities.index_copy_(0, rows, answer_of(g, x, f, rows));
+      if (rows.numel() > 0) answers.index_copy_(0, rows, answer_of(g, x, f, rows));
     }
-    return {probabilities, chosen};
+    return {answers, chosen};
   }
 
-  // shares: (B, G). The generations' probabilities averaged by them, in generation order.
+  // shares: (B, G). The generations' answers averaged by them, in generation order.
   Prediction mixed_answer(const torch::Tensor& x, const torch::Tensor& f,
                           const torch::Tensor& shares) {
-    torch::Tensor probabilities = at::zeros({x.size(0), classes_});
+    torch::Tensor answers = at::zeros({x.size(0), classes_});
     for (std::int64_t g = 0; g < shares.size(1); ++g) {
       const torch::Tensor share = shares.select(1, g);
       const torch::Tensor rows = share.nonzero().squeeze(1);
       if (rows.numel() == 0) continue;
-      probabilities.index_add_(0, rows,
-                               answer_of(g, x, f, rows) * share.index_select(0, rows).unsqueeze(1));
+      answers.index_add_(0, rows,
+                         answer_of(g, x, f, rows) * share.index_select(0, rows).unsqueeze(1));
     }
-    return {probabilities, shares.argmax(1)};
+    return {answers, shares.argmax(1)};
   }
 
+  TaskKind task_;
   std::int64_t width_, classes_;
   at::Device device_;
   DenseLayers layers_;

@@ -212,6 +212,8 @@ std::string heat_map(const HeatMap& map) {
   if (columns == 0) return "";
   constexpr double kNames = 44, kHead = 32, kFoot = 4;
   const bool written = columns <= 12;
+  const double factor = map.percent ? 100 : 1;
+  const std::string unit = map.percent ? "%" : "";
   const double share = (kWidth - kNames - 4) / static_cast<double>(columns);
   const double cell = std::clamp(share, 4.0, 64.0);
   const double tall = written ? std::clamp(cell, 20.0, 26.0) : cell;
@@ -239,14 +241,14 @@ std::string heat_map(const HeatMap& map) {
       out +=
           cat({"<g><title>",
                escaped(cat({i < map.rows.size() ? map.rows[i] : std::string(), ", ",
-                            std::to_string(j + 1), ": ", fixed(100 * *value, 2), "%"})),
+                            std::to_string(j + 1), ": ", fixed(factor * *value, 2), unit})),
                "</title><rect class=\"cell", (own ? " own" : ""), "\" x=\"", coordinate(left + gap),
                "\" y=\"", coordinate(top + gap), "\" width=\"", coordinate(cell - 2 * gap),
                "\" height=\"", coordinate(tall - 2 * gap), "\" fill-opacity=\"",
                coordinate(0.04 + 0.96 * std::clamp(*value, 0.0, 1.0)), "\"/>"});
       if (written) {
         out += text_at(left + cell / 2, top + tall / 2 + 4, "middle",
-                       fixed(100 * *value, cell >= 30 ? 1 : 0),
+                       fixed(factor * *value, (cell >= 30 ? 1 : 0) + (map.percent ? 0 : 1)),
                        *value > kDarkCell ? " class=\"on\"" : "");
       }
       out += "</g>";

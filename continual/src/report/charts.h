@@ -46,9 +46,9 @@ std::string bar_chart(const Caption& caption, const std::vector<Bar>& bars);
 struct HeatMap {
   Caption caption;
   std::string row_label, column_label;
-  std::vector<std::string> rows;  // names; columns are numbered from 1
-  std::vector<std::vector<std::optional<double>>>
-      values;                  // fractions in [0, 1], written in percent
+  std::vector<std::string> rows;                           // names; columns are numbered from 1
+  std::vector<std::vector<std::optional<double>>> values;  // darker from 0 to 1
+  bool percent = true;                                     // values are written times 100
   bool mark_diagonal = false;  // row i + 1 (0 is before training) with column i
 };
 std::string heat_map(const HeatMap& map);

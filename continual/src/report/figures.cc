@@ -3,6 +3,7 @@
 #include "report/figures.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -54,20 +55,32 @@ std::vector<Series> all_series(const std::vector<Group>& groups, const Walk& wal
   return any ? series : std::vector<Series>{};
 }
 
-std::string bars_of(const std::vector<Group>& groups, const char* metric, const char* title) {
+// How the scores of all groups are shown: times 100 as percent, or as they are.
+struct Shown {
+  double factor = 1;
+  std::string unit, note;  // "percent", ", percent"
+};
+
+Shown shown_of(const std::vector<Group>& groups) {
+  const ScoreNames& names = score_names(groups.front().first().task);
+  return names.percent ? Shown{100, "percent", ", percent"} : Shown{1, names.title, ""};
+}
+
+std::string bars_of(const std::vector<Group>& groups, const std::string& metric,
+                    const std::string& title) {
+  const Shown shown = shown_of(groups);
   std::vector<Bar> bars;
   for (const Group& group : groups) {
     const std::optional<SeedStatistics> s = statistic(group, metric, groups);
     if (!s) continue;
-    std::string value = fixed(100 * s->mean, 2);
-    if (s->sd) value += cat({" ± ", fixed(100 * *s->sd, 2)});
-    bars.push_back(
-        {group.name, 100 * s->mean, s->sd ? std::optional(100 * *s->sd) : std::nullopt, value});
+    std::string value = fixed(shown.factor * s->mean, 2);
+    if (s->sd) value += cat({" ± ", fixed(shown.factor * *s->sd, 2)});
+    bars.push_back({group.name, shown.factor * s->mean,
+                    s->sd ? std::optional(shown.factor * *s->sd) : std::nullopt, value});
   }
-  return bar_chart(
-      {std::string("bars-") + metric, title,
-       std::string(metric) + ", percent; whiskers: ± one standard deviation over seeds"},
-      bars);
+  return bar_chart({"bars-" + metric, title,
+                    metric + shown.note + "; whiskers: ± one standard deviation over seeds"},
+                   bars);
 }
 
 // Steps at which the experiences of a run ended.
@@ -103,38 +116,50 @@ Unit no_unit(double) { return {1, ""}; }
 
 }  // namespace
 
+std::string titled(const std::vector<Group>& groups, const std::string& rest) {
+  std::string title = score_names(groups.front().first().task).title;
+  title[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(title[0])));
+  return title + rest;
+}
+
 std::string comparison_figures(const std::vector<Group>& groups) {
-  return bars_of(groups, "acc", "Accuracy at the end") +
+  return bars_of(groups, score_names(groups.front().first().task).metric,
+                 titled(groups, " at the end")) +
          bars_of(groups, "forgetting.chaudhry", "Forgetting") +
-         bars_of(groups, "anytime", "Accuracy while learning");
+         bars_of(groups, "anytime", titled(groups, " while learning"));
 }
 
 std::string matrix_figures(const std::vector<Group>& groups) {
   std::string figures;
   for (const Group& group : groups) {
     HeatMap map;
-    std::string note = "percent; row: experiences learnt, column: test set";
+    const Shown shown = shown_of(groups);
+    std::string note = shown.unit + "; row: experiences learnt, column: test set";
     const std::string runs = over_runs(group);
     if (!runs.empty()) note += cat({"; ", runs});
-    map.caption = {"matrix", groups.size() > 1 ? group.name : "Accuracy matrix", note};
+    map.caption = {"matrix", groups.size() > 1 ? group.name : titled(groups, " matrix"), note};
     map.row_label = "learnt";
     map.column_label = "test set";
     map.values = mean_matrix(group);
     map.rows = row_names(map.values.size());
     map.mark_diagonal = true;
+    map.percent = shown.factor != 1;
     figures += heat_map(map);
   }
-  const auto forgetting = [](const RunFolder& run, const auto& add) {
+  const Shown shown = shown_of(groups);
+  const std::string name = score_names(groups.front().first().task).title;
+  const auto forgetting = [&](const RunFolder& run, const auto& add) {
     const std::optional<std::vector<double>> terms = forgetting_by_experience(run.matrix);
     if (!terms) return;
     for (std::size_t j = 0; j < terms->size(); ++j) {
-      add(static_cast<double>(j + 1), 100 * (*terms)[j]);
+      add(static_cast<double>(j + 1), shown.factor * (*terms)[j]);
     }
   };
   figures += line_chart({{"forgetting", "Forgetting by experience",
-                          "best accuracy before the end minus accuracy at the end, points"},
+                          cat({"best ", name, " before the end minus ", name, " at the end",
+                               shown.factor == 1 ? "" : ", points"})},
                          "experience",
-                         "points",
+                         shown.factor == 1 ? name : "points",
                          all_series(groups, forgetting),
                          true,
                          true,
@@ -144,30 +169,32 @@ std::string matrix_figures(const std::vector<Group>& groups) {
 }
 
 std::string learning_figures(const std::vector<Group>& groups) {
-  const auto seen = [](const RunFolder& run, const auto& add) {
+  const Shown shown = shown_of(groups);
+  const std::string name = score_names(groups.front().first().task).title;
+  const auto seen = [&](const RunFolder& run, const auto& add) {
     for (std::int64_t k = 1; k <= run.matrix.experiences(); ++k) {
       if (!run.matrix.has_row(k)) continue;
       double sum = 0;
       for (std::int64_t j = 0; j < k; ++j) sum += run.matrix.at(k, j);
-      add(static_cast<double>(k), 100 * sum / static_cast<double>(k));
+      add(static_cast<double>(k), shown.factor * sum / static_cast<double>(k));
     }
   };
-  std::string figures = line_chart({{"seen", "Accuracy on the experiences seen so far",
-                                     "after each experience, whole test sets, percent"},
+  std::string figures = line_chart({{"seen", titled(groups, " on the experiences seen so far"),
+                                     "after each experience, whole test sets" + shown.note},
                                     "experiences learnt",
-                                    "percent",
+                                    shown.unit,
                                     all_series(groups, seen),
                                     false,
                                     true,
                                     {},
                                     {}});
-  const auto points = [](const RunFolder& run, const auto& add) {
+  const auto points = [&](const RunFolder& run, const auto& add) {
     double last = -1;
     for (const AnytimePoint& point : run.anytime.points) {
       // The point before a first minibatch has a test set more than the end before it.
       const auto steps = static_cast<double>(point.steps);
       if (point.minibatch == 0 || point.end || steps == last) continue;
-      add(steps, 100 * point.mean());
+      add(steps, shown.factor * point.mean());
       last = steps;
     }
   };
@@ -181,9 +208,9 @@ std::string learning_figures(const std::vector<Group>& groups) {
     how += cat({", every ", std::to_string(options.anytime_every), " steps"});
   }
   LineChart anytime{
-      {"anytime", "Anytime accuracy on the experiences seen so far", how + ", percent"},
+      {"anytime", cat({"Anytime ", name, " on the experiences seen so far"}), how + shown.note},
       "steps",
-      "percent",
+      shown.unit,
       all_series(groups, points),
       false,
       true,
@@ -193,9 +220,9 @@ std::string learning_figures(const std::vector<Group>& groups) {
   figures += line_chart(anytime);
   if (groups.size() > 1 || groups.front().experiences() > 10) return figures;
   // One strategy: each test set's own curve.
-  LineChart each{{"anytime-each", "Anytime accuracy on each test set", how + ", percent"},
+  LineChart each{{"anytime-each", cat({"Anytime ", name, " on each test set"}), how + shown.note},
                  "steps",
-                 "percent",
+                 shown.unit,
                  {},
                  false,
                  true,
@@ -206,8 +233,8 @@ std::string learning_figures(const std::vector<Group>& groups) {
       double last = -1;
       for (const AnytimePoint& point : run.anytime.points) {
         const auto steps = static_cast<double>(point.steps);
-        if (point.end || steps == last || std::ssize(point.accuracy) <= j) continue;
-        add(steps, 100 * point.accuracy[static_cast<std::size_t>(j)]);
+        if (point.end || steps == last || std::ssize(point.scores) <= j) continue;
+        add(steps, shown.factor * point.scores[static_cast<std::size_t>(j)]);
         last = steps;
       }
     });
@@ -247,7 +274,7 @@ std::string routing_figures(const std::vector<Group>& groups) {
            &RoutingRow::leak);
     map_of(group,
            {"weight-forgetting", "Weight forgetting",
-            "percent of the probe's answers lost, the generation given: what changed weights cost"},
+            "percent of the probe's score lost, the generation given: what changed weights cost"},
            &RoutingRow::weight_forgetting);
   }
   const auto shares = [&](const Caption& caption, std::optional<double> ExperienceFigures::*figure,

@@ -9,11 +9,14 @@
 
 namespace perennial::continual::report {
 
+// What the scores are called, and what follows: "Accuracy at the end".
+std::string titled(const std::vector<Group>& groups, const std::string& rest);
+
 // Bars of acc and of forgetting, with the standard deviation over seeds.
 std::string comparison_figures(const std::vector<Group>& groups);
 // A heat map a group, and forgetting by experience.
 std::string matrix_figures(const std::vector<Group>& groups);
-// Accuracy on what was seen so far: after each experience, and at every anytime point.
+// Scores on what was seen so far: after each experience, and at every anytime point.
 std::string learning_figures(const std::vector<Group>& groups);
 // Drift of the routing by experience.
 std::string routing_figures(const std::vector<Group>& groups);

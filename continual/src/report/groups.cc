@@ -50,8 +50,8 @@ std::string stream_of(const RunFolder& run) {
 }
 
 // The mean last row of the joint runs over the same stream.
-std::optional<std::vector<double>> joint_accuracy(const Group& group,
-                                                  const std::vector<Group>& groups) {
+std::optional<std::vector<double>> joint_scores(const Group& group,
+                                                const std::vector<Group>& groups) {
   for (const Group& other : groups) {
     if (other.first().strategy() != "joint" || stream_of(other.first()) != stream_of(group.first()))
       continue;
@@ -166,7 +166,7 @@ std::optional<SeedStatistics> statistic(const Group& group, const std::string& m
                                         const std::vector<Group>& groups) {
   std::vector<double> values;
   const std::optional<std::vector<double>> joint =
-      metric == "intransigence" ? joint_accuracy(group, groups) : std::nullopt;
+      metric == "intransigence" ? joint_scores(group, groups) : std::nullopt;
   for (const RunFolder* run : group.runs) {
     if (metric == "intransigence") {
       const std::optional<double> value =

@@ -27,13 +27,13 @@ constexpr Metric kMetrics[] = {
     {"bwt.gem", "backward transfer: at the end minus just after learning it (Lopez-Paz & Ranzato)"},
     {"fwt.gem", "forward transfer: just before learning it minus untrained (Lopez-Paz & Ranzato)"},
     {"bwt.diaz", "backward transfer over all steps (Díaz-Rodríguez)"},
-    {"forgetting.chaudhry", "best accuracy before the end minus at the end (Chaudhry)"},
+    {"forgetting.chaudhry", "best score before the end minus at the end (Chaudhry)"},
     {"forgetting.first_last", "just after learning it minus at the end"},
     {"intransigence",
-     "accuracy of one joint model of all experiences minus just after learning it (after Chaudhry, "
+     "score of one joint model of all experiences minus just after learning it (after Chaudhry, "
      "whose model for experience k is of the first k)"},
-    {"avg_incremental", "mean over experiences of the mean accuracy on those seen (iCaRL)"},
-    {"anytime", "mean over steps of the mean accuracy on experiences seen (Caccia)"},
+    {"avg_incremental", "mean over experiences of the mean score on those seen (iCaRL)"},
+    {"anytime", "mean over steps of the mean score on experiences seen (Caccia)"},
     {"lca", "learning-curve area over the first minibatches (Chaudhry)"},
     {"min_acc", "worst accuracy since an experience ended, mean (De Lange)"},
     {"wc_acc", "worst-case accuracy (De Lange)"},
@@ -131,8 +131,8 @@ std::string tiles(const Group& group, const std::vector<Group>& groups) {
     html += cat(
         {"<div class=\"tile\"><b>", escaped(value), "</b><span>", escaped(name), "</span></div>"});
   };
-  for (const char* name :
-       {"acc", "bwt.gem", "fwt.gem", "forgetting.chaudhry", "anytime", "gate_accuracy"}) {
+  for (const char* name : {score_names(group.first().task).metric, "bwt.gem", "fwt.gem",
+                           "forgetting.chaudhry", "anytime", "gate_accuracy"}) {
     if (const auto s = statistic(group, name, groups)) tile(fixed(s->mean, 4), name);
   }
   double seconds = 0;
@@ -255,7 +255,7 @@ std::string table_section(const TextTable& table) {
   return cat({html, "</section>\n"});
 }
 
-std::string section(const char* id, const char* title, const std::string& figures) {
+std::string section(const char* id, const std::string& title, const std::string& figures) {
   if (figures.empty()) return "";
   return cat({std::string("<section id=\""), id, "\"><h2>", title, "</h2><div class=\"figures\">\n",
               figures, "</div></section>\n"});
@@ -298,7 +298,7 @@ std::string report_html(const std::vector<RunFolder>& runs, const std::vector<Te
   } else {
     html += tiles(groups.front(), groups);
   }
-  html += section("matrix", "Accuracy", matrix_figures(groups));
+  html += section("matrix", titled(groups, ""), matrix_figures(groups));
   html += section("learning", "While learning", learning_figures(groups));
   html += section("routing", "Routing", routing_figures(groups));
   html += section("cost", "Growth, memory and time", cost_figures(groups));

@@ -48,7 +48,7 @@ LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_by
   const json::object note = note_with(store, "pager");
   return {std::move(state.config),
           state.preprocessing,
-          std::move(state.label_names),
+          make_task(state.config.stream, std::move(state.label_names)),
           state.data_digest,
           std::move(model),
           std::move(placement),

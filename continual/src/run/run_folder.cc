@@ -63,12 +63,12 @@ std::string text_in(const json::object& object, std::string_view key) {
   return value != nullptr && value->is_string() ? std::string(value->get_string()) : std::string();
 }
 
-AnytimePoint point_from(const json::object& event) {
+AnytimePoint point_from(const json::object& event, TaskKind task) {
   AnytimePoint point{integer(event, "experience"), integer(event, "minibatch"),
-                     integer(event, "steps"), false, numbers(event, "accuracy")};
+                     integer(event, "steps"), false, numbers(event, score_names(task).values)};
   const json::value* end = event.if_contains("end");
   point.end = end != nullptr && end->is_bool() && end->get_bool();
-  if (point.accuracy.empty() || point.experience < 1 || point.minibatch < 0) {
+  if (point.scores.empty() || point.experience < 1 || point.minibatch < 0) {
     throw DataError("a point of the anytime curve is malformed");
   }
   return point;
@@ -97,10 +97,10 @@ struct Reader {
       if (kind == "start") run.machine = object_in(event, "machine");
       run.datasets.push_back(run.setting("stream", "dataset"));
     } else if (kind == "evaluate") {
-      rows.emplace_back(integer(event, "row"), numbers(event, "accuracy"));
+      rows.emplace_back(integer(event, "row"), numbers(event, score_names(run.task).values));
       run.steps = integer(event, "steps");
     } else if (kind == "anytime") {
-      run.anytime.points.push_back(point_from(event));
+      run.anytime.points.push_back(point_from(event, run.task));
     } else if (kind == "experience") {
       ExperienceFigures& known = figures(integer(event, "experience"));
       known.seconds = number(event, "seconds");
@@ -135,7 +135,7 @@ struct Reader {
     if (run.machine.empty()) run.machine = object_in(summary, "machine");
     if (summary_is_older) return;
     if (const json::value* matrix = summary.if_contains("matrix")) {
-      run.matrix = AccuracyMatrix::from_json(*matrix);
+      run.matrix = ScoreMatrix::from_json(*matrix);
       rows.clear();
     }
     run.gate_accuracy = number(summary, "gate_accuracy");
@@ -150,30 +150,42 @@ struct Reader {
     run.anytime.points.clear();
     for (const json::value& point : points->get_array()) {
       if (!point.is_object()) throw DataError("a point of the anytime curve is malformed");
-      run.anytime.points.push_back(point_from(point.get_object()));
+      run.anytime.points.push_back(point_from(point.get_object(), run.task));
+    }
+  }
+
+  void require_fractions() const {
+    for (std::int64_t row = 0; row <= run.matrix.experiences(); ++row) {
+      for (std::int64_t column = 0; column < run.matrix.experiences(); ++column) {
+        if (!run.matrix.has(row, column)) continue;
+        const double score = run.matrix.at(row, column);
+        if (score >= 0 && score <= 1) continue;
+        throw DataError("score " + std::to_string(score) + " is not a fraction");
+      }
     }
   }
 
   RunFolder finish() {
     if (!rows.empty()) {
       // A run that went on with further data has more test sets in its later rows.
-      for (auto& [row, accuracies] : rows) {
-        if (accuracies.empty()) throw DataError("a row of the accuracy matrix is empty");
-        if (&accuracies == &rows.front().second) {
-          run.matrix = AccuracyMatrix(std::ssize(accuracies));
+      for (auto& [row, scores] : rows) {
+        if (scores.empty()) throw DataError("a row of the score matrix is empty");
+        if (&scores == &rows.front().second) {
+          run.matrix = ScoreMatrix(std::ssize(scores));
         }
-        while (run.matrix.experiences() < std::ssize(accuracies)) run.matrix.extend();
-        run.matrix.set_row(row, std::move(accuracies));
+        while (run.matrix.experiences() < std::ssize(scores)) run.matrix.extend();
+        run.matrix.set_row(row, std::move(scores));
       }
     }
     if (run.datasets.empty()) run.datasets.push_back(run.setting("stream", "dataset"));
+    run.anytime.task = run.task;
     run.anytime.test_sets = run.matrix.experiences();
     run.anytime.experiences = run.strategy() == "joint" ? 1 : run.matrix.experiences();
     const json::object train = object_in(run.config, "train");
     run.anytime.options = {integer(train, "anytime_every"), integer(train, "anytime_first"),
                            integer(train, "anytime_examples")};
     const auto too_many = [&](const AnytimePoint& point) {
-      return std::ssize(point.accuracy) > run.anytime.test_sets ||
+      return std::ssize(point.scores) > run.anytime.test_sets ||
              point.experience > run.anytime.experiences;
     };
     if (std::any_of(run.anytime.points.begin(), run.anytime.points.end(), too_many)) {
@@ -185,7 +197,8 @@ struct Reader {
     for (std::int64_t row = 0; row <= run.matrix.experiences(); ++row) {
       any = any || run.matrix.has_row(row);
     }
-    if (!any) throw DataError("no accuracy was recorded yet");
+    if (!any) throw DataError("no score was recorded yet");
+    if (score_names(run.task).percent) require_fractions();
     return std::move(run);
   }
 };
@@ -231,7 +244,7 @@ std::string RunFolder::setting(std::string_view section, std::string_view field)
 }
 
 json::object RunFolder::metrics() const {
-  json::object all = all_metrics(matrix);
+  json::object all = all_metrics(matrix, task);
   if (anytime.options.on()) {
     for (const auto& metric : all_metrics(anytime)) all[metric.key()] = metric.value();
   }

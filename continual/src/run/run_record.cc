@@ -159,7 +159,7 @@ void RunRecord::event(std::string_view name, const json::object& fields) {
 
 RecordMark RunRecord::mark() const { return {bytes_, digest_.finish().hex()}; }
 
-void RunRecord::write_metrics(const AccuracyMatrix& matrix, const AnytimeCurve& curve) {
+void RunRecord::write_metrics(const ScoreMatrix& matrix, const AnytimeCurve& curve, TaskKind task) {
   if (folder_.empty()) return;
   std::ostringstream text;
   text.precision(17);
@@ -168,16 +168,18 @@ void RunRecord::write_metrics(const AccuracyMatrix& matrix, const AnytimeCurve& 
   for (std::int64_t row = 0; row <= n; ++row) {
     for (std::int64_t column = 0; column < n; ++column) {
       if (!matrix.has(row, column)) continue;
-      text << "accuracy," << row << ',' << column + 1 << ',' << matrix.at(row, column) << ",\n";
+      text << score_names(task).values << ',' << row << ',' << column + 1 << ','
+           << matrix.at(row, column) << ",\n";
     }
   }
   for (const AnytimePoint& point : curve.points) {
-    for (std::size_t j = 0; j < point.accuracy.size(); ++j) {
-      text << "anytime.accuracy," << point.experience - (point.end ? 0 : 1) << ',' << j + 1 << ','
-           << point.accuracy[j] << ',' << point.steps << '\n';
+    for (std::size_t j = 0; j < point.scores.size(); ++j) {
+      text << "anytime." << score_names(task).values << ','
+           << point.experience - (point.end ? 0 : 1) << ',' << j + 1 << ',' << point.scores[j]
+           << ',' << point.steps << '\n';
     }
   }
-  json::object metrics = all_metrics(matrix);
+  json::object metrics = all_metrics(matrix, task);
   if (curve.options.on()) {
     for (const auto& metric : all_metrics(curve)) metrics[metric.key()] = metric.value();
   }

@@ -45,7 +45,7 @@ class RunRecord {
   RecordMark mark() const;
   // Replaces metrics.csv: metric,after_experience,experience,value,steps, one line a number. The
   // last column is that of the points of the anytime curve ("anytime.accuracy") alone.
-  void write_metrics(const AccuracyMatrix& matrix, const AnytimeCurve& curve);
+  void write_metrics(const ScoreMatrix& matrix, const AnytimeCurve& curve, TaskKind task);
   void write_summary(const boost::json::object& summary);
   bool has_summary() const;
 

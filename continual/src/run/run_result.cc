@@ -11,7 +11,7 @@ namespace perennial::continual {
 namespace json = boost::json;
 
 json::object RunResult::metrics() const {
-  json::object object = all_metrics(matrix);
+  json::object object = all_metrics(matrix, task);
   if (anytime.options.on()) {
     for (const auto& metric : all_metrics(anytime)) object[metric.key()] = metric.value();
   }

@@ -29,7 +29,7 @@ constexpr const char* kRun = "run";
 // In notes: where the data of the last experience are, and the table that was followed.
 constexpr const char *kDataset = "dataset", *kFollowed = "followed";
 constexpr const char* kMatrix = "run/matrix";  // (T + 1, T) float64, NaN where absent
-// (points, 4 + T) float64: experience, minibatch, steps, end, accuracies or NaN; only of a run that
+// (points, 4 + T) float64: experience, minibatch, steps, end, scores or NaN; only of a run that
 // evaluates while it learns.
 constexpr const char* kAnytime = "run/anytime";
 constexpr const char* kNumbers = "run/numbers";  // float64: mean, deviation, gate accuracy or NaN
@@ -56,7 +56,7 @@ Dataset rows_in(const std::string& name, const storage::PageReader& store) {
   return data;
 }
 
-at::Tensor to_tensor(const AccuracyMatrix& matrix) {
+at::Tensor to_tensor(const ScoreMatrix& matrix) {
   const std::int64_t n = matrix.experiences();
   at::Tensor tensor = at::full({n + 1, n}, std::numeric_limits<double>::quiet_NaN(), at::kDouble);
   auto values = tensor.accessor<double, 2>();
@@ -68,17 +68,17 @@ at::Tensor to_tensor(const AccuracyMatrix& matrix) {
   return tensor;
 }
 
-AccuracyMatrix from_tensor(const at::Tensor& tensor) {
+ScoreMatrix from_tensor(const at::Tensor& tensor) {
   if (tensor.dim() != 2 || tensor.scalar_type() != at::kDouble || tensor.size(1) < 1 ||
       tensor.size(0) != tensor.size(1) + 1) {
-    throw DataError("the store's accuracy matrix has a wrong shape");
+    throw DataError("the store's score matrix has a wrong shape");
   }
-  AccuracyMatrix matrix(tensor.size(1));
+  ScoreMatrix matrix(tensor.size(1));
   const auto values = tensor.accessor<double, 2>();
   for (std::int64_t i = 0; i < tensor.size(0); ++i) {
     if (std::isnan(values[i][0])) continue;
     std::vector<double> row(values[i].data(), values[i].data() + tensor.size(1));
-    for (double& accuracy : row) accuracy = std::isnan(accuracy) ? 0 : accuracy;
+    for (double& score : row) score = std::isnan(score) ? 0 : score;
     matrix.set_row(i, std::move(row));
     for (std::int64_t j = 0; j < tensor.size(1); ++j) {
       if (std::isnan(values[i][j])) matrix.clear(i, j);
@@ -99,7 +99,7 @@ at::Tensor to_tensor(const AnytimeCurve& curve) {
     out[1] = static_cast<double>(point.minibatch);
     out[2] = static_cast<double>(point.steps);
     out[3] = point.end ? 1 : 0;
-    std::copy(point.accuracy.begin(), point.accuracy.end(), out + kPointFields);
+    std::copy(point.scores.begin(), point.scores.end(), out + kPointFields);
     out += kPointFields + curve.test_sets;
   }
   return tensor;
@@ -119,7 +119,7 @@ std::vector<AnytimePoint> points_from(const at::Tensor& tensor, std::int64_t tes
                        in[3] != 0,
                        {}};
     for (std::int64_t j = 0; j < test_sets && !std::isnan(in[kPointFields + j]); ++j) {
-      point.accuracy.push_back(in[kPointFields + j]);
+      point.scores.push_back(in[kPointFields + j]);
     }
     points.push_back(std::move(point));
   }

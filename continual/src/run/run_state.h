@@ -45,7 +45,7 @@ struct RunState {
   Position position;
   std::int64_t steps = 0;  // of the whole run
   bool finished = false;
-  AccuracyMatrix matrix{1};
+  ScoreMatrix matrix{1};
   AnytimeCurve anytime;
   std::optional<double> gate_accuracy;  // at the last evaluation
   // Each generation that was unlearned while later ones stayed, and how many experiences had been

@@ -49,20 +49,22 @@ void Trainer::Impl::record_row(std::int64_t row) {
   for (std::int64_t j = 0; j < state.matrix.experiences(); ++j) {
     values.emplace_back(state.matrix.at(row, j));
   }
-  record.event("evaluate", {{"row", row}, {"steps", state.steps}, {"accuracy", std::move(values)}});
-  record.write_metrics(state.matrix, state.anytime);
+  record.event("evaluate", {{"row", row},
+                            {"steps", state.steps},
+                            {score_names(state.config.task()).values, std::move(values)}});
+  record.write_metrics(state.matrix, state.anytime, state.config.task());
 }
 
 void Trainer::Impl::evaluate_row(std::int64_t row) {
   Evaluation evaluation = evaluate_now(row);
   state.gate_accuracy = evaluation.gate_accuracy;
-  state.matrix.set_row(row, std::move(evaluation.accuracy));
+  state.matrix.set_row(row, std::move(evaluation.scores));
   record_row(row);
 }
 
 void Trainer::Impl::evaluate_further() {
   const std::int64_t row = state.position.experience;
-  state.matrix.set(row, row, evaluate_now(row).accuracy.back());
+  state.matrix.set(row, row, evaluate_now(row).scores.back());
   record_row(row);
 }
 
@@ -179,6 +181,7 @@ RunResult Trainer::run() {
   const bool was_settled = impl_->is_settled();
   RunResult result;
   result.finished = impl_->work();
+  result.task = impl_->state.config.task();
   result.matrix = impl_->state.matrix;
   result.anytime = impl_->state.anytime;
   result.gate_accuracy = impl_->state.gate_accuracy;

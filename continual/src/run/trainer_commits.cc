@@ -20,7 +20,7 @@ std::string Trainer::Impl::free_name(const std::string& wanted) const {
   return name;
 }
 
-// The mean accuracy on what was learnt so far, where it was just measured; at the end that is the
+// The mean score on what was learnt so far, where it was just measured; at the end that is the
 // metric acc.
 std::optional<double> Trainer::Impl::acc_so_far(const std::string& action) const {
   const std::int64_t learnt = state.position.experience;
@@ -57,7 +57,8 @@ storage::CommitRequest Trainer::Impl::freeze(const std::string& action,
     note["generations"] = model->peer()->pool().generations().size();
     note["pager"] = counters_json(model->peer()->pool().counters());
   }
-  if (const std::optional<double> value = acc_so_far(action)) note["acc"] = *value;
+  if (const std::optional<double> value = acc_so_far(action))
+    note[score_names(state.config.task()).metric] = *value;
   request.note = record_text(note);
   last_commit = std::chrono::steady_clock::now();
   commit_due = false;

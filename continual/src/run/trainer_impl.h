@@ -101,7 +101,7 @@ struct Trainer::Impl {
   // After a restore to an earlier experience its successors' names are taken: "experience-3-2"
   // then.
   std::string free_name(const std::string& wanted) const;
-  // The mean accuracy on what was learnt so far, where it was just measured; at the end that is the
+  // The mean score on what was learnt so far, where it was just measured; at the end that is the
   // metric acc.
   std::optional<double> acc_so_far(const std::string& action) const;
   // Of the whole store; not while training waits for it.

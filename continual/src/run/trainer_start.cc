@@ -29,7 +29,7 @@ Trainer::Impl::Impl(const RunConfig& config, Stream run_stream, storage::PageSto
   state.preprocessing = stream.preprocessing();
   state.label_names = stream.label_names();
   state.data_digest = stream.data_digest();
-  state.matrix = AccuracyMatrix(stream.experiences());
+  state.matrix = ScoreMatrix(stream.experiences());
   state.anytime = probe.empty_curve(training);
   if (config.stream.stream == StreamKind::single) {
     for (std::int64_t e = 0; e < stream.test_sets(); ++e) {
@@ -114,7 +114,7 @@ void Trainer::Impl::resume() {
                         ": it may not continue bit for bit");
   }
   if (further) return take_further(std::move(*stored));
-  stored->anytime = AnytimeCurve{state.anytime.options, state.anytime.test_sets,
+  stored->anytime = AnytimeCurve{state.anytime.options, state.anytime.task, state.anytime.test_sets,
                                  state.anytime.experiences, std::move(stored->anytime.points)};
   stored_tests = stored->tests.size();
   state = std::move(*stored);

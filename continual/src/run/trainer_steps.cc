@@ -23,10 +23,10 @@ void Trainer::Impl::take_point(std::int64_t experience, std::int64_t minibatch, 
   AnytimePoint point{experience + 1, minibatch, state.steps, end, {}};
   if (!probe.wanted(point)) return;
   const std::unique_ptr<Model> answering = answering_model(model, strategy);
-  point.accuracy =
+  point.scores =
       probe.measure(*answering, state.config.gate() == GateKind::oracle,
                     state.anytime.experiences == 1 ? stream.experiences() : point.experience);
-  record.event("anytime", point_json(point));
+  record.event("anytime", point_json(point, state.config.task()));
   clock.exclude(probe.last_seconds());
   state.anytime.points.push_back(std::move(point));
 }
@@ -58,7 +58,7 @@ void Trainer::Impl::train_step(const Batch& batch) {
     model->observe(batch.x, batch.y);
   } else if (rows.train) {
     dense.zero_grad();
-    rows.logits = model->train_forward(rows.x);
+    rows.outputs = model->train_forward(rows.x);
     const torch::Tensor loss = step_loss(*strategy, strategy_context, rows);
     loss.backward();
     strategy->after_backward(strategy_context, rows);

@@ -159,8 +159,8 @@ class Unlearning {
     state_.steps = boundary->steps;
     state_.gate_accuracy = boundary->gate_accuracy;
     state_.finished = false;
-    const AccuracyMatrix before = state_.matrix;
-    state_.matrix = AccuracyMatrix(before.experiences());
+    const ScoreMatrix before = state_.matrix;
+    state_.matrix = ScoreMatrix(before.experiences());
     for (std::int64_t row = 0; row <= experience; ++row) {
       if (!before.has_row(row)) continue;
       std::vector<double> values;

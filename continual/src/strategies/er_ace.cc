@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Experience replay with asymmetric cross entropy.
-#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/zeros.h>
 
 #include <limits>
@@ -22,16 +21,16 @@ class ErAce : public Replay {
   ErAce(const RunConfig& config, const StreamShape& shape)
       : Replay("er_ace", config, shape, From::all, false, 1) {}
 
-  torch::Tensor label_loss(StrategyContext&, const TrainingBatch& batch) override {
+  torch::Tensor target_loss(StrategyContext& context, const TrainingBatch& batch) override {
     if (replayed().empty()) return {};
     const Sample& sample = replayed()[0];
-    torch::Tensor absent = at::zeros({batch.logits.size(1)}).to(at::kBool).logical_not_();
+    torch::Tensor absent = at::zeros({batch.outputs.size(1)}).to(at::kBool).logical_not_();
     absent.index_fill_(0, batch.fresh_y(), false);
-    const torch::Tensor own = batch.fresh_logits().masked_fill(
+    const torch::Tensor own = batch.fresh_outputs().masked_fill(
         absent, static_cast<double>(std::numeric_limits<float>::lowest()));
-    return at::cross_entropy_loss(own, batch.fresh_y()) +
-           at::cross_entropy_loss(batch.logits.narrow(0, sample.begin, sample.count()),
-                                  sample.examples.y);
+    const Task& task = context.stream.task();
+    return task.loss(own, batch.fresh_y()) +
+           task.loss(batch.outputs.narrow(0, sample.begin, sample.count()), sample.examples.y);
   }
 };
 

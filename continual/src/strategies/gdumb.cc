@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // GDumb: a balanced memory and nothing else.
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/tensor.h>
 
 #include "model/dense_optimizer.h"
@@ -51,8 +50,8 @@ class Gdumb : public Strategy {
         const torch::Tensor some = rows.narrow(0, begin, std::min(batch, size - begin));
         optimizer.zero_grad();
         const torch::Tensor y = examples.y.index_select(0, some);
-        const torch::Tensor logits = model.train_forward(examples.x.index_select(0, some));
-        at::cross_entropy_loss(context.stream.restrict_to_own(logits, y), y).backward();
+        const torch::Tensor outputs = model.train_forward(examples.x.index_select(0, some));
+        context.stream.task().loss(outputs, y).backward();
         optimizer.step();
       }
     }

@@ -60,11 +60,11 @@ class GrowFreeze : public Strategy {
 
   torch::Tensor extra_loss(StrategyContext& context, const TrainingBatch& batch) override {
     if (!before_.defined()) return {};
-    const torch::Tensor p = context.model.peer()
-                                ->forward_as(before_, context.model.pool_inputs(batch.fresh_x()))
-                                .to(at::kCPU)
-                                .log_softmax(1);
-    return strength_ * (p.exp() * (p - batch.fresh_logits().log_softmax(1))).sum(1).mean();
+    const torch::Tensor before =
+        context.model.peer()
+            ->forward_as(before_, context.model.pool_inputs(batch.fresh_x()))
+            .to(at::kCPU);
+    return strength_ * context.stream.task().divergence(before, batch.fresh_outputs());
   }
 
   void after_step(StrategyContext& context, const TrainingBatch& batch) override {

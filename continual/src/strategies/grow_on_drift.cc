@@ -105,17 +105,16 @@ class GrowOnDrift : public Strategy {
     return context.model.peer()->pool().open_generation().has_value();
   }
 
-  // The mean cross entropy under the current generation, as it would answer now.
+  // The mean loss under the current generation, as it would answer now.
   double loss_of(StrategyContext& context, const TrainingBatch& batch) const {
     const at::NoGradGuard no_grad;
     PeerImpl& peer = *context.model.peer();
     peer.train(false);
-    const torch::Tensor logits =
+    const torch::Tensor outputs =
         peer.forward(context.model.pool_inputs(batch.x), static_cast<std::uint32_t>(current_))
             .to(at::kCPU)
-            .narrow(1, 0, context.stream.classes());
-    return at::cross_entropy_loss(context.stream.restrict_to_own(logits, batch.y), batch.y)
-        .item<double>();
+            .narrow(1, 0, context.stream.task().outputs());
+    return context.stream.task().loss(outputs, batch.y).item<double>();
   }
 
   // Puts the held batches before this one.

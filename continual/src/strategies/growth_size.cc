@@ -2,7 +2,6 @@
 #include "strategies/growth_size.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -46,9 +45,8 @@ void GrowthByNeed::before_step(StrategyContext& context) {
 void GrowthByNeed::after_step(const StrategyContext& context, const TrainingBatch& batch) {
   if (!on()) return;
   const at::NoGradGuard no_grad;
-  const torch::Tensor logits =
-      context.stream.restrict_to_own(batch.fresh_logits().detach(), batch.fresh_y());
-  sum_ += at::cross_entropy_loss(logits, batch.fresh_y()).item<double>();
+  sum_ +=
+      context.stream.task().loss(batch.fresh_outputs().detach(), batch.fresh_y()).item<double>();
   ++steps_;
 }
 

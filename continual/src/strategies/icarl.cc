@@ -59,8 +59,8 @@ class Icarl : public Strategy {
     batch.y = at::cat({batch.y, examples.y});
   }
 
-  torch::Tensor label_loss(StrategyContext& context, const TrainingBatch& batch) override {
-    torch::Tensor target = at::one_hot(batch.y, batch.logits.size(1)).to(at::kFloat);
+  torch::Tensor target_loss(StrategyContext& context, const TrainingBatch& batch) override {
+    torch::Tensor target = at::one_hot(batch.y, batch.outputs.size(1)).to(at::kFloat);
     if (teacher_.defined()) {
       const at::NoGradGuard no_grad;
       const ParameterSwap swap(parameters_of(context.model), teacher_);
@@ -70,7 +70,7 @@ class Icarl : public Strategy {
         if (seen_[c] != 0) target.select(1, column).copy_(before.select(1, column));
       }
     }
-    return at::binary_cross_entropy_with_logits(batch.logits, target);
+    return at::binary_cross_entropy_with_logits(batch.outputs, target);
   }
 
   void after_step(StrategyContext&, const TrainingBatch&) override { means_ = torch::Tensor(); }

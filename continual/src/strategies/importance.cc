@@ -3,8 +3,6 @@
 #include "strategies/importance.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cross_entropy_loss.h>
-#include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -38,9 +36,9 @@ void for_batches(const Stream& stream, std::int64_t experience, std::int64_t lim
 // Per-example gradients of a batch, layer by layer.
 class Trace {
  public:
-  Trace(Model& model, const torch::Tensor& x) { logits_ = model.traced_forward(x, uses_); }
+  Trace(Model& model, const torch::Tensor& x) { outputs_ = model.traced_forward(x, uses_); }
 
-  const torch::Tensor& logits() const { return logits_; }
+  const torch::Tensor& outputs() const { return outputs_; }
   // Of sum_n L_n, where L_n depends on row n alone: d L_n / d output of each layer.
   std::vector<torch::Tensor> deltas(const torch::Tensor& sum, bool keep) const {
     std::vector<torch::Tensor> outputs;
@@ -59,51 +57,26 @@ class Trace {
 
  private:
   std::vector<LayerUse> uses_;
-  torch::Tensor logits_;
+  torch::Tensor outputs_;
 };
 
 torch::Tensor squared(const torch::Tensor& x) { return x * x; }
 torch::Tensor absolute_value(const torch::Tensor& x) { return x.abs(); }
 
-// A class for each row, drawn from its probabilities.
-torch::Tensor drawn(const torch::Tensor& probabilities, StateRandom& random) {
-  const torch::Tensor p = probabilities.contiguous();
-  const std::int64_t classes = p.size(1);
-  torch::Tensor labels = at::empty({p.size(0)}, at::kLong);
-  for (std::int64_t row = 0; row < p.size(0); ++row) {
-    const float* of = p.const_data_ptr<float>() + row * classes;
-    double left = random.uniform();
-    std::int64_t label = 0;
-    while (label + 1 < classes && (left -= static_cast<double>(of[label])) >= 0) ++label;
-    // Rounding may leave a rest for classes that cannot be.
-    while (label > 0 && of[label] == 0) --label;
-    labels.mutable_data_ptr<std::int64_t>()[row] = label;
-  }
-  return labels;
-}
-
-// logits: where tasks are known, of each example's own classes alone; others are -infinity.
-void add_exact(const Trace& trace, const torch::Tensor& logits,
+// outputs: where tasks are known, of each example's own classes alone; others are -infinity.
+void add_exact(const Task& task, const Trace& trace, const torch::Tensor& outputs,
                const std::vector<torch::Tensor>& to) {
-  const torch::Tensor log_p = logits.log_softmax(1);
-  const torch::Tensor p = log_p.detach().exp();
-  for (std::int64_t c = 0; c < log_p.size(1); ++c) {
-    torch::Tensor of_class = log_p.select(1, c);
-    const torch::Tensor foreign = of_class.detach().isinf();
-    if (foreign.all().item<bool>()) continue;
-    if (foreign.any().item<bool>()) of_class = of_class.masked_fill(foreign, 0);
-    std::vector<torch::Tensor> powers = trace.deltas(of_class.sum(), true);
-    for (torch::Tensor& power : powers) {
-      power = squared(power) * p.narrow(1, c, 1).to(power.device());
-    }
+  for (const FisherTerm& term : task.fisher_terms(outputs)) {
+    std::vector<torch::Tensor> powers = trace.deltas(term.value.sum(), true);
+    for (torch::Tensor& power : powers) power = squared(power) * term.weight.to(power.device());
     trace.add(powers, squared, to);
   }
 }
 
-void add_labelled(const Trace& trace, const torch::Tensor& logits, const torch::Tensor& labels,
-                  const std::vector<torch::Tensor>& to) {
-  const torch::Tensor sum = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Sum);
-  std::vector<torch::Tensor> powers = trace.deltas(sum, false);
+void add_with_targets(const Task& task, const Trace& trace, const torch::Tensor& targets,
+                      const std::vector<torch::Tensor>& to) {
+  std::vector<torch::Tensor> powers =
+      trace.deltas(task.losses(trace.outputs(), targets).sum(), false);
   for (torch::Tensor& power : powers) power = squared(power);
   trace.add(powers, squared, to);
 }
@@ -111,8 +84,7 @@ void add_labelled(const Trace& trace, const torch::Tensor& logits, const torch::
 void add_batched(Model& model, const Stream& stream, const Batch& batch,
                  const std::vector<torch::Tensor>& parameters,
                  const std::vector<torch::Tensor>& to) {
-  const torch::Tensor loss =
-      at::cross_entropy_loss(stream.restrict_to_own(model.test_forward(batch.x), batch.y), batch.y);
+  const torch::Tensor loss = stream.task().loss(model.test_forward(batch.x), batch.y);
   const std::vector<torch::Tensor> gradients = torch::autograd::grad({loss}, parameters);
   for (std::size_t i = 0; i < to.size(); ++i) to[i].add_(squared(gradients[i]));
 }
@@ -122,6 +94,7 @@ void add_batched(Model& model, const Stream& stream, const Batch& batch,
 ParameterVector fisher_information(Model& model, const Stream& stream, std::int64_t experience,
                                    const FisherOptions& options, StateRandom& labels) {
   const std::vector<torch::Tensor> parameters = parameters_of(model);
+  const Task& task = stream.task();
   ParameterVector fisher;
   fisher.set_zero(parameters);
   const std::vector<torch::Tensor>& to = fisher.views(parameters);
@@ -134,13 +107,14 @@ ParameterVector fisher_information(Model& model, const Stream& stream, std::int6
       return;
     }
     const Trace trace(model, batch.x);
-    const torch::Tensor logits = stream.restrict_to_own(trace.logits(), batch.y);
+    const torch::Tensor outputs = task.restrict_to_own(trace.outputs(), batch.y);
     if (options.kind == FisherKind::exact) {
-      add_exact(trace, logits, to);
+      add_exact(task, trace, outputs, to);
     } else if (options.kind == FisherKind::sample) {
-      add_labelled(trace, logits, drawn(logits.detach().softmax(1), labels), to);
+      const auto uniform = [&labels] { return labels.uniform(); };
+      add_with_targets(task, trace, task.drawn(outputs.detach(), uniform), to);
     } else {
-      add_labelled(trace, logits, batch.y, to);
+      add_with_targets(task, trace, batch.y, to);
     }
     count += batch.y.size(0);
   });
@@ -157,9 +131,9 @@ ParameterVector output_sensitivity(Model& model, const Stream& stream, std::int6
   std::int64_t count = 0;
   for_batches(stream, experience, examples, kSampleRows, [&](const Batch& batch) {
     const Trace trace(model, batch.x);
-    torch::Tensor logits = stream.restrict_to_own(trace.logits(), batch.y);
-    if (stream.tasks_known()) logits = logits.masked_fill(logits.detach().isinf(), 0);
-    std::vector<torch::Tensor> powers = trace.deltas(squared(logits).sum(), false);
+    torch::Tensor outputs = stream.task().restrict_to_own(trace.outputs(), batch.y);
+    if (stream.tasks_known()) outputs = outputs.masked_fill(outputs.detach().isinf(), 0);
+    std::vector<torch::Tensor> powers = trace.deltas(squared(outputs).sum(), false);
     for (torch::Tensor& power : powers) power = absolute_value(power);
     trace.add(powers, absolute_value, to);
     count += batch.y.size(0);

@@ -31,7 +31,7 @@ struct FisherOptions {
 ParameterVector fisher_information(Model& model, const Stream& stream, std::int64_t experience,
                                    const FisherOptions& options, StateRandom& labels);
 
-// Mean over the experience's training examples of |d |logits|^2 / d theta|.
+// Mean over the experience's training examples of |d |outputs|^2 / d theta|.
 ParameterVector output_sensitivity(Model& model, const Stream& stream, std::int64_t experience,
                                    std::int64_t examples);
 

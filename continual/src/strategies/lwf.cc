@@ -11,13 +11,13 @@ namespace perennial::continual {
 
 namespace {
 
-// Li & Hoiem 2016, "Learning without Forgetting" (arXiv 1606.09282), eq. 2 and 3: L = L_ce + alpha
-// T^2 KL(q || p) over the fresh rows, with q and p the softmax at temperature T of the logits, of
-// the model before the experience and now, over the classes of earlier experiences. T^2 keeps the
-// gradients' scale (Hinton et al. 2015). Where tasks are known (scenario task) each has outputs of
-// its own: the sum over earlier experiences of the divergence over the classes of each. Defaults:
-// alpha 1, T 2 (the paper's). Nothing before the second experience. Naive, bit for bit, at alpha =
-// 0.
+// Li & Hoiem 2016, "Learning without Forgetting" (arXiv 1606.09282), eq. 2 and 3: L = L_task +
+// alpha T^2 KL(q || p) over the fresh rows, with q and p the softmax at temperature T of the
+// outputs, of the model before the experience and now, over the classes of earlier experiences. T^2
+// keeps the gradients' scale (Hinton et al. 2015). Where tasks are known (scenario task) each has
+// outputs of its own: the sum over earlier experiences of the divergence over the classes of each.
+// Defaults: alpha 1, T 2 (the paper's). Nothing before the second experience. Naive, bit for bit,
+// at alpha = 0.
 //
 // The model before the experience is a copy of its P parameters; or, with isolated generations, the
 // generation before the open one, which is frozen.
@@ -43,19 +43,19 @@ class LearningWithoutForgetting : public Strategy {
 
   torch::Tensor extra_loss(StrategyContext& context, const TrainingBatch& batch) override {
     if (strength_ == 0) return {};
-    const torch::Tensor before = teacher_logits(context, batch);
+    const torch::Tensor before = teacher_outputs(context, batch);
     if (!before.defined()) return {};
     if (!context.stream.tasks_known()) {
       std::vector<std::int64_t> classes;
       for (std::size_t c = 0; c < known_.size(); ++c) {
         if (known_[c] != 0) classes.push_back(static_cast<std::int64_t>(c));
       }
-      return distilled(before, batch.fresh_logits(), classes);
+      return distilled(context, before, batch.fresh_outputs(), classes);
     }
     torch::Tensor sum;
     for (std::int64_t e = 0; e < context.experience; ++e) {
       const torch::Tensor one =
-          distilled(before, batch.fresh_logits(), context.stream.classes_of(e));
+          distilled(context, before, batch.fresh_outputs(), context.stream.classes_of(e));
       sum = sum.defined() ? sum + one : one;
     }
     return sum;
@@ -69,27 +69,25 @@ class LearningWithoutForgetting : public Strategy {
 
  private:
   // alpha T^2 KL over some classes.
-  torch::Tensor distilled(const torch::Tensor& before, const torch::Tensor& now,
+  torch::Tensor distilled(const StrategyContext& context, const torch::Tensor& before,
+                          const torch::Tensor& now,
                           const std::vector<std::int64_t>& classes) const {
     const torch::Tensor old = at::tensor(classes, at::kLong);
-    const auto log_softmax = [&](const torch::Tensor& logits) {
-      return (logits.index_select(1, old) / temperature_).log_softmax(1);
-    };
-    const torch::Tensor q = log_softmax(before);
-    const torch::Tensor divergence = (q.exp() * (q - log_softmax(now))).sum(1).mean();
-    return strength_ * temperature_ * temperature_ * divergence;
+    return strength_ * temperature_ * temperature_ *
+           context.stream.task().divergence(before.index_select(1, old), now.index_select(1, old),
+                                            temperature_);
   }
 
-  torch::Tensor teacher_logits(StrategyContext& context, const TrainingBatch& batch) {
+  torch::Tensor teacher_outputs(StrategyContext& context, const TrainingBatch& batch) {
     const at::NoGradGuard no_grad;
     if (PeerImpl* peer = context.model.peer()) {
       const std::uint32_t open = *peer->pool().open_generation();
       if (open == 0) return {};
       peer->train(false);
-      torch::Tensor logits =
+      torch::Tensor outputs =
           peer->forward(context.model.pool_inputs(batch.fresh_x()), open - 1).to(at::kCPU);
       peer->train(true);
-      return logits;
+      return outputs;
     }
     if (!teacher_.defined()) return {};
     const ParameterSwap swap(parameters_of(context.model), teacher_);

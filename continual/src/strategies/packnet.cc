@@ -2,7 +2,6 @@
 // PackNet: each experience gets weights of its own within one network.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -43,7 +42,8 @@ constexpr std::int64_t kMostExperiences = 254;
 class PackNet : public Strategy {
  public:
   PackNet(const RunConfig& config, const StreamShape& shape)
-      : prune_(config.train.strategy_options.packnet_prune),
+      : task_(config.task()),
+        prune_(config.train.strategy_options.packnet_prune),
         retrain_(config.train.strategy_options.packnet_retrain > 0
                      ? config.train.strategy_options.packnet_retrain
                      : (config.train.epochs + 1) / 2) {
@@ -99,7 +99,8 @@ class PackNet : public Strategy {
     ParameterVector all;
     all.flat() = at::cat({values_.flat().masked_fill(others, 0), heads_[e]});
     const ParameterSwap swap(parameters_of(model), all);
-    return Prediction{model.test_forward(x).softmax(1), at::full({x.size(0)}, e, at::kLong)};
+    return Prediction{answers_of(task_, model.test_forward(x)),
+                      at::full({x.size(0)}, e, at::kLong)};
   }
 
   void visit_state(StateVisitor& visitor) override {
@@ -183,14 +184,14 @@ class PackNet : public Strategy {
           context.stream.train_batch(context.experience, options.epochs + step / steps,
                                      step % steps, options.batch, options.train_seed);
       optimizer.zero_grad();
-      const torch::Tensor logits = context.model.train_forward(batch.x);
-      at::cross_entropy_loss(context.stream.restrict_to_own(logits, batch.y), batch.y).backward();
+      context.stream.task().loss(context.model.train_forward(batch.x), batch.y).backward();
       optimizer.set_lr(options.lr * lr_factor(options.lr_schedule, step, retrain_ * steps));
       optimizer.step();
       restore(parts.body);
     }
   }
 
+  TaskKind task_;
   double prune_;
   std::int64_t retrain_;
   torch::Tensor owners_;    // (P) uint8 of the body: 0, or 1 + experience; undefined at first

@@ -8,7 +8,7 @@
 namespace perennial::continual {
 
 Replay::Replay(std::string name, const RunConfig& config, const StreamShape& shape, From from,
-               bool with_logits, int samples)
+               bool with_outputs, int samples)
     : name_(std::move(name)),
       memory_(config.train.strategy_options.buffer, config.train.strategy_options.memory,
               shape.classes, config.train.strategy_options.strategy_seed),
@@ -17,7 +17,7 @@ Replay::Replay(std::string name, const RunConfig& config, const StreamShape& sha
                 ? config.train.strategy_options.replay_batch
                 : config.train.batch),
       from_(from),
-      with_logits_(with_logits),
+      with_outputs_(with_outputs),
       samples_(samples) {}
 
 void Replay::before_step(StrategyContext& context, TrainingBatch& batch) {
@@ -39,7 +39,7 @@ void Replay::before_step(StrategyContext& context, TrainingBatch& batch) {
 void Replay::after_step(StrategyContext& context, const TrainingBatch& batch) {
   if (context.epoch > 0 || fill_ == FillKind::experience) return;
   Examples fresh{batch.fresh_x(), batch.fresh_y(), {}};
-  if (with_logits_) fresh.logits = batch.fresh_logits();
+  if (with_outputs_) fresh.outputs = batch.fresh_outputs();
   memory_.add(fresh, context.stream.preprocessing(), context.experience);
 }
 
@@ -52,7 +52,7 @@ void Replay::after_experience(StrategyContext& context) {
     const Batch batch =
         context.stream.train_batch(context.experience, 0, step, options.batch, options.train_seed);
     Examples examples{batch.x, batch.y, {}};
-    if (with_logits_) examples.logits = context.model.test_forward(batch.x);
+    if (with_outputs_) examples.outputs = context.model.test_forward(batch.x);
     memory_.add(examples, context.stream.preprocessing(), context.experience);
   }
 }
@@ -62,7 +62,7 @@ void Replay::visit_state(StateVisitor& visitor) {
 }
 
 bool Replay::extend(const StreamShape& before, const StreamShape& now) {
-  return before.classes == now.classes || (!with_logits_ && memory_.add_classes(now.classes));
+  return before.classes == now.classes || (!with_outputs_ && memory_.add_classes(now.classes));
 }
 
 }  // namespace perennial::continual

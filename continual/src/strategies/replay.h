@@ -21,13 +21,13 @@ class Replay : public Strategy {
   // `samples`: how many samples of replay_batch rows a step gets; 0 keeps the memory without
   // replaying.
   Replay(std::string name, const RunConfig& config, const StreamShape& shape, From from,
-         bool with_logits, int samples);
+         bool with_outputs, int samples);
 
   void before_step(StrategyContext& context, TrainingBatch& batch) override;
   void after_step(StrategyContext& context, const TrainingBatch& batch) override;
   void after_experience(StrategyContext& context) override;
   void visit_state(StateVisitor& visitor) override;
-  // Kept logits have the classes that there were; so has a ring its slots.
+  // Kept outputs have the classes that there were; so has a ring its slots.
   bool extend(const StreamShape& before, const StreamShape& now) override;
 
  protected:
@@ -45,7 +45,7 @@ class Replay : public Strategy {
   FillKind fill_;
   std::int64_t draw_;
   From from_;
-  bool with_logits_;
+  bool with_outputs_;
   int samples_;
   std::vector<Sample> replayed_;
 };

@@ -106,9 +106,9 @@ void ExampleSlots::put(const std::vector<std::pair<std::int64_t, std::int64_t>>&
   }
   x_.index_copy_(0, to, x);
   y_.index_copy_(0, to, from.y.index_select(0, source));
-  if (from.logits.defined()) {
-    if (!logits_.defined()) logits_ = at::zeros({capacity_, from.logits.size(1)});
-    logits_.index_copy_(0, to, from.logits.detach().index_select(0, source));
+  if (from.outputs.defined()) {
+    if (!outputs_.defined()) outputs_ = at::zeros({capacity_, from.outputs.size(1)});
+    outputs_.index_copy_(0, to, from.outputs.detach().index_select(0, source));
   }
 }
 
@@ -119,7 +119,7 @@ Examples ExampleSlots::take(const std::vector<std::int64_t>& slots,
   examples.x = x_.index_select(0, index);
   if (examples.x.scalar_type() == at::kByte) examples.x = preprocessing.apply(examples.x);
   examples.y = y_.index_select(0, index);
-  if (logits_.defined()) examples.logits = logits_.index_select(0, index);
+  if (outputs_.defined()) examples.outputs = outputs_.index_select(0, index);
   return examples;
 }
 
@@ -129,7 +129,7 @@ std::int64_t ExampleSlots::label(std::int64_t slot) const {
 
 std::int64_t ExampleSlots::bytes() const {
   std::size_t bytes = 0;
-  for (const torch::Tensor* tensor : {&x_, &y_, &logits_}) {
+  for (const torch::Tensor* tensor : {&x_, &y_, &outputs_}) {
     if (tensor->defined()) bytes += tensor->nbytes();
   }
   return static_cast<std::int64_t>(bytes);
@@ -138,7 +138,7 @@ std::int64_t ExampleSlots::bytes() const {
 void ExampleSlots::visit(StateVisitor& visitor, const std::string& name) {
   visitor.tensor(name + "/x", x_);
   visitor.tensor(name + "/y", y_);
-  visitor.tensor(name + "/logits", logits_);
+  visitor.tensor(name + "/logits", outputs_);
   if (x_.defined() && (!y_.defined() || x_.size(0) != capacity_ || y_.numel() != capacity_)) {
     throw DataError("dense entry 'strategy/" + name + "/x' has another shape than its memory");
   }

@@ -45,9 +45,9 @@ void visit_numbers(StateVisitor& visitor, const std::string& name,
                    std::vector<std::int64_t>& numbers);
 
 struct Examples {
-  torch::Tensor x;       // (n, D) float32, preprocessed
-  torch::Tensor y;       // (n) int64
-  torch::Tensor logits;  // (n, C) float32, or undefined
+  torch::Tensor x;        // (n, D) float32, preprocessed
+  torch::Tensor y;        // (n) int64
+  torch::Tensor outputs;  // (n, C) float32 that a model gave, or undefined
 };
 
 // Slots for examples. Rows that the preprocessing made of bytes are kept as bytes; as soon as one
@@ -69,9 +69,9 @@ class ExampleSlots {
 
  private:
   std::int64_t capacity_;
-  torch::Tensor x_;       // (capacity, D) uint8 or float32
-  torch::Tensor y_;       // (capacity) int64
-  torch::Tensor logits_;  // (capacity, C) or undefined
+  torch::Tensor x_;        // (capacity, D) uint8 or float32
+  torch::Tensor y_;        // (capacity) int64
+  torch::Tensor outputs_;  // (capacity, C) or undefined
 };
 
 // A replay memory of at most M examples; see BufferKind. Cost of add: O(n D) for what is kept, and

@@ -2,8 +2,6 @@
 // Making strategies, and several as one.
 #include "perennial/continual/strategy.h"
 
-#include <ATen/ops/cross_entropy_loss.h>
-
 #include <algorithm>
 #include <ranges>
 #include <vector>
@@ -32,9 +30,9 @@ class Composition : public Strategy {
   void before_step(StrategyContext& context, TrainingBatch& batch) override {
     for (auto& part : parts_) part->before_step(context, batch);
   }
-  torch::Tensor label_loss(StrategyContext& context, const TrainingBatch& batch) override {
+  torch::Tensor target_loss(StrategyContext& context, const TrainingBatch& batch) override {
     for (auto& part : parts_) {
-      if (torch::Tensor loss = part->label_loss(context, batch); loss.defined()) return loss;
+      if (torch::Tensor loss = part->target_loss(context, batch); loss.defined()) return loss;
     }
     return {};
   }
@@ -169,10 +167,8 @@ StrategyPointer make_one(StrategyKind kind, const RunConfig& config, const Strea
 }  // namespace
 
 torch::Tensor step_loss(Strategy& strategy, StrategyContext& context, const TrainingBatch& batch) {
-  torch::Tensor loss = strategy.label_loss(context, batch);
-  if (!loss.defined()) {
-    loss = at::cross_entropy_loss(context.stream.restrict_to_own(batch.logits, batch.y), batch.y);
-  }
+  torch::Tensor loss = strategy.target_loss(context, batch);
+  if (!loss.defined()) loss = context.stream.task().loss(batch.outputs, batch.y);
   const torch::Tensor extra = strategy.extra_loss(context, batch);
   return extra.defined() ? loss + extra : loss;
 }

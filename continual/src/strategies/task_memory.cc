@@ -3,7 +3,6 @@
 #include "strategies/task_memory.h"
 
 #include <ATen/ops/cat.h>
-#include <ATen/ops/cross_entropy_loss.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -41,9 +40,8 @@ Examples TaskMemory::take(StrategyContext& context, const std::vector<std::int64
 }
 
 torch::Tensor TaskMemory::gradient_of(StrategyContext& context, const Examples& examples) {
-  const torch::Tensor loss = at::cross_entropy_loss(
-      context.stream.restrict_to_own(context.model.train_forward(examples.x), examples.y),
-      examples.y);
+  const torch::Tensor loss =
+      context.stream.task().loss(context.model.train_forward(examples.x), examples.y);
   std::vector<torch::Tensor> parts = torch::autograd::grad({loss}, parameters_of(context.model));
   for (torch::Tensor& part : parts) part = part.reshape({-1});
   return at::cat(parts);

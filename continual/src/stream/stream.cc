@@ -4,7 +4,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -75,26 +74,6 @@ std::vector<std::int64_t> Stream::classes_of(std::int64_t experience) const {
       static_cast<std::size_t>(own_classes ? classes() / options_.experiences : classes()));
   std::iota(labels.begin(), labels.end(), own_classes ? experience * std::ssize(labels) : 0);
   return labels;
-}
-
-torch::Tensor Stream::restrict_answers(const torch::Tensor& scores,
-                                       const torch::Tensor& experiences) const {
-  if (!tasks_known()) return scores;
-  const std::int64_t T = options_.experiences;
-  const torch::Tensor foreign = at::full({T, classes()}, true, at::kBool);
-  bool* is_foreign = foreign.mutable_data_ptr<bool>();
-  for (std::int64_t e = 0; e < T; ++e) {
-    for (const std::int64_t label : classes_of(e)) is_foreign[e * classes() + label] = false;
-  }
-  return scores.masked_fill(foreign.index_select(0, experiences).to(scores.device()),
-                            -std::numeric_limits<double>::infinity());
-}
-
-torch::Tensor Stream::restrict_to_own(const torch::Tensor& scores,
-                                      const torch::Tensor& labels) const {
-  if (!tasks_known()) return scores;
-  const std::int64_t own = classes() / options_.experiences;
-  return restrict_answers(scores, labels.floor_divide(own));
 }
 
 std::int64_t Stream::steps_per_epoch(std::int64_t experience, std::int64_t batch_size) const {

@@ -164,6 +164,7 @@ Stream::Stream(const StreamOptions& options, TrainTest data, const LearntBefore*
   data_ = std::make_shared<const TrainTest>(std::move(data));
   build_parts();
   build_labels();
+  task_ = make_task(options_, label_names_);
   transforms_ = std::make_shared<const Transforms>(options_, data_->train, data_->name);
   if (before != nullptr) {
     preprocessing_ = before->preprocessing;

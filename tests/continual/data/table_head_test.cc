@@ -65,10 +65,10 @@ TEST(TableHead, AnswersForARowWhateverIsAroundIt) {
   learn(config, stream, store.get());
   const auto model = load_learnt(*store, 0).model;
   const torch::Tensor x = stream.test_batch(0, 0, 36).x;
-  const torch::Tensor together = model->predict(x, {}).probabilities;
+  const torch::Tensor together = model->predict(x, {}).answers;
   for (std::int64_t i = 0; i < 36; i += 7) {
-    EXPECT_TRUE(at::equal(model->predict(x.slice(0, i, i + 1), {}).probabilities,
-                          together.slice(0, i, i + 1)));
+    EXPECT_TRUE(
+        at::equal(model->predict(x.slice(0, i, i + 1), {}).answers, together.slice(0, i, i + 1)));
   }
 }
 
@@ -138,8 +138,8 @@ TEST(TableHead, OpensWhatAnOlderHeadLearntOfInputsThatAreNoImages) {
   EXPECT_FALSE(model.contains("head_width"));
   const torch::Tensor x = stream.test_batch(0, 0, 40).x;
   EXPECT_TRUE(
-      at::equal(load_model(older, kFeatures, kClasses, *store, 0)->predict(x, {}).probabilities,
-                load_model(filters, kFeatures, kClasses, *store, 0)->predict(x, {}).probabilities));
+      at::equal(load_model(older, kFeatures, kClasses, *store, 0)->predict(x, {}).answers,
+                load_model(filters, kFeatures, kClasses, *store, 0)->predict(x, {}).answers));
   older.model.head_pool = 7;
   EXPECT_THROW(load_model(older, kFeatures, kClasses, *store, 0), DataError);
 }

@@ -102,7 +102,7 @@ TEST(TaskRun, KnownTasksLeaveFewerAnswers) {
   EXPECT_GT(known.matrix.at(2, 0), 0.8);
   EXPECT_GT(known.matrix.at(2, 1), 0.8);
   const LearntModel learnt = load_learnt(*store, 0);
-  EXPECT_EQ(evaluate(*learnt.model, make_stream(config), false).accuracy[0], known.matrix.at(2, 0));
+  EXPECT_EQ(evaluate(*learnt.model, make_stream(config), false).scores[0], known.matrix.at(2, 0));
   config.train.strategy = StrategyKind::joint;
   EXPECT_GT(acc(run(config, nullptr).matrix), 0.8);
 }

@@ -99,11 +99,11 @@ TEST_P(DeviceRunTest, WhatWasLearntAnswersOnEither) {
   const std::int64_t last = result.matrix.experiences();
   for (std::int64_t j = 0; j < last; ++j) {
     const auto at = static_cast<std::size_t>(j);
-    EXPECT_EQ(answers.accuracy[at], result.matrix.at(last, j));
-    EXPECT_NEAR(answers.accuracy[at], on_cpu.accuracy[at], kFewAnswers);
+    EXPECT_EQ(answers.scores[at], result.matrix.at(last, j));
+    EXPECT_NEAR(answers.scores[at], on_cpu.scores[at], kFewAnswers);
   }
   const Prediction prediction = there.model->predict(stream.test_batch(0, 0, 5).x, 0);
-  EXPECT_TRUE(prediction.probabilities.is_cpu() && prediction.generations.is_cpu());
+  EXPECT_TRUE(prediction.answers.is_cpu() && prediction.generations.is_cpu());
 }
 
 class DeviceRecordTest : public FolderTest {

@@ -85,9 +85,9 @@ TEST(AnytimeRuns, TakePointsWhereTheyWereAskedFor) {
   for (const AnytimePoint& point : result.anytime.points) {
     found.push_back(std::to_string(point.experience) + "." + std::to_string(point.minibatch) +
                     (point.end ? "!" : ""));
-    EXPECT_EQ(std::ssize(point.accuracy), point.experience);
+    EXPECT_EQ(std::ssize(point.scores), point.experience);
     EXPECT_EQ(point.steps, 7 * (point.experience - 1) + point.minibatch);
-    for (const double accuracy : point.accuracy) {
+    for (const double accuracy : point.scores) {
       EXPECT_NEAR(accuracy * 10, std::round(accuracy * 10), 1e-12);  // of ten examples
     }
   }
@@ -109,7 +109,7 @@ TEST(AnytimeRuns, OnWholeTestSetsTheEndsAreTheMatrix) {
     if (!point.end) continue;
     ++ends;
     for (std::int64_t j = 0; j < point.experience; ++j) {
-      EXPECT_EQ(point.accuracy[static_cast<std::size_t>(j)], result.matrix.at(point.experience, j));
+      EXPECT_EQ(point.scores[static_cast<std::size_t>(j)], result.matrix.at(point.experience, j));
     }
   }
   EXPECT_EQ(ends, 3);

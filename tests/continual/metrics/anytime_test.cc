@@ -12,7 +12,11 @@ constexpr double kAnytimeRounding = 1e-15;
 // Three experiences of three steps each, evaluated every second step and around the first two of
 // each.
 AnytimeCurve three_experiences() {
-  AnytimeCurve curve{{.anytime_every = 2, .anytime_first = 2, .anytime_examples = 10}, 3, 3, {}};
+  AnytimeCurve curve{{.anytime_every = 2, .anytime_first = 2, .anytime_examples = 10},
+                     TaskKind::classification,
+                     3,
+                     3,
+                     {}};
   curve.points = {
       {1, 0, 0, false, {0.1}},            //
       {1, 1, 1, false, {0.4}},            //
@@ -78,7 +82,11 @@ TEST(Anytime, WcAccWeighsTheNewestByItsShare) {
 }
 
 TEST(Anytime, OfOneExperience) {
-  AnytimeCurve curve{{.anytime_every = 1, .anytime_first = 1, .anytime_examples = 0}, 1, 1, {}};
+  AnytimeCurve curve{{.anytime_every = 1, .anytime_first = 1, .anytime_examples = 0},
+                     TaskKind::classification,
+                     1,
+                     1,
+                     {}};
   curve.points = {{1, 0, 0, false, {0.25}}, {1, 1, 1, false, {0.75}}, {1, 1, 1, true, {0.5}}};
   EXPECT_EQ(anytime(curve), 0.75);
   EXPECT_EQ(lca(curve, 1), 0.5);

@@ -48,7 +48,7 @@ TEST_F(FollowTableTest, EndsInTheSameStateHoweverItWasCut) {
   ASSERT_TRUE(whole);
   ASSERT_EQ(whole->matrix.experiences(), 3);
   EXPECT_GT(acc(whole->matrix).value(), 0.8);
-  EXPECT_EQ(load_learnt(*store, 0).label_names, kNames);
+  EXPECT_EQ(load_learnt(*store, 0).task->names(), kNames);
 
   // Killed in the middle of any experience.
   for (const int after : {3, 30, 61, 100}) {

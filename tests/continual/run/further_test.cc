@@ -36,7 +36,7 @@ struct Learner {
   // What is known, for further data.
   LearntBefore before() const {
     const LearntModel learnt = load_learnt(*store, 0);
-    return {learnt.label_names, learnt.preprocessing, learnt.tests};
+    return {learnt.task->names(), learnt.preprocessing, learnt.tests};
   }
   Stream further(TrainTest data) const { return {config.stream, std::move(data), before()}; }
   RunResult learn(Stream stream, std::function<bool()> stop = {}) {
@@ -86,13 +86,13 @@ TEST(FurtherData, LearnsANewClassAndMeasuresAllTestSets) {
     }
 
     const LearntModel learnt = load_learnt(*learner.store, 0);
-    EXPECT_EQ(learnt.label_names, kThree);
+    EXPECT_EQ(learnt.task->names(), kThree);
     ASSERT_EQ(learnt.tests.size(), 2U);
-    const Stream tests = Stream::of_tests(learnt.config.stream,
-                                          {learnt.label_names, learnt.preprocessing, learnt.tests},
-                                          learnt.data_digest);
+    const Stream tests = Stream::of_tests(
+        learnt.config.stream, {learnt.task->names(), learnt.preprocessing, learnt.tests},
+        learnt.data_digest);
     const Evaluation evaluation = evaluate(*learnt.model, tests, false);
-    EXPECT_EQ(evaluation.accuracy,
+    EXPECT_EQ(evaluation.scores,
               (std::vector<double>{result.matrix.at(2, 0), result.matrix.at(2, 1)}));
 
     // A third day, with nothing new.
@@ -140,8 +140,8 @@ void expect_as_if_it_had_known_all_classes(const RunConfig& config) {
   const RunResult known = knowing.learn(knowing.further(tuesday()));
   const Batch rows = knowing.further(tuesday()).test_batch(1, 0, 40);
   const auto a = load_learnt(*learner.store, 0), b = load_learnt(*knowing.store, 0);
-  EXPECT_TRUE(at::allclose(a.model->predict(rows.x, {}).probabilities,
-                           b.model->predict(rows.x, {}).probabilities, 1e-4, 1e-5));
+  EXPECT_TRUE(at::allclose(a.model->predict(rows.x, {}).answers,
+                           b.model->predict(rows.x, {}).answers, 1e-4, 1e-5));
   EXPECT_EQ(grown.matrix.at(2, 0), known.matrix.at(2, 0));
   EXPECT_GT(acc(grown.matrix).value(), 0.8);
 }
@@ -204,22 +204,22 @@ TEST(FurtherData, OlderGenerationsNeverGiveANewClass) {
     const auto model = [&] { return load_learnt(*learner.store, 0).model; };
     const Stream stream = learner.further(tuesday());
     const torch::Tensor figs = stream.test_batch(1, 0, 40).x, fruit = stream.test_batch(0, 0, 60).x;
-    const torch::Tensor before = model()->predict(fruit, 0).probabilities;
+    const torch::Tensor before = model()->predict(fruit, 0).answers;
     EXPECT_EQ(before.size(1), 2);
     const RunResult result = learner.learn(stream);
     EXPECT_GT(result.matrix.at(2, 1), 0.8);
     EXPECT_GT(result.matrix.at(2, 0), 0.6);  // half of its fruit, pears, were there on both days
-    const torch::Tensor after = model()->predict(fruit, 0).probabilities;
+    const torch::Tensor after = model()->predict(fruit, 0).answers;
     EXPECT_TRUE(at::allclose(after.narrow(1, 0, 2), before, 1e-6, 1e-7));
-    EXPECT_EQ(model()->predict(figs, 0).probabilities.select(1, 2).abs().max().item<float>(), 0);
-    EXPECT_GT(model()->predict(figs, 1).probabilities.select(1, 2).max().item<float>(), 0.5);
+    EXPECT_EQ(model()->predict(figs, 0).answers.select(1, 2).abs().max().item<float>(), 0);
+    EXPECT_GT(model()->predict(figs, 1).answers.select(1, 2).max().item<float>(), 0.5);
     // One more class, and no room for another.
     std::vector<std::string> names = {"apple", "pear", "fig", "plum"};
     learner.learn(learner.further(
         {make_rows(80, 2, 2, names, 9), make_rows(40, 2, 2, names, 10), "thursday"}));
-    EXPECT_EQ(model()->predict(figs, 1).probabilities.select(1, 3).abs().max().item<float>(), 0);
+    EXPECT_EQ(model()->predict(figs, 1).answers.select(1, 3).abs().max().item<float>(), 0);
     EXPECT_TRUE(
-        at::allclose(model()->predict(fruit, 0).probabilities.narrow(1, 0, 2), before, 1e-6, 1e-7));
+        at::allclose(model()->predict(fruit, 0).answers.narrow(1, 0, 2), before, 1e-6, 1e-7));
     names.emplace_back("quince");
     EXPECT_THROW(learner.learn(learner.further(
                      {make_rows(80, 3, 2, names, 9), make_rows(40, 3, 2, names, 10), "friday"})),

@@ -76,7 +76,7 @@ TEST_F(RunFolderTest, NamesWhatIsDamaged) {
   EXPECT_THROW(read_run_folder(folder_ / "none"), DataError);
   EXPECT_THAT(error_of("{\"event\":\"start\"}\nnot json\n{}\n"), HasSubstr("line 2"));
   EXPECT_THAT(error_of("[]\n"), HasSubstr("line 1"));
-  EXPECT_THAT(error_of("{\"event\":\"start\"}\n"), HasSubstr("no accuracy"));
+  EXPECT_THAT(error_of("{\"event\":\"start\"}\n"), HasSubstr("no score"));
   EXPECT_THAT(error_of("{\"event\":\"evaluate\",\"row\":0,\"accuracy\":[\"x\"]}\n"),
               HasSubstr("accuracy"));
   EXPECT_NE(error_of("{\"event\":\"evaluate\",\"row\":7,\"accuracy\":[0.5]}\n"), "");

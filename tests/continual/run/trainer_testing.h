@@ -118,7 +118,7 @@ inline void expect_answers_of(const RunResult& result, const storage::PageReader
   const std::int64_t last = result.matrix.experiences();
   ASSERT_EQ(stream.experiences(), last);
   for (std::int64_t j = 0; j < last; ++j) {
-    EXPECT_EQ(evaluation.accuracy[static_cast<std::size_t>(j)], result.matrix.at(last, j));
+    EXPECT_EQ(evaluation.scores[static_cast<std::size_t>(j)], result.matrix.at(last, j));
   }
 }
 

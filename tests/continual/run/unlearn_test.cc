@@ -133,7 +133,7 @@ TEST(Unlearn, OfAnOlderOneTakesItsTraceAndLeavesTheOthersBits) {
   const LearntModel before = load_learnt(*store, 0);
   const Stream stream = make_stream(config);
   const Batch batch = stream.test_batch(2, 0, 40);
-  const torch::Tensor newest = before.model->predict(batch.x, 2).probabilities;
+  const torch::Tensor newest = before.model->predict(batch.x, 2).answers;
 
   const Unlearned done = unlearn(*store, {.generation = 1});
   EXPECT_THAT(done.generations, ElementsAre(1U));
@@ -147,7 +147,7 @@ TEST(Unlearn, OfAnOlderOneTakesItsTraceAndLeavesTheOthersBits) {
   EXPECT_TRUE(peer.frozen_intact());
   EXPECT_EQ(peer.pool().generations().size(), 3U) << "ids stay";
   EXPECT_EQ(peer.pool().experts(), 72U);
-  EXPECT_TRUE(torch::equal(after.model->predict(batch.x, 2).probabilities, newest));
+  EXPECT_TRUE(torch::equal(after.model->predict(batch.x, 2).answers, newest));
   EXPECT_THROW(after.model->predict(batch.x, 1), Error);
   EXPECT_FALSE(peer.pool().exists(std::int64_t{6} << 32)) << "its first row";
   for (std::int64_t e = 0; e < 3; ++e) {
@@ -189,8 +189,8 @@ TEST(Unlearn, ARunGoesOnWithoutAnOlderGeneration) {
     // What is learnt afterwards is what would have been learnt.
     const LearntModel with = load_learnt(*whole, 0), without = load_learnt(*store, 0);
     const torch::Tensor x = make_stream(config).test_batch(2, 0, 40).x;
-    EXPECT_TRUE(torch::equal(with.model->predict(x, 2).probabilities,
-                             without.model->predict(x, 2).probabilities));
+    EXPECT_TRUE(
+        torch::equal(with.model->predict(x, 2).answers, without.model->predict(x, 2).answers));
     // And to unlearn that gives back the state before.
     EXPECT_EQ(unlearn(*store, {}).commit.state_digest, first.commit.state_digest);
     // With nothing between that is kept, the run starts anew.
@@ -302,7 +302,7 @@ TEST(ManyTasks, OldAnswersChangeOnlyWithTheGate) {
         Prediction now = learnt.model->predict(stream.test_batch(j, 0, 40).x, {});
         if (std::cmp_less(j, before.size())) {
           const Prediction& was = before[static_cast<std::size_t>(j)];
-          const torch::Tensor other = now.probabilities.ne(was.probabilities).any(1);
+          const torch::Tensor other = now.answers.ne(was.answers).any(1);
           changed += other.sum().item<std::int64_t>();
           unexplained +=
               other.logical_and(now.generations.eq(was.generations)).sum().item<std::int64_t>();

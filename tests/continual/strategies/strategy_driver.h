@@ -100,7 +100,7 @@ struct Driver {
     torch::Tensor gradient;
     if (rows.train) {
       zero_gradients();
-      rows.logits = model->train_forward(rows.x);
+      rows.outputs = model->train_forward(rows.x);
       step_loss(*strategy, now, rows).backward();
       gradient = gradients();
       strategy->after_backward(now, rows);

@@ -324,7 +324,7 @@ TEST(Penalty, LwfDistilsTheModelBeforeTheExperienceOverItsClasses) {
   const Batch batch = driver.stream.train_batch(1, 0, 0, 16, 1);
   TrainingBatch rows{batch.x, batch.y, 16};
   driver.strategy->before_step(second, rows);
-  rows.logits = driver.model->train_forward(rows.x);
+  rows.outputs = driver.model->train_forward(rows.x);
   const torch::Tensor loss = driver.strategy->extra_loss(second, rows);
   EXPECT_TRUE(torch::equal(driver.values(), theta));
 
@@ -361,7 +361,7 @@ TEST(Penalty, LwfDistilsEachEarlierTaskOverItsOwnOutputs) {
   const Batch batch = driver.stream.train_batch(2, 0, 0, 16, 1);
   TrainingBatch rows{batch.x, batch.y, 16};
   driver.strategy->before_step(third, rows);
-  rows.logits = driver.model->train_forward(rows.x);
+  rows.outputs = driver.model->train_forward(rows.x);
   const torch::Tensor loss = driver.strategy->extra_loss(third, rows);
   const DoubleMlp student(*driver.model);
   torch::Tensor expected = torch::zeros({}, at::kDouble);

@@ -185,7 +185,7 @@ TEST(Replay, DerDistilsTheLogitsThatWereStored) {
   StrategyContext context = driver.context(0);
   driver.strategy->before_step(context, rows);
   ASSERT_EQ(rows.rows(), 48);
-  rows.logits = driver.model->train_forward(rows.x);
+  rows.outputs = driver.model->train_forward(rows.x);
   const torch::Tensor logits = driver.model->train_forward(first.x);
   const torch::Tensor expected =
       at::cross_entropy_loss(driver.model->train_forward(batch.x), batch.y) +
@@ -232,7 +232,7 @@ TEST(Replay, ErAceKeepsNewClassesAmongThemselves) {
   TrainingBatch rows{batch.x, batch.y, 16};
   StrategyContext context = driver.context(1);
   driver.strategy->before_step(context, rows);
-  rows.logits = driver.model->train_forward(rows.x);
+  rows.outputs = driver.model->train_forward(rows.x);
   const torch::Tensor expected =
       at::cross_entropy_loss(driver.model->train_forward(batch.x).narrow(1, 2, 2), batch.y - 2) +
       at::cross_entropy_loss(driver.model->train_forward(first.x), first.y);
@@ -341,8 +341,7 @@ TEST(Replay, IcarlAnswersByTheNearestMeanOfItsExemplars) {
   const torch::Tensor distance = torch::cdist(features(test.x), torch::stack(means));
   const Prediction answer = *driver.strategy->predict(*driver.model, test.x, {});
   // Within rounding of the distances, which are at most 2.
-  const torch::Tensor chosen =
-      distance.gather(1, answer.probabilities.argmax(1).unsqueeze(1)).squeeze(1);
+  const torch::Tensor chosen = distance.gather(1, answer.answers.argmax(1).unsqueeze(1)).squeeze(1);
   EXPECT_LT((chosen - distance.amin(1)).max().item<double>(), 1e-3);
   EXPECT_GT((distance.amax(1) - distance.amin(1)).min().item<double>(), 0.01);
 }

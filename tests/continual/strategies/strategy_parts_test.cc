@@ -28,9 +28,9 @@ RunConfig parts_config(StrategyKind kind, const std::function<void(RunConfig&)>&
 torch::Tensor answers(Driver& driver, std::int64_t from, std::uint32_t told) {
   const Batch test = driver.stream.test_batch(from, 0, 40);
   if (const auto answer = driver.strategy->predict(*driver.model, test.x, told)) {
-    return answer->probabilities;
+    return answer->answers;
   }
-  return driver.model->predict(test.x, told).probabilities;
+  return driver.model->predict(test.x, told).answers;
 }
 
 void learn(Driver& driver, std::int64_t experience) {
@@ -197,7 +197,7 @@ TEST(Dropout, LeavesUnitsOutInTrainingOnly) {
   const torch::Tensor x = driver.stream.test_batch(0, 0, 8).x;
   const torch::Tensor expected = plain.model->train_forward(x);
   EXPECT_TRUE(torch::equal(driver.model->test_forward(x), expected));
-  EXPECT_TRUE(torch::equal(driver.model->predict(x, {}).probabilities, expected.softmax(1)));
+  EXPECT_TRUE(torch::equal(driver.model->predict(x, {}).answers, expected.softmax(1)));
   // With one hidden layer the logits are linear in who stays: their mean is the plain ones.
   torch::Tensor sum = torch::zeros_like(expected), squares = torch::zeros_like(expected);
   constexpr int kDraws = 400;

@@ -281,7 +281,7 @@ TEST(Strategy, SparseSlotsAreThoseOfTheLargestTfIdf) {
     const Batch batch = driver.stream.train_batch(experience, 0, number, 16, 1);
     TrainingBatch rows{batch.x, batch.y, 16};
     driver.strategy->before_step(now, rows);
-    rows.logits = driver.model->train_forward(rows.x);
+    rows.outputs = driver.model->train_forward(rows.x);
     step_loss(*driver.strategy, now, rows).backward();
     driver.strategy->after_backward(now, rows);
     CompactGradient gradient = peer.pool().compact_gradient();

@@ -31,7 +31,7 @@ int main() {
   require(store->commit(request).ok(), "storage: a commit succeeds");
   require(store->resolve("first").ok(), "storage: its snapshot is found");
 
-  perennial::continual::AccuracyMatrix matrix(1);
+  perennial::continual::ScoreMatrix matrix(1);
   matrix.set_row(1, {0.5});
   require(perennial::continual::acc(matrix) == 0.5,
           "continual: the mean of one accuracy is itself");

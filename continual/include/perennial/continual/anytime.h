@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Accuracy while a run learns, on a fixed subset of each test set, and the metrics taken from it.
+// Scores while a run learns, on a fixed subset of each test set, and the metrics taken from it.
 #pragma once
 
 #include <boost/json/object.hpp>
@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "perennial/continual/task_kind.h"
 #include "perennial/core/options.h"
 
 namespace perennial::continual {
@@ -36,17 +37,17 @@ struct AnytimeOptions {
 };
 
 struct AnytimePoint;
-// {"experience", "minibatch", "steps", "end", "accuracy"}
-boost::json::object point_json(const AnytimePoint& point);
+// {"experience", "minibatch", "steps", "end", "accuracy"}; the last as the task's scores are called
+boost::json::object point_json(const AnytimePoint& point, TaskKind task);
 
 // One evaluation. In the papers' numbering experience k is from 1; b counts the minibatches of k
 // that were learnt (0: before its first one).
 struct AnytimePoint {
-  std::int64_t experience = 0;   // k
-  std::int64_t minibatch = 0;    // b
-  std::int64_t steps = 0;        // of the whole run
-  bool end = false;              // the experience has ended: frozen, its gate solved
-  std::vector<double> accuracy;  // on test sets 1 .. seen, fractions
+  std::int64_t experience = 0;  // k
+  std::int64_t minibatch = 0;   // b
+  std::int64_t steps = 0;       // of the whole run
+  bool end = false;             // the experience has ended: frozen, its gate solved
+  std::vector<double> scores;   // on test sets 1 .. seen
   bool operator==(const AnytimePoint&) const = default;
 
   double mean() const;
@@ -54,10 +55,11 @@ struct AnytimePoint {
 
 // The evaluations of a run in the order they were made. Value type, thread-compatible.
 struct AnytimeCurve {
-  AnytimeOptions options;
+  AnytimeOptions options = {};
+  TaskKind task = TaskKind::classification;
   std::int64_t test_sets = 1;    // T
   std::int64_t experiences = 1;  // that are learnt one after the other: T, or 1 of a joint run
-  std::vector<AnytimePoint> points;
+  std::vector<AnytimePoint> points = {};
 
   // True for the points of the regular grid: after each `anytime_every`-th step of the run.
   bool regular(const AnytimePoint& point) const;
@@ -68,13 +70,13 @@ struct AnytimeCurve {
 
 // A metric is empty when a point that it needs was not taken.
 //
-// anytime (AAA) = mean over the regular points of the mean accuracy on the experiences seen so far
+// anytime (AAA) = mean over the regular points of the mean score on the experiences seen so far
 //                                                                  (Caccia et al. 2022)
 std::optional<double> anytime(const AnytimeCurve& curve);
 // lca = 1/(beta+1) sum_{b=0..beta} (1/T) sum_k a[k, after b minibatches][k]
 //                                                                  (Chaudhry et al. 2019)
 std::optional<double> lca(const AnytimeCurve& curve, std::int64_t beta);
-// min_acc(k) = 1/(k-1) sum_{i<k} min over the points after i's end, until k's, of the accuracy on i
+// min_acc(k) = 1/(k-1) sum_{i<k} min over the points after i's end, until k's, of the score on i
 //                                                                  (De Lange et al. 2023)
 // k is from 2; empty unless experience k ended.
 std::optional<double> min_acc(const AnytimeCurve& curve, std::int64_t k);
@@ -82,7 +84,8 @@ std::optional<double> min_acc(const AnytimeCurve& curve, std::int64_t k);
 // set; wc_acc(1) = a_1[1].                                         (same)
 std::optional<double> wc_acc(const AnytimeCurve& curve, std::int64_t k);
 
-// "lca" (beta = anytime_first), "anytime", and "min_acc" and "wc_acc" of k = T; null where empty.
+// "lca" (beta = anytime_first), "anytime", and "min_acc" and "wc_acc" of k = T, which end in the
+// name of the task's metric; null where empty.
 boost::json::object all_metrics(const AnytimeCurve& curve);
 
 }  // namespace perennial::continual

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Accuracy of a model on the test sets of a stream.
+// Scores of a model on the test sets of a stream.
 #pragma once
 
 #include <functional>
@@ -12,7 +12,7 @@
 namespace perennial::continual {
 
 struct Evaluation {
-  std::vector<double> accuracy;  // (T), fractions
+  std::vector<double> scores;  // (T), as the task judges
   // Share of the inputs of test sets that were learnt that went to the generation of their own
   // experience; empty without a gate, or before anything was learnt.
   std::optional<double> gate_accuracy;

@@ -14,6 +14,7 @@
 
 #include "perennial/continual/placement.h"
 #include "perennial/continual/run_config.h"
+#include "perennial/continual/task.h"
 #include "perennial/core/autoencoder_gate.h"
 #include "perennial/core/gate.h"
 #include "perennial/core/peer.h"
@@ -21,9 +22,9 @@
 
 namespace perennial::continual {
 
-// Answers for a batch.
+// Answers for a batch of B rows, of a model with C outputs.
 struct Prediction {
-  torch::Tensor probabilities;  // (B, classes)
+  torch::Tensor answers;  // (B, C): what the outputs mean (answers_of), of classes probabilities
   // (B) int64: which generation answered, of a mixed answer the one with the largest share; -1
   // without generations
   torch::Tensor generations;
@@ -42,9 +43,9 @@ class Model {
  public:
   virtual ~Model() = default;
 
-  // Logits (B, classes) of a training batch, with gradients.
+  // Outputs (B, C) for a training batch, with gradients: of classes, logits.
   virtual torch::Tensor train_forward(const torch::Tensor& x) = 0;
-  // Logits as at test, without dropout and with a norm's running statistics, of the newest
+  // Outputs as at test, without dropout and with a norm's running statistics, of the newest
   // generation where generations route for themselves; with gradients. Throws Error for models that
   // do not learn by gradient.
   virtual torch::Tensor test_forward(const torch::Tensor& x);

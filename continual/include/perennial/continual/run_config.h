@@ -10,6 +10,7 @@
 #include "perennial/continual/anytime.h"
 #include "perennial/continual/strategy_options.h"
 #include "perennial/continual/stream.h"
+#include "perennial/continual/task_kind.h"
 #include "perennial/core/amp.h"
 #include "perennial/core/autoencoder_gate.h"
 #include "perennial/core/gate.h"
@@ -209,6 +210,7 @@ struct RunConfig {
   // Throws InvalidOptions for a value out of range and for combinations that cannot work
   // (grow_freeze without a pool, a gate without generations to choose from, ...). Touches nothing.
   void validate() const;
+  TaskKind task() const { return TaskKind::classification; }
   // The gate: what `automatic` means here, or what was asked for.
   GateKind gate() const;
   // True when the strategy answers only when told which experience an input is from.

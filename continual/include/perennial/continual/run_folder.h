@@ -38,11 +38,12 @@ struct RoutingRow {
 // Thread-compatible value.
 struct RunFolder {
   std::filesystem::path folder;
-  boost::json::object config;   // {"stream", "model", "train"}; empty when not recorded
+  boost::json::object config;  // {"stream", "model", "train"}; empty when not recorded
   // What it learnt from, in turn; one, or of a run that went on with further data several.
   std::vector<std::string> datasets;
   boost::json::object machine;  // {"threads", "cpu"}
-  AccuracyMatrix matrix{1};
+  TaskKind task = TaskKind::classification;
+  ScoreMatrix matrix{1};
   AnytimeCurve anytime;
   std::vector<ExperienceFigures> experiences;  // ascending
   std::vector<RoutingRow> routing;

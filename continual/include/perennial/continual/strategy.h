@@ -15,7 +15,7 @@
 
 namespace perennial::continual {
 
-// B rows of the stream, R rows in all, D features, C classes, P dense parameters.
+// B rows of the stream, R rows in all, D features, C outputs of the model, P dense parameters.
 
 // What a strategy may use and report to.
 struct StrategyContext {
@@ -38,16 +38,16 @@ struct StrategyContext {
 
 // The rows of one step: those of the stream, then what strategies appended.
 struct TrainingBatch {
-  torch::Tensor x;            // (R, D) float32, preprocessed
-  torch::Tensor y;            // (R) int64
-  std::int64_t fresh = 0;     // B: rows that come from the stream
-  torch::Tensor logits = {};  // (R, C) of the step's forward, from loss() on; in the graph
-  bool train = true;          // false: the step makes no forward, backward or update
+  torch::Tensor x;             // (R, D) float32, preprocessed
+  torch::Tensor y;             // their targets, as in Batch
+  std::int64_t fresh = 0;      // B: rows that come from the stream
+  torch::Tensor outputs = {};  // (R, C) of the step's forward, from loss() on; in the graph
+  bool train = true;           // false: the step makes no forward, backward or update
 
   std::int64_t rows() const { return y.size(0); }
   torch::Tensor fresh_x() const { return x.narrow(0, 0, fresh); }
   torch::Tensor fresh_y() const { return y.narrow(0, 0, fresh); }
-  torch::Tensor fresh_logits() const { return logits.narrow(0, 0, fresh); }
+  torch::Tensor fresh_outputs() const { return outputs.narrow(0, 0, fresh); }
 };
 
 // What a strategy has to know of the run's stream from the start.
@@ -91,9 +91,9 @@ class Strategy {
   virtual bool skips_experience() const { return false; }
   // Looks at the step's rows, and may append to them or take the step out.
   virtual void before_step(StrategyContext&, TrainingBatch&) {}
-  // The loss on the step's labels, in place of the mean cross entropy of all rows; undefined = that
+  // The loss on the step's targets, in place of the task's mean loss of all rows; undefined = that
   // one. At most one strategy of a composition has one.
-  virtual torch::Tensor label_loss(StrategyContext&, const TrainingBatch&) { return {}; }
+  virtual torch::Tensor target_loss(StrategyContext&, const TrainingBatch&) { return {}; }
   // A scalar that is added to the loss; undefined = nothing.
   virtual torch::Tensor extra_loss(StrategyContext&, const TrainingBatch&) { return {}; }
   // The gradients of the loss are in the dense parameters, and may be changed.
@@ -121,7 +121,7 @@ class Strategy {
   virtual bool extend(const StreamShape& /*before*/, const StreamShape& /*now*/) { return false; }
 };
 
-// The loss of a step whose logits are known.
+// The loss of a step whose outputs are known.
 torch::Tensor step_loss(Strategy& strategy, StrategyContext& context, const TrainingBatch& batch);
 
 // Throws InvalidOptions for what only the stream can tell: a memory with less than one example a

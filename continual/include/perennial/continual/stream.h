@@ -12,15 +12,10 @@
 
 #include "perennial/continual/dataset.h"
 #include "perennial/continual/stream_options.h"
+#include "perennial/continual/task.h"
 #include "perennial/storage/digest.h"
 
 namespace perennial::continual {
-
-struct Batch {
-  torch::Tensor x;                // (B, D) float32, preprocessed
-  torch::Tensor y;                // (B) int64
-  torch::Tensor experience = {};  // (B) int64: the experience that an example belongs to
-};
 
 // What a store knows already, for a stream of further data.
 struct LearntBefore {
@@ -101,16 +96,11 @@ class Stream {
   // Classes of test set `experience`, ascending; its training examples have the same ones.
   std::vector<std::int64_t> classes_of(std::int64_t experience) const;
 
+  // What is learnt of it. Lives as long as the stream or a copy of it.
+  const Task& task() const { return *task_; }
   // True when the experience of an example is known at test (task-incremental): answers, and the
   // loss, are then restricted to its classes.
   bool tasks_known() const { return options_.resolved_scenario() == Scenario::task_incremental; }
-  // `scores` (B, classes), logits or probabilities, with those of classes that the examples'
-  // experiences do not have set to -infinity; as given unless tasks_known(). `experiences` is (B)
-  // int64, as in Batch. Differentiable.
-  torch::Tensor restrict_answers(const torch::Tensor& scores,
-                                 const torch::Tensor& experiences) const;
-  // The same in training, where the labels (B) tell the experiences.
-  torch::Tensor restrict_to_own(const torch::Tensor& scores, const torch::Tensor& labels) const;
 
   // Batch `step` (from 0) of pass `epoch` over the experience's training examples, in the order
   // that (seed, experience, epoch) shuffles them to; the last batch of a pass may be smaller. A
@@ -180,6 +170,7 @@ class Stream {
   storage::Digest data_digest_;
   std::vector<std::string> label_names_;
   std::vector<std::int64_t> label_shift_;  // (T): added to the labels of an experience
+  std::shared_ptr<const Task> task_;
   std::shared_ptr<const Transforms> transforms_;
   std::vector<Part> train_;
   std::vector<Part> test_;

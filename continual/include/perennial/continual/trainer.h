@@ -65,7 +65,8 @@ struct RunSettings {
 
 struct RunResult {
   bool finished = false;  // false: stopped on request, committed
-  AccuracyMatrix matrix{1};
+  TaskKind task = TaskKind::classification;
+  ScoreMatrix matrix{1};
   AnytimeCurve anytime;                 // without points unless the run's options ask for them
   std::optional<double> gate_accuracy;  // share of test inputs given to their own generation
   // Generations that were unlearned after all this was measured: the model is another one now.
@@ -76,7 +77,8 @@ struct RunResult {
   Placement placement;                 // where this process computed
   std::optional<PagerCounters> pager;  // of this process, where there is a pool
 
-  // acc, bwt.gem, ..., and those of the anytime curve if the run has one; null where empty.
+  // acc (or as the task's metric is called), bwt.gem, ..., and those of the anytime curve if the
+  // run has one; null where empty.
   boost::json::object metrics() const;
   // The object of --json: acc, bwt.gem, ... at the top level.
   boost::json::object to_json() const;
@@ -116,7 +118,7 @@ storage::Result<RunConfig> stored_config(const storage::PageReader& store);
 struct LearntModel {
   RunConfig config;
   Preprocessing preprocessing;
-  std::vector<std::string> label_names;
+  std::shared_ptr<const Task> task;
   storage::Digest data_digest;  // of the data set it was learnt from
   std::unique_ptr<Model> model;
   Placement placement;           // where the model computes
