@@ -260,7 +260,7 @@ Result<CommitInfo> VersionedStore::finish(Record record, State next) {
   const CommitInfo info = next.info;
   set_state(std::make_shared<const State>(std::move(next)));
   {
-    const std::lock_guard lock(counters_mutex_);
+    const MutexLock lock(counters_mutex_);
     written_.commits += 1;
     written_.pages_written += info.pages_written;
     written_.bytes_written += info.bytes_written;
@@ -271,7 +271,7 @@ Result<CommitInfo> VersionedStore::finish(Record record, State next) {
 }
 
 Result<CommitInfo> VersionedStore::build_and_publish(const CommitRequest& request) {
-  const std::lock_guard lock(history_);
+  const MutexLock lock(history_);
   DensePlan plan = plan_dense(request);
   Record record = next_record(request.snapshot, request.note);
   record.info.bytes_written = plan.new_bytes;
