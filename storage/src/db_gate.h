@@ -4,9 +4,9 @@
 
 #include <rocksdb/db.h>
 
-#include <condition_variable>
-#include <mutex>
 #include <utility>
+
+#include "perennial/storage/mutex.h"
 
 namespace perennial::storage {
 
@@ -34,10 +34,10 @@ class DbGate {
 
   // Waits while the handle is being replaced.
   Use enter() const {
-    std::unique_lock lock(mutex_);
+    const MutexLock lock(mutex_);
     // Who is inside already (a read within a read) must not wait for those who wait for it.
     const bool nested = inside_ > 0;
-    changed_.wait(lock, [&] { return !shut_ || (nested && db_ != nullptr); });
+    while (shut_ && !(nested && db_ != nullptr)) changed_.wait(mutex_);
     if (db_ == nullptr) return {this, nullptr};
     ++users_;
     ++inside_;
@@ -46,19 +46,19 @@ class DbGate {
 
   // From now on newcomers wait.
   void shut() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     shut_ = true;
   }
   // Waits until nobody uses the handle, which may then be closed.
   void drain() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return users_ == 0; });
+    const MutexLock lock(mutex_);
+    while (users_ > 0) changed_.wait(mutex_);
     db_ = nullptr;
   }
   // Lets those who wait in; nullptr: they find the database closed.
   void open(rocksdb::DB* db) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       db_ = db;
       shut_ = false;
     }
@@ -70,7 +70,7 @@ class DbGate {
     --inside_;
     bool last = false;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       last = --users_ == 0 && shut_;
     }
     if (last) changed_.notify_all();
@@ -78,11 +78,11 @@ class DbGate {
 
   static inline thread_local int inside_ = 0;  // of any gate
 
-  mutable std::mutex mutex_;
-  mutable std::condition_variable changed_;
-  rocksdb::DB* db_ = nullptr;
-  mutable int users_ = 0;
-  bool shut_ = false;
+  mutable Mutex mutex_;
+  mutable Condition changed_;
+  rocksdb::DB* db_ PERENNIAL_GUARDED_BY(mutex_) = nullptr;
+  mutable int users_ PERENNIAL_GUARDED_BY(mutex_) = 0;
+  bool shut_ PERENNIAL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace perennial::storage

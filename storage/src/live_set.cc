@@ -3,7 +3,6 @@
 #include "live_set.h"
 
 #include <algorithm>
-#include <ranges>
 
 #include "keys.h"
 #include "page_codec.h"
@@ -15,8 +14,8 @@ namespace {
 // Of equal ids, the one whose digest is known comes first and stays.
 void remove_duplicates(std::vector<LiveSet::Page>& pages) {
   std::ranges::sort(pages, {}, [](const LiveSet::Page& p) { return std::pair(p.id, p.base_only); });
-  const auto twice = std::ranges::unique(pages, {}, &LiveSet::Page::id);
-  pages.erase(twice.begin(), twice.end());
+  const auto twice = [](const LiveSet::Page& a, const LiveSet::Page& b) { return a.id == b.id; };
+  pages.erase(std::unique(pages.begin(), pages.end(), twice), pages.end());
 }
 
 }  // namespace
@@ -50,8 +49,9 @@ void LiveSet::finish() {
   for (auto& [number, commit] : commits_) {
     remove_duplicates(commit.pages);
     std::ranges::stable_sort(commit.chunks, {}, &Chunk::digest);
-    const auto chunks = std::ranges::unique(commit.chunks, {}, &Chunk::digest);
-    commit.chunks.erase(chunks.begin(), chunks.end());
+    const auto twice = [](const Chunk& a, const Chunk& b) { return a.digest == b.digest; };
+    commit.chunks.erase(std::unique(commit.chunks.begin(), commit.chunks.end(), twice),
+                        commit.chunks.end());
     commit.bytes = commit.record_bytes;
     for (const Page& page : commit.pages) {
       commit.bytes += kPageHeaderBytes + stored_bytes(page.entry);
@@ -88,7 +88,8 @@ Result<LiveSet> LiveSet::collect(
     // A table is the newest full one with the changes since. Pages of the commits between that are
     // not kept themselves are live only if they reach this commit.
     std::map<PageId, PageEntry> changed;
-    for (const Record& record : std::views::reverse(chain)) {
+    for (auto at = chain.rbegin(); at != chain.rend(); ++at) {
+      const Record& record = *at;
       if (record.full) {
         changed.clear();
         for (const ListedPage& page : record.table) changed[page.id] = page.entry;

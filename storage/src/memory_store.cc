@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <map>
-#include <shared_mutex>
 #include <string>
 
 #include "backend.h"
 #include "keys.h"
+#include "perennial/storage/mutex.h"
 #include "text.h"
 #include "versioned_store.h"
 
@@ -19,21 +19,21 @@ namespace {
 class MemoryBackend final : public Backend {
  public:
   Status get(const std::string& key, const Visit& visit) const override {
-    const std::shared_lock lock(mutex_);
+    const ReaderLock lock(mutex_);
     const auto found = values_.find(key);
     if (found == values_.end()) return {StatusCode::not_found, "no such key"};
     return visit(found->second);
   }
   std::uint64_t last_commit() const override {
-    const std::shared_lock lock(mutex_);
+    const ReaderLock lock(mutex_);
     return files_.empty() ? 0 : files_.back().last_commit;
   }
   std::vector<BackendFile> files() const override {
-    const std::shared_lock lock(mutex_);
+    const ReaderLock lock(mutex_);
     return files_;
   }
   BackendFile file_of(std::uint64_t commit) const override {
-    const std::shared_lock lock(mutex_);
+    const ReaderLock lock(mutex_);
     const auto file = std::ranges::find_if(files_, [&](const BackendFile& f) {
       return f.first_commit <= commit && commit <= f.last_commit;
     });
@@ -55,7 +55,7 @@ class MemoryBackend final : public Backend {
     return {};
   }
   Status publish() override {
-    const std::unique_lock lock(mutex_);
+    const WriterLock lock(mutex_);
     BackendFile file{"memory", building_, building_, 0};
     for (const auto& [key, value] : staged_) file.bytes += key.size() + value.size();
     values_.merge(staged_);
@@ -71,7 +71,7 @@ class MemoryBackend final : public Backend {
 
   Status rewrite(const std::vector<BackendFile>& files, const Keep& keep, std::uint64_t,
                  std::uint64_t, std::uint64_t& written) override {
-    const std::unique_lock lock(mutex_);
+    const WriterLock lock(mutex_);
     const auto [begin, end] = range_of(files);
     BackendFile merged{"memory", files.front().first_commit, files.back().last_commit, 0};
     for (auto at = begin; at != end;) {
@@ -87,7 +87,7 @@ class MemoryBackend final : public Backend {
     return {};
   }
   Status remove(const std::vector<BackendFile>& files) override {
-    const std::unique_lock lock(mutex_);
+    const WriterLock lock(mutex_);
     for (const BackendFile& file : files) {
       const auto [begin, end] = range_of({file});
       values_.erase(begin, end);
@@ -111,12 +111,14 @@ class MemoryBackend final : public Backend {
 
  private:
   using Values = std::map<std::string, Bytes>;
-  std::pair<Values::iterator, Values::iterator> range_of(const std::vector<BackendFile>& files) {
+  std::pair<Values::iterator, Values::iterator> range_of(const std::vector<BackendFile>& files)
+      PERENNIAL_REQUIRES(mutex_) {
     return {values_.lower_bound(chunk_key(files.front().first_commit, Digest())),
             values_.upper_bound(record_key(files.back().last_commit))};
   }
   // The first of `files` becomes `merged`, or goes when that is empty.
-  void replace(const std::vector<BackendFile>& files, const BackendFile& merged) {
+  void replace(const std::vector<BackendFile>& files, const BackendFile& merged)
+      PERENNIAL_REQUIRES(mutex_) {
     std::erase_if(files_, [&](const BackendFile& f) {
       return files.front().first_commit <= f.first_commit &&
              f.last_commit <= files.back().last_commit;
@@ -127,9 +129,9 @@ class MemoryBackend final : public Backend {
     files_.insert(place, merged);
   }
 
-  mutable std::shared_mutex mutex_;
-  Values values_;
-  std::vector<BackendFile> files_;
+  mutable SharedMutex mutex_;
+  Values values_ PERENNIAL_GUARDED_BY(mutex_);
+  std::vector<BackendFile> files_ PERENNIAL_GUARDED_BY(mutex_);
   Values staged_;
   std::uint64_t building_ = 0;
 };

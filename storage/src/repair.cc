@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <ranges>
 
 #include "text.h"
 
@@ -85,7 +84,8 @@ class Repairer {
   // those that something is taken from. Commits that cannot be loaded are of no help.
   void take_older(std::vector<Lost>& lost) {
     const std::vector<CommitInfo> log = lost.empty() ? std::vector<CommitInfo>() : store_.log();
-    for (const CommitInfo& info : std::views::reverse(log)) {
+    for (auto at = log.rbegin(); at != log.rend(); ++at) {
+      const CommitInfo& info = *at;
       if (lost.empty()) return;
       Result<std::unique_ptr<PageReader>> opened = store_.at(info.commit);
       if (!opened.ok()) continue;

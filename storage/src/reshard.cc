@@ -214,17 +214,17 @@ Result<ReshardReport> reshard(const std::vector<const PageReader*>& from,
       const Source& source = pages[i];
       const Result<PageShape> shape = source.reader->page_shape(source.id);
       if (!shape.ok()) return shape.status();
-      request.pages.push_back(
-          {source.id, *shape,
-           [&, source, size = shape->payload_bytes()]() -> Result<std::span<const std::byte>> {
-             payload.resize(size);
-             Status status = source.reader->read_page(source.id, payload);
-             if (!status.ok()) return status;
-             if (options.on_progress && !options.on_progress(++done, pages.size())) {
-               return error(StatusCode::io_error, "resharding was stopped");
-             }
-             return std::span<const std::byte>(payload);
-           }});
+      request.pages.push_back({source.id, *shape,
+                               [&, source, size = shape->payload_bytes(),
+                                count = pages.size()]() -> Result<std::span<const std::byte>> {
+                                 payload.resize(size);
+                                 Status status = source.reader->read_page(source.id, payload);
+                                 if (!status.ok()) return status;
+                                 if (options.on_progress && !options.on_progress(++done, count)) {
+                                   return error(StatusCode::io_error, "resharding was stopped");
+                                 }
+                                 return std::span<const std::byte>(payload);
+                               }});
     }
     report.pages.push_back(request.pages.size());
     const Result<CommitInfo> info = to[part]->commit(request);

@@ -5,13 +5,12 @@
 #include <rocksdb/compaction_filter.h>
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "backend.h"
+#include "perennial/storage/mutex.h"
 
 namespace perennial::storage {
 
@@ -32,10 +31,10 @@ class RewriteJob {
   const Backend::Keep* keep_;
   const std::uint64_t bytes_per_second_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::uint64_t bytes_ = 0;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stopped_ = false;
+  mutable Mutex mutex_;
+  Condition changed_;
+  std::uint64_t bytes_ PERENNIAL_GUARDED_BY(mutex_) = 0;
+  bool stopped_ PERENNIAL_GUARDED_BY(mutex_) = false;
 };
 
 // Gives compactions the filter of the job that runs; without one they keep everything.
@@ -53,9 +52,9 @@ class RewriteFilterFactory final : public rocksdb::CompactionFilterFactory {
   void welcome();
 
  private:
-  std::mutex mutex_;
-  std::shared_ptr<RewriteJob> job_;
-  bool welcome_ = true;
+  Mutex mutex_;
+  std::shared_ptr<RewriteJob> job_ PERENNIAL_GUARDED_BY(mutex_);
+  bool welcome_ PERENNIAL_GUARDED_BY(mutex_) = true;
 };
 
 }  // namespace perennial::storage

@@ -35,14 +35,14 @@ RocksdbBackend::~RocksdbBackend() {
 }
 
 RocksdbBackend::FilesPtr RocksdbBackend::commit_files() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return files_;
 }
 
 void RocksdbBackend::set_files(CommitFiles files) {
   auto fresh = std::make_shared<const CommitFiles>(std::move(files));
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     files_.swap(fresh);
   }
   tables_.keep_only(nullptr);  // the names of files that came to nothing are given out again
@@ -50,7 +50,7 @@ void RocksdbBackend::set_files(CommitFiles files) {
 
 Status RocksdbBackend::refresh_files(rocksdb::DB& db) {
   // Listed under the mutex, so that an older list never replaces a newer one.
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Result<CommitFiles> files = list_commit_files(db, folder_.db());
   if (!files.ok()) return files.status();
   files_ = std::make_shared<const CommitFiles>(std::move(*files));
@@ -58,18 +58,18 @@ Status RocksdbBackend::refresh_files(rocksdb::DB& db) {
 }
 
 void RocksdbBackend::add_file(CommitFile file) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (last_commit_of(*files_) >= file.last_commit) return;  // a rewrite listed it meanwhile
   files_ = std::make_shared<const CommitFiles>(files_->with(std::move(file)));
 }
 
 Status RocksdbBackend::closed_why() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return closed_why_;
 }
 
 void RocksdbBackend::set_closed_why(Status why) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   closed_why_ = std::move(why);
 }
 

@@ -9,7 +9,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -17,6 +16,7 @@
 #include "backend.h"
 #include "commit_files.h"
 #include "db_gate.h"
+#include "perennial/storage/mutex.h"
 #include "rewrite_filter.h"
 #include "rocksdb_store_internal.h"
 #include "store_folder.h"
@@ -135,17 +135,18 @@ class RocksdbBackend final : public Backend {
   TableReads tables_;  // of what files_ lists
   std::optional<std::filesystem::path> next_;
 
-  mutable std::mutex mutex_;  // of the next three
-  FilesPtr files_ = std::make_shared<const CommitFiles>();
-  Status closed_why_{StatusCode::io_error, "the store is not open"};
-  Status suspect_why_;
+  mutable Mutex mutex_;
+  FilesPtr files_ PERENNIAL_GUARDED_BY(mutex_) = std::make_shared<const CommitFiles>();
+  Status closed_why_ PERENNIAL_GUARDED_BY(mutex_) = Status(StatusCode::io_error,
+                                                           "the store is not open");
+  Status suspect_why_ PERENNIAL_GUARDED_BY(mutex_);
 
   std::unique_ptr<rocksdb::SstFileWriter> writer_;
   std::uint64_t building_ = 0;
   std::string value_;
   std::atomic<std::uint64_t> reopens_{0};
 
-  std::mutex maintenance_;  // one rewrite or removal at a time
+  Mutex maintenance_;  // one rewrite or removal at a time
   // One of them failed, as suspect_why_ says: the handle must not be written to any more.
   std::atomic<bool> suspect_{false};
 };

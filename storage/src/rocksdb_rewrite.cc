@@ -83,7 +83,7 @@ Result<CommitFiles> RocksdbBackend::choose(const std::vector<BackendFile>& wante
 Status RocksdbBackend::change_files(rocksdb::DB& db, const CommitFiles& old, RewriteJob& job,
                                     const std::function<rocksdb::Status()>& change) {
   if (suspect_) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return error(suspect_why_.code(), location(),
                  " must be opened anew after a failed rewrite: ", suspect_why_.message());
   }
@@ -106,7 +106,7 @@ Status RocksdbBackend::change_files(rocksdb::DB& db, const CommitFiles& old, Rew
 }
 
 Status RocksdbBackend::suspect(Status why) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   suspect_why_ = why;
   suspect_ = true;
   return why;
@@ -128,7 +128,7 @@ Status RocksdbBackend::rewrite(const std::vector<BackendFile>& wanted, const Kee
   if (!lock_->is_owner()) {
     return error(StatusCode::busy, location(), ": opened before this process forked");
   }
-  const std::lock_guard one_at_a_time(maintenance_);
+  const MutexLock one_at_a_time(maintenance_);
   const DbGate::Use db = gate_.enter();
   if (!db) return closed_why();
   const Result<CommitFiles> old = choose(wanted, true);
@@ -163,7 +163,7 @@ Status RocksdbBackend::remove(const std::vector<BackendFile>& wanted) {
   if (!lock_->is_owner()) {
     return error(StatusCode::busy, location(), ": opened before this process forked");
   }
-  const std::lock_guard one_at_a_time(maintenance_);
+  const MutexLock one_at_a_time(maintenance_);
   const DbGate::Use db = gate_.enter();
   if (!db) return closed_why();
   const Result<CommitFiles> old = choose(wanted, false);

@@ -9,10 +9,10 @@
 #include <cerrno>
 #include <cstdlib>
 #include <map>
-#include <mutex>
 #include <string>
 #include <system_error>
 
+#include "perennial/storage/mutex.h"
 #include "text.h"
 
 namespace perennial::storage {
@@ -70,8 +70,8 @@ struct SpillFile::Impl {
     return {};
   }
 
-  // A place for `size` bytes: a free slot's, or the end of the file. The caller holds the mutex.
-  Slot reserve(std::uint64_t size) {
+  // A place for `size` bytes: a free slot's, or the end of the file.
+  Slot reserve(std::uint64_t size) PERENNIAL_REQUIRES(mutex) {
     const auto free_slots = free_by_size.find(size);
     if (free_slots != free_by_size.end() && !free_slots->second.empty()) {
       const Slot slot = free_slots->second.back();
@@ -85,8 +85,8 @@ struct SpillFile::Impl {
   }
 
   // Takes back a slot whose writing failed. What lies at the end of the file is cut off; a place
-  // before it waits for the next page of its size. The caller holds the mutex.
-  void give_up(Slot slot) {
+  // before it waits for the next page of its size.
+  void give_up(Slot slot) PERENNIAL_REQUIRES(mutex) {
     if (slot + 1 == entries.size() && entries[slot].offset + entries[slot].size == end &&
         ::ftruncate(fd, static_cast<off_t>(entries[slot].offset)) == 0) {
       end = entries[slot].offset;
@@ -98,14 +98,14 @@ struct SpillFile::Impl {
 
   int fd = -1;
   std::string folder;
-  mutable std::mutex mutex;  // of everything below; never held over input or output
-  std::vector<Entry> entries;
-  std::map<std::uint64_t, std::vector<Slot>> free_by_size;
-  std::uint64_t end = 0;
-  std::uint64_t peak = 0;
-  std::uint64_t used = 0;
-  std::uint64_t writing = 0;  // reserved and not yet in use
-  std::uint64_t spilled = 0;
+  mutable Mutex mutex;  // never held over input or output
+  std::vector<Entry> entries PERENNIAL_GUARDED_BY(mutex);
+  std::map<std::uint64_t, std::vector<Slot>> free_by_size PERENNIAL_GUARDED_BY(mutex);
+  std::uint64_t end PERENNIAL_GUARDED_BY(mutex) = 0;
+  std::uint64_t peak PERENNIAL_GUARDED_BY(mutex) = 0;
+  std::uint64_t used PERENNIAL_GUARDED_BY(mutex) = 0;
+  std::uint64_t writing PERENNIAL_GUARDED_BY(mutex) = 0;  // reserved and not yet in use
+  std::uint64_t spilled PERENNIAL_GUARDED_BY(mutex) = 0;
 };
 
 SpillFile::SpillFile(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -126,13 +126,15 @@ Result<std::unique_ptr<SpillFile>> SpillFile::create(const std::filesystem::path
 
 Result<SpillFile::Slot> SpillFile::write(std::span<const std::byte> bytes) {
   const Digest digest = digest_of(bytes);
-  std::unique_lock lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   const Slot slot = impl_->reserve(bytes.size());
   const std::uint64_t offset = impl_->entries[slot].offset;
   ++impl_->writing;
-  lock.unlock();
-  const Status status = impl_->write_at(bytes, offset);
-  lock.lock();
+  Status status;
+  {
+    const MutexUnlock meanwhile(impl_->mutex);
+    status = impl_->write_at(bytes, offset);
+  }
   --impl_->writing;
   if (!status.ok()) {
     impl_->give_up(slot);
@@ -145,12 +147,14 @@ Result<SpillFile::Slot> SpillFile::write(std::span<const std::byte> bytes) {
 }
 
 Status SpillFile::read(Slot slot, std::span<std::byte> bytes) const {
-  std::unique_lock lock(impl_->mutex);
-  if (slot >= impl_->entries.size() || !impl_->entries[slot].used) {
-    return error(StatusCode::invalid_argument, "spill slot ", slot, " is not in use");
+  Impl::Entry entry;
+  {
+    const MutexLock lock(impl_->mutex);
+    if (slot >= impl_->entries.size() || !impl_->entries[slot].used) {
+      return error(StatusCode::invalid_argument, "spill slot ", slot, " is not in use");
+    }
+    entry = impl_->entries[slot];
   }
-  const Impl::Entry entry = impl_->entries[slot];
-  lock.unlock();
   if (bytes.size() != entry.size) {
     return error(StatusCode::invalid_argument, "spill slot ", slot, " has ", entry.size,
                  " bytes, the buffer ", bytes.size());
@@ -166,7 +170,7 @@ Status SpillFile::read(Slot slot, std::span<std::byte> bytes) const {
 }
 
 void SpillFile::free(Slot slot) {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   if (slot >= impl_->entries.size() || !impl_->entries[slot].used) return;
   Impl::Entry& entry = impl_->entries[slot];
   entry.used = false;
@@ -180,19 +184,19 @@ void SpillFile::free(Slot slot) {
 }
 
 std::uint64_t SpillFile::bytes() const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return impl_->end;
 }
 std::uint64_t SpillFile::bytes_in_use() const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return impl_->used;
 }
 std::uint64_t SpillFile::peak_bytes() const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return impl_->peak;
 }
 std::uint64_t SpillFile::bytes_spilled() const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return impl_->spilled;
 }
 

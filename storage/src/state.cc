@@ -2,7 +2,6 @@
 // Loading a state from the records of its commits.
 #include "state.h"
 
-#include <ranges>
 #include <utility>
 
 #include "keys.h"
@@ -77,7 +76,7 @@ Result<StatePtr> load_state(const Backend& backend, std::uint64_t commit) {
   Result<std::vector<Record>> records = read_chain(backend, commit);
   if (!records.ok()) return records.status();
   State state;
-  for (const Record& record : std::views::reverse(*records)) state = next_state(state, record);
+  for (auto at = records->rbegin(); at != records->rend(); ++at) state = next_state(state, *at);
   if (state.table.size() != state.info.pages_listed ||
       state.table.digest() != state.info.state_digest) {
     return error(StatusCode::corruption, "the page table does not have the recorded state digest ",

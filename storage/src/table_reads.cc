@@ -92,7 +92,7 @@ TableReads::TablePtr TableReads::open(const std::string& path) const {
 
 TableReads::TablePtr TableReads::table_at(std::uint64_t age, const std::string& path) const {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (const auto found = by_path_.find(path); found != by_path_.end()) {
       places_.splice(places_.begin(), places_, found->second);
       return found->second->table;
@@ -100,7 +100,7 @@ TableReads::TablePtr TableReads::table_at(std::uint64_t age, const std::string& 
   }
   TablePtr table = open(path);
   if (table == nullptr) return nullptr;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   // Since files were dropped, this one may have been, or its name given to another.
   if (age != age_ || by_path_.contains(path)) return table;
   places_.push_front({path, table});
@@ -132,7 +132,7 @@ void TableReads::keep_only(const CommitFiles* files) {
     for (const CommitFile& file : *files) listed.insert(file.path.native());
   }
   std::list<Place> dropped;  // closed after the lock is given back
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++age_;
   for (auto place = places_.begin(); place != places_.end();) {
     const auto next = std::next(place);

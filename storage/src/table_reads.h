@@ -10,12 +10,12 @@
 #include <functional>
 #include <list>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <unordered_map>
 
 #include "backend.h"
 #include "commit_files.h"
+#include "perennial/storage/mutex.h"
 
 namespace perennial::storage {
 
@@ -56,14 +56,15 @@ class TableReads {
 
   std::atomic<std::uint64_t> age_{0};  // changes under mutex_
 
-  mutable std::mutex mutex_;  // of the rest
+  mutable Mutex mutex_;
   // Newest used first.
   struct Place {
     std::string path;
     TablePtr table;
   };
-  mutable std::list<Place> places_;
-  mutable std::unordered_map<std::string, std::list<Place>::iterator> by_path_;
+  mutable std::list<Place> places_ PERENNIAL_GUARDED_BY(mutex_);
+  mutable std::unordered_map<std::string, std::list<Place>::iterator> by_path_
+      PERENNIAL_GUARDED_BY(mutex_);
 };
 
 }  // namespace perennial::storage

@@ -47,7 +47,8 @@ class Pace {
 void verify_live(const Backend& backend, const LiveSet& live, VerifyReport& report,
                  const std::function<bool(std::uint64_t)>& tick) {
   Bytes payload;
-  for (const auto& [commit, keys] : live.commits()) {
+  for (const auto& [number, keys] : live.commits()) {
+    const std::uint64_t commit = number;
     const std::string file = backend.file_of(commit).path;
     const auto damaged = [&](const std::string& what, const Status& status,
                              std::optional<PageId> page) {

@@ -229,7 +229,7 @@ Result<CommitInfo> VersionedStore::finish(Record record, State next) {
   const CommitInfo info = next.info;
   set_state(std::make_shared<const State>(std::move(next)));
   {
-    const std::lock_guard lock(counters_mutex_);
+    const MutexLock lock(counters_mutex_);
     written_.commits += 1;
     written_.pages_written += info.pages_written;
     written_.bytes_written += info.bytes_written;
@@ -240,7 +240,7 @@ Result<CommitInfo> VersionedStore::finish(Record record, State next) {
 }
 
 Result<CommitInfo> VersionedStore::build_and_publish(const CommitRequest& request) {
-  const std::lock_guard lock(history_);
+  const MutexLock lock(history_);
   Result<DensePlan> planned = plan_dense(request, *state());
   if (!planned.ok()) return planned.status();
   DensePlan& plan = *planned;

@@ -12,7 +12,7 @@ namespace perennial::storage {
 
 // Writes a commit that holds nothing but its record.
 Result<CommitInfo> VersionedStore::publish_record(Record record, State next, FullTable table) {
-  const std::lock_guard lock(history_);
+  const MutexLock lock(history_);
   DensePlan plan;
   plan.table = record.dense;
   table.most_pages = next.table.size();
@@ -57,7 +57,7 @@ Status VersionedStore::check_drop(const std::set<std::uint64_t>& commits) const 
       return error(StatusCode::busy, "commit ", lease.commit, " is being read by ", lease.reader);
     }
   }
-  const std::lock_guard lock(pins_->mutex);
+  const MutexLock lock(pins_->mutex);
   for (const std::uint64_t commit : commits) {
     if (pins_->commits.contains(commit)) {
       return error(StatusCode::busy, "commit ", commit, " is being read by this process");

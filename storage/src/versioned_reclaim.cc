@@ -161,7 +161,7 @@ Result<ReclaimReport> VersionedStore::reclaim_now(const ReclaimOptions& options)
 }
 
 Result<ReclaimReport> VersionedStore::reclaim(const ReclaimOptions& options) {
-  const std::lock_guard lock(maintenance_);
+  const MutexLock lock(maintenance_);
   return reclaim_now(options);
 }
 
@@ -183,11 +183,11 @@ void VersionedStore::reclaim_soon() {
   if (reclaim_queued_.exchange(true)) return;
   boost::asio::post(*reclaim_thread_, [this] {
     reclaim_queued_ = false;
-    const std::unique_lock lock(maintenance_, std::try_to_lock);
-    if (closing_ || !lock.owns_lock()) return;
+    if (closing_ || !maintenance_.try_lock()) return;
+    const MutexLock lock(maintenance_, std::adopt_lock);
     const Result<ReclaimReport> report = reclaim_now(ReclaimOptions());
     if (report.ok()) look_again_later();
-    const std::lock_guard counters(counters_mutex_);
+    const MutexLock counters(counters_mutex_);
     reclaim_error_ = report.ok() ? "" : report.status().to_string();
   });
 }

@@ -46,20 +46,20 @@ Status VersionedStore::load() {
 }
 
 StatePtr VersionedStore::state() const {
-  const std::lock_guard lock(state_mutex_);
+  const MutexLock lock(state_mutex_);
   return state_;
 }
 
 void VersionedStore::set_state(StatePtr state) {
   {
-    const std::lock_guard lock(state_mutex_);
+    const MutexLock lock(state_mutex_);
     state_.swap(state);
   }
   // The old one, perhaps large, goes outside the lock.
 }
 
 Status VersionedStore::ensure_open() {
-  const std::lock_guard lock(history_);
+  const MutexLock lock(history_);
   if (!backend_->closed()) return {};
   if (Status status = backend_->reopen(); !status.ok()) return status;
   return load();
@@ -169,7 +169,7 @@ Result<std::uint64_t> VersionedStore::resolve(const std::string& name) const {
 
 Result<VerifyReport> VersionedStore::verify(const VerifyOptions& options) {
   if (Status status = ensure_open(); !status.ok()) return status;
-  const std::lock_guard lock(maintenance_);  // what is dropped meanwhile is not removed
+  const MutexLock lock(maintenance_);  // what is dropped meanwhile is not removed
   return verify_history(*backend_, *state(), options);
 }
 
@@ -183,11 +183,11 @@ Result<std::uint64_t> VersionedStore::size_bytes() const { return backend_->size
 // at the pins then, so one of the two sees the other.
 Result<std::unique_ptr<PageReader>> VersionedStore::at(std::uint64_t commit) const {
   {
-    const std::lock_guard lock(pins_->mutex);
+    const MutexLock lock(pins_->mutex);
     pins_->commits.insert(commit);
   }
   const auto unpin = [pins = pins_, commit] {
-    const std::lock_guard lock(pins->mutex);
+    const MutexLock lock(pins->mutex);
     pins->commits.erase(pins->commits.find(commit));
   };
   const StatePtr newest = state();
@@ -203,7 +203,7 @@ Result<std::unique_ptr<PageReader>> VersionedStore::at(std::uint64_t commit) con
   const auto verify = [this, own = *loaded](const VerifyOptions& options) -> Result<VerifyReport> {
     State alone = *own;
     alone.catalog = {{own->info.commit, {own->info.unix_ms, own->info.snapshot}}};
-    const std::lock_guard lock(maintenance_);
+    const MutexLock lock(maintenance_);
     return verify_history(*backend_, alone, options);
   };
   return std::unique_ptr<PageReader>(
@@ -214,7 +214,7 @@ Result<std::unique_ptr<PageReader>> VersionedStore::at(std::uint64_t commit) con
 std::set<std::uint64_t> VersionedStore::pinned() const {
   std::set<std::uint64_t> pinned;
   {
-    const std::lock_guard lock(pins_->mutex);
+    const MutexLock lock(pins_->mutex);
     pinned.insert(pins_->commits.begin(), pins_->commits.end());
   }
   for (const Backend::Lease& lease : backend_->leases()) pinned.insert(lease.commit);
@@ -224,14 +224,14 @@ std::set<std::uint64_t> VersionedStore::pinned() const {
 StoreCounters VersionedStore::counters() const {
   StoreCounters counters;
   {
-    const std::lock_guard lock(counters_mutex_);
+    const MutexLock lock(counters_mutex_);
     counters = written_;
   }
   counters.pages_read = pages_read_.load(std::memory_order_relaxed);
   counters.bytes_read = bytes_read_.load(std::memory_order_relaxed);
   counters.reopens = backend_->reopens();
   {
-    const std::lock_guard lock(counters_mutex_);
+    const MutexLock lock(counters_mutex_);
     counters.reclaim_error = reclaim_error_;
   }
   return counters;

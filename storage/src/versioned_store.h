@@ -11,13 +11,13 @@
 #include <future>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "backend.h"
 #include "dense_plan.h"
+#include "perennial/storage/mutex.h"
 #include "perennial/storage/page_store.h"
 #include "state.h"
 
@@ -112,24 +112,25 @@ class VersionedStore final : public PageStore {
   VersionedStoreOptions options_;
   pid_t pid_;
 
-  mutable std::mutex state_mutex_;  // guards the pointer
-  StatePtr state_ = std::make_shared<const State>();
+  mutable Mutex state_mutex_;
+  StatePtr state_ PERENNIAL_GUARDED_BY(state_mutex_) = std::make_shared<const State>();
 
   // Commits that at() readers keep from being dropped. Shared with them.
   struct Pins {
-    std::mutex mutex;
-    std::multiset<std::uint64_t> commits;
+    Mutex mutex;
+    std::multiset<std::uint64_t> commits PERENNIAL_GUARDED_BY(mutex);
   };
   std::shared_ptr<Pins> pins_ = std::make_shared<Pins>();
 
   mutable std::atomic<std::uint64_t> pages_read_{0};
   mutable std::atomic<std::uint64_t> bytes_read_{0};
-  mutable std::mutex counters_mutex_;
-  StoreCounters written_;
-  std::string reclaim_error_;  // of the last pass in the background
+  mutable Mutex counters_mutex_;
+  StoreCounters written_ PERENNIAL_GUARDED_BY(counters_mutex_);
+  // Of the last pass in the background.
+  std::string reclaim_error_ PERENNIAL_GUARDED_BY(counters_mutex_);
 
-  std::mutex history_;              // held while a commit is written or the backend is opened again
-  mutable std::mutex maintenance_;  // verify reads what reclaim removes
+  Mutex history_;              // held while a commit is written or the backend is opened again
+  mutable Mutex maintenance_;  // verify reads what reclaim removes
   // Beyond either, the store's files are worth a look by the background reclaiming.
   std::atomic<std::uint64_t> look_above_bytes_{0};
   std::atomic<std::size_t> look_above_files_{0};

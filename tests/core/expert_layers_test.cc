@@ -157,6 +157,18 @@ TEST(ExpertLayers, ComeBackAndLearnOnToTheSameBits) {
   }
 }
 
+TEST(ExpertLayers, TheSmallestBudgetServesTheHungriestLayer) {
+  const auto store = storage::make_memory_store();
+  EXPECT_THAT(message_of<InvalidOptions>(
+                  [&] { LayeredModel(store.get(), LayeredModel::kSmallestBudget - 1); }),
+              HasSubstr(std::to_string(LayeredModel::kSmallestBudget)));
+  LayeredModel model(store.get(), LayeredModel::kSmallestBudget);
+  model.train(3, 1);
+  EXPECT_LE(model.layers.counters().peak_bytes,
+            static_cast<std::uint64_t>(LayeredModel::kSmallestBudget));
+  EXPECT_GT(model.layers.counters().spilled, 0u);
+}
+
 TEST(ExpertLayers, AFailedCommitLosesNothing) {
   const auto store = storage::make_memory_store(), straight = storage::make_memory_store();
   LayeredModel model(store.get(), 0), other(straight.get(), 0);

@@ -13,7 +13,7 @@ namespace perennial::testing {
 // pool "tied", each with keys of its own. y = d(c(h)) + h for h = b(a(x)).
 struct LayeredModel {
   // The pages of one token of the layer that needs most, weights and state.
-  static constexpr std::int64_t kSmallestBudget = 65536;
+  static constexpr std::int64_t kSmallestBudget = 9216;
 
   LayeredModel(const storage::PageReader* store, std::int64_t budget) : layers(store, budget) {
     layers.add("a", options(8, 16, 2, 512));
@@ -41,15 +41,17 @@ struct LayeredModel {
     const at::Tensor h = of("b", of("a", x, generation), generation);
     return of("d", of("c", h, generation), generation) + h;
   }
+  // From the host and to it.
   at::Tensor answer(const at::Tensor& x, std::uint32_t generation) {
     const at::NoGradGuard no_grad;
     set_training(false);
-    return forward(x, generation);
+    return forward(x.to(device()), generation).cpu();
   }
+  at::Device device() const { return layers.pools().front()->device(); }
   // Steps on made-up inputs that differ from step to step and from seed to seed.
   void train(int steps, std::uint64_t seed) {
     for (int i = 0; i < steps; ++i) {
-      const at::Tensor x = inputs(seed * 1000 + static_cast<std::uint64_t>(i), 8, 8);
+      const at::Tensor x = inputs(seed * 1000 + static_cast<std::uint64_t>(i), 8, 8).to(device());
       set_training(true);
       for (const auto& [name, layer] : layers.layers()) layer->zero_grad();
       const at::Tensor y = forward(x, *layers.open_generation());

@@ -215,7 +215,7 @@ TEST(SparseOptimizer, AfterFreezingThereIsNothingToDo) {
 TEST(CompactGradients, TakeMemoryAgainUnlessItIsHeld) {
   PeerImpl peer(small_options());
   const auto next = [&](std::uint64_t seed) {
-    peer.pool().tape().clear();
+    peer.pool().zero_grad();
     backward(peer, inputs(seed, 16));
     return peer.pool().compact_gradient();
   };

@@ -8,7 +8,6 @@
 #include <optional>
 
 #include "data/random_lanes.h"
-#include "metrics/right_answers.h"
 #include "metrics/test_batch.h"
 #include "perennial/kernels/philox.h"
 

@@ -30,7 +30,7 @@ const ProtocolFile& file_of(std::string_view name) {
 
 json::object parse(const ProtocolFile& file) { return json::parse(file.text).as_object(); }
 
-std::string text_at(const json::object& object, std::string_view key) {
+std::string optional_text(const json::object& object, std::string_view key) {
   const json::value* value = object.if_contains(key);
   return value == nullptr ? std::string() : json::value_to<std::string>(*value);
 }
@@ -93,9 +93,9 @@ Protocol load_protocol(std::string_view name, std::string_view scenario,
   }
   const json::object& part = scenarios.at(chosen).as_object();
   Protocol protocol{.name = std::string(name),
-                    .title = text_at(file, "title"),
-                    .source = text_at(file, "source"),
-                    .deviates = text_at(file, "deviates")};
+                    .title = optional_text(file, "title"),
+                    .source = optional_text(file, "source"),
+                    .deviates = optional_text(file, "deviates")};
   const std::string where = "protocol " + protocol.name;
   RunConfig base = with_settings({}, file.at("settings").as_object(), where);
   if (const json::value* more = part.if_contains("settings")) {
@@ -119,10 +119,10 @@ Protocol load_protocol(std::string_view name, std::string_view scenario,
       for (const auto& result : table.at("acc_percent").as_object()) {
         const json::array& numbers = result.value().as_array();
         PublishedResult made{.row = std::string(result.key()),
-                             .dataset = text_at(table, "dataset"),
+                             .dataset = optional_text(table, "dataset"),
                              .acc = numbers.at(0).to_number<double>() / 100,
-                             .spread_kind = text_at(table, "spread"),
-                             .source = text_at(table, "source")};
+                             .spread_kind = optional_text(table, "spread"),
+                             .source = optional_text(table, "source")};
         if (numbers.size() > 1) made.spread = numbers.at(1).to_number<double>() / 100;
         if (const json::value* seeds = table.if_contains("seeds")) {
           made.seeds = seeds->to_number<std::int64_t>();

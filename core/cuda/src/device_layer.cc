@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "perennial/core/error.h"
+#include "perennial/kernels/cuda/experts.h"
 #include "perennial/kernels/cuda/retrieve.h"
 #include "runtime.h"
 #include "token_threads.h"

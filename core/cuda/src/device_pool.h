@@ -70,52 +70,6 @@ class DevicePool : public ExpertPlace {
   const Pool& pool() const { return pool_; }
 
  private:
-  at::Device device_;
-  at::Tensor memory_;
-};
-
-// Which experts have changed is known as one bit each, on the device; a step waits for nothing and
-// allocates no buffer once they have grown. See ExpertPlace for what the members promise.
-//
-// Streams: everything is queued on LibTorch's current stream of the moment, and what is kept here
-// (pages, tables, buffers) is used again, or given back to LibTorch's allocator, in that stream's
-// order. So all work on a layer belongs on one stream; who changes the current stream between two
-// calls makes the new one wait for the old one first, and also before the layer goes. Autograd runs
-// a backward on its forward's stream.
-// Host memory: pages and records pass through one pinned buffer by copies that are waited for, so
-// it can be filled again. What upload() copies comes from pinned memory of its own, which
-// LibTorch's host allocator gives to nobody before the copy is done (copy_ with non_blocking
-// records an event).
-class DevicePool : public ExpertPlace {
- public:
-  // Loads everything. Throws DeviceError when it does not fit. staging_bytes: host memory through
-  // which pages and records go, more if a page needs it.
-  DevicePool(Pool& pool, const at::Device& device,
-             std::int64_t staging_bytes = std::int64_t{32} << 20);
-
-  at::Device device() const override { return device_; }
-  void follow() override;
-  void fetch() override;
-  ExpertAnswer forward(const ExpertQuestion& question) override;
-  ExpertBackward backward(const ExpertQuestion& question, const ExpertAnswer& answer,
-                          const at::Tensor& dy, bool wants_dx) override;
-  void keep(ExpertTape::Entry entry) override;
-  CompactGradient compact_gradient() override;
-  void clear_gradients() override { entries_.clear(); }
-  void release_gradient_memory() override {}
-  at::Tensor step(const kernels::UpdateRule& rule) override;
-  at::Tensor step(const kernels::UpdateRule& rule, const CompactGradient& gradient) override;
-
- protected:
-  // Takes in generations and optimizer state that the pool has got, and gives back what it dropped.
-  void follow();
-  Pool& pool() { return pool_; }
-  kernels::cuda::Frames weights() const { return weights_.table(); }
-  // Keeps what a backward left.
-  void add(ExpertTape::Entry entry);
-  GrowingBuffer& workspace() { return workspace_; }
-
- private:
   // Of the open generation.
   struct Changes {
     std::uint32_t generation = 0;

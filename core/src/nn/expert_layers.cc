@@ -94,8 +94,8 @@ std::shared_ptr<PeerImpl> ExpertLayers::add(const std::string& name, const PeerO
   std::shared_ptr<Pool> pool = pool_named(pool_name.empty() ? name : pool_name);
   const bool made = pool == nullptr;
   if (made) {
-    pool = std::make_shared<Pool>(static_cast<std::uint32_t>(pools_.size()), options.pool(), store_,
-                                  budget_bytes_, pool_name.empty() ? name : pool_name);
+    pool = std::make_shared<Pool>(static_cast<std::uint32_t>(pools_.size()), options.pool(),
+                                  memory_, pool_name.empty() ? name : pool_name);
   } else {
     require_alike(name, options, *readers(*pool).front());
   }

@@ -464,8 +464,8 @@ void Pool::add_to_commit(storage::CommitRequest& request) {
   if (whose_ == Memory::own) {
     memory_->add_to_commit(request);
   } else if (!memory_->commit_in_flight()) {
-    throw Error("pool '" + name_ +
-                "' shares its memory with others: PageMemory::add_to_commit() adds their pages "
+    throw Error("pool " + std::to_string(id_) + " ('" + name_ +
+                "') shares its memory with others: PageMemory::add_to_commit() adds their pages "
                 "first");
   }
   request.dense[record_name(id_)] = bytes_from(record());

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/layered_model.h"
 #include "device_testing.h"
 
 namespace perennial::cuda {
@@ -15,6 +16,7 @@ namespace {
 using testing::evaluate;
 using testing::ids_of;
 using testing::inputs;
+using testing::LayeredModel;
 using testing::message_of;
 using testing::same_bits;
 using testing::same_values;
@@ -192,6 +194,29 @@ TEST_F(DeviceLayerTest, StepsWithACompactGradientAsWithout) {
   const auto ids = ids_of(a->pool().generation(0));
   EXPECT_TRUE(same_values(a->pool().experts_at(ids), b->pool().experts_at(ids)));
   EXPECT_EQ(a->pool().compact_gradient().ids.numel(), 0);
+}
+
+TEST_F(DeviceLayerTest, SeveralLayersLearnAsOnTheCpu) {
+  LayeredModel host(nullptr, 0), there(nullptr, 0);
+  place_layers(there.layers, device_under_test());
+  const at::Tensor x = inputs(3, 16, 8);
+  for (int generation = 0; generation < 2; ++generation) {
+    if (generation > 0) {
+      host.grow();
+      there.grow();
+    }
+    host.train(3, 1);
+    there.train(3, 1);
+    const auto g = static_cast<std::uint32_t>(generation);
+    expect_near(there.answer(x, g), host.answer(x, g), "y");
+    host.layers.freeze();
+    there.layers.freeze();
+    EXPECT_TRUE(there.layers.frozen_intact());
+  }
+  const storage::Digest digest = there.layers.digest(0);
+  to_host(there.layers);
+  EXPECT_TRUE(there.layers.frozen_intact());
+  EXPECT_EQ(there.layers.digest(0), digest);
 }
 
 TEST_F(DeviceLayerTest, RefusesWhatTheKernelsCannotServe) {

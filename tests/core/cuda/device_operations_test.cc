@@ -47,7 +47,7 @@ TEST_F(DeviceOperationsTest, DigestsAreThoseOfTheCpu) {
   const auto pages = peer->pool().written_pages(2).size();
   EXPECT_GT(pages, 0u);
   EXPECT_EQ(peer->pool().newest_trained(), 2u);
-  peer->place(nullptr);
+  to_host(*peer);
   EXPECT_TRUE(peer->frozen_intact());
   EXPECT_EQ(peer->pool().shard_digest(2), open);
   EXPECT_EQ(peer->pool().written_pages(2).size(), pages);
@@ -73,7 +73,7 @@ TEST_F(DeviceOperationsTest, ShardsGoFromDeviceToDevice) {
   EXPECT_TRUE(same_bits(evaluate(*to, x, added.index).cpu(), evaluate(*from, x, 1).cpu()));
   EXPECT_TRUE(same_values(to->pool().experts_at(ids_of(to->pool().generation(added.index))),
                           from->pool().experts_at(ids_of(from->pool().generation(1)))));
-  from->place(nullptr);
+  to_host(*from);
   export_shard(*from, 1, path + "-cpu");
   EXPECT_EQ(storage::testing::read_text(path + "-cpu"), storage::testing::read_text(path));
 }
@@ -178,7 +178,7 @@ TEST_F(DeviceOperationsTest, LearningGoesOnAfterEveryMove) {
   for (std::uint64_t i = 0; i < 4; ++i) {
     testing::train(still, for_still, 2, i);
     if (i % 2 == 0) {
-      moved->place(nullptr);
+      to_host(*moved);
       testing::train(*moved, for_moved, 2, i);
     } else {
       place_layer(*moved, device_under_test());
