@@ -28,6 +28,7 @@
 #include "perennial/core/pool.h"
 #include "perennial/core/sparse_optimizer.h"
 #include "pool/expert_place.h"
+#include "pool/pager.h"
 
 namespace perennial::bench {
 namespace {

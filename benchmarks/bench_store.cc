@@ -2,7 +2,7 @@
 // Question: what does the durable page store make of the device below it: reads beside pread of
 // the same pages, commits beside write and fsync of the same bytes, bytes written beside bytes
 // changed, opening, and the naive layout (one RocksDB key an expert, synced log)? And what do
-// commits and page faults cost the thread that trains?
+// commits, of pages and of dense state, and page faults cost the thread that trains?
 // Cannot show: reads and commits at the same time, stores larger than the page cache over days,
 // what a device does after its own cache and its burst credit are used up (rows are medians of
 // neighbouring runs, so both sides meet the same device), power cuts. Every sync of a commit waits
@@ -12,7 +12,7 @@
 //   bench_store [--json FILE] [--smoke] [--dir FOLDER] [--only PART]
 //
 // Files go to a new folder inside FOLDER (default: the current one), at most 3 GB at a time. PART:
-// reads, commits, amplification, reclaim, deltas, stall, cache, open or naive.
+// reads, commits, amplification, reclaim, deltas, stall, dense, cache, open or naive.
 #include "bench_store.h"
 
 #include <algorithm>
@@ -34,7 +34,8 @@ struct Part {
 constexpr Part kParts[] = {
     {"reads", bench_reads},     {"commits", bench_commits}, {"amplification", bench_amplification},
     {"reclaim", bench_reclaim}, {"deltas", bench_deltas},   {"stall", bench_stall},
-    {"cache", bench_cache},     {"open", bench_open},       {"naive", bench_naive}};
+    {"dense", bench_dense},     {"cache", bench_cache},     {"open", bench_open},
+    {"naive", bench_naive}};
 
 int run_parts(const Arguments& arguments) {
   const auto value_of = [&](const char* flag, const char* otherwise) {

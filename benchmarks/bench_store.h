@@ -37,6 +37,7 @@ void bench_amplification(StoreRun& run);  // store_written.cc: bytes written, st
 void bench_reclaim(StoreRun& run);        // store_written.cc: the same with space given back
 void bench_deltas(StoreRun& run);         // store_deltas.cc
 void bench_stall(StoreRun& run);          // store_stall.cc: training while a commit is written
+void bench_dense(StoreRun& run);          // store_dense.cc: the same of a dense model
 void bench_cache(StoreRun& run);          // store_cache.cc: the page cache of the pager
 void bench_open(StoreRun& run);           // store_open.cc
 void bench_naive(StoreRun& run);          // store_naive.cc

@@ -81,7 +81,7 @@ OurSide::OurSide(const PeerSizes& sizes, kernels::WeightType type,
 }
 
 void OurSide::pin_all() {
-  if (layer_->pool().device() != nullptr) return;
+  if (!layer_->pool().device().is_cpu()) return;
   std::vector<std::int64_t> ids;
   for (std::int64_t row = 0; row < sizes_.side; ++row) {
     for (std::int64_t col = 0; col < sizes_.side; ++col) {

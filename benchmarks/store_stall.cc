@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a commit of 1,000 changed pages costs the thread that trains: the instant it stands still
-// (the cache's epoch begins and the dense state is copied), and the writes to pages that follow
-// while the store's thread writes the commit.
+// (the cache's epoch begins and the dense state, all of it changed, is copied), and the writes to
+// pages that follow while the store's thread writes the commit.
 //
 // The thread writes one expert of a random page and then computes for 20 us, over and over; the
 // pool is in memory. Beside it: the same thread with no commit in flight.
+#include <ATen/ops/rand.h>
 #include <time.h>
 
 #include <chrono>
 #include <random>
 
 #include "cached_pages.h"
+#include "perennial/core/dense_entries.h"
 
 namespace perennial::bench {
 namespace {
@@ -61,13 +63,13 @@ class Training {
 
   // One commit of the changed pages with `dense` beside them; what it leaves changed is committed
   // afterwards.
-  void commit(const storage::Bytes& dense, Stalls& stalls) {
+  void commit(const at::Tensor& dense, Stalls& stalls) {
     for (std::size_t i = 0; i < dirty_; ++i) write(i * (pages_ / dirty_));
     const double start = now();
     storage::CommitRequest request;
     cached_.cache.begin_epoch(request);
     const double begun = now();
-    request.dense["optimizer"] = dense;
+    dense_.offer(request).tensor("optimizer", dense);
     stalls.freeze.push_back(kMilliseconds * (now() - start));
     stalls.epoch.push_back(kMilliseconds * (begun - start));
     auto done = store_->commit_async(std::move(request));
@@ -75,6 +77,7 @@ class Training {
     while (done.wait_for(std::chrono::seconds(0)) != std::future_status::ready) timed_write(times);
     (void)must(done.get());
     cached_.cache.end_epoch(true);
+    dense_.committed();
     Times quiet;
     for (std::size_t i = 0; i < times.wall.size(); ++i) timed_write(quiet);
     stalls.during.push_back(std::move(times));
@@ -118,6 +121,7 @@ class Training {
   std::size_t dirty_;
   std::unique_ptr<storage::PageStore> store_;
   CachedPages cached_;
+  DenseEntries dense_;
   PinSet pin_;
   std::mt19937 random_{1};
 };
@@ -130,9 +134,9 @@ void bench_stall(StoreRun& run) {
     if (run.smoke && megabytes > 4) continue;
     const bool judged = megabytes == 4;
     Stalls stalls;
-    storage::Bytes dense = random_bytes(megabytes << 20, megabytes);
+    at::Tensor dense = at::rand({static_cast<std::int64_t>(megabytes) << 18});
     for (std::size_t i = 0; i < run.repetitions(judged ? 11 : 3); ++i) {
-      for (std::size_t at = 0; at < dense.size(); at += 4096) dense[at] ^= std::byte{0x5a};
+      dense.add_(1.0F);
       training->commit(dense, stalls);
     }
     const std::string name =

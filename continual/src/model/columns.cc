@@ -39,12 +39,12 @@ class Columns : public Model {
                        "dense/" + layer_name(column, options_.depth) + "/weight") != names.end();
     };
     while (stored(columns_)) add_column();
-    layers_.load(store);
+    layers_.load(store, entries_);
     dropout_.load(store);
-    stored_ = columns_;
   }
 
   void add_column() override {
+    layers_.freeze(layers_.size());
     const std::int64_t beside = options_.hidden * (columns_ + 1);
     for (std::int64_t i = 0; i <= options_.depth; ++i) {
       layers_.add(layer_name(columns_, i), i == 0 ? inputs_.size() : beside,
@@ -76,14 +76,13 @@ class Columns : public Model {
   }
   std::int64_t dense_parameters() const override { return layers_.parameters(); }
   void add_to_commit(storage::CommitRequest& request) override {
-    inputs_.add_to_commit(request);
-    // Columns before the newest of the last commit have not changed since.
-    layers_.add_to_commit(request, first_of(std::max<std::int64_t>(stored_ - 1, 0)));
-    dropout_.add_to_commit(request);
-    offered_ = columns_;
+    DenseEntries::Offer offer = entries_.offer(request);
+    inputs_.offer(offer);
+    layers_.offer(offer);
+    dropout_.offer(offer);
   }
-  void committed() override { stored_ = offered_; }
-  void commit_failed() override {}
+  void committed() override { entries_.committed(); }
+  void commit_failed() override { entries_.commit_failed(); }
 
  private:
   std::string layer_name(std::int64_t column, std::int64_t layer) const {
@@ -122,8 +121,7 @@ class Columns : public Model {
   DenseLayers layers_;
   UnitDropout dropout_;
   std::int64_t columns_ = 0;
-  std::int64_t stored_ = 0;   // columns that the last commit holds
-  std::int64_t offered_ = 0;  // to the commit in flight
+  DenseEntries entries_;
 };
 
 }  // namespace

@@ -63,11 +63,19 @@ std::int64_t DenseLayers::parameters() const {
   return n;
 }
 
-void DenseLayers::add_to_commit(storage::CommitRequest& request, std::size_t first) const {
-  for (const auto& [name, tensor] : tensors(first)) request.dense[name] = bytes_from(tensor);
+void DenseLayers::offer(DenseEntries::Offer& offer) const {
+  for (const auto& [name, tensor] : tensors()) offer.tensor(name, tensor);
 }
 
-void DenseLayers::load(const storage::PageReader& store, std::int64_t outputs) {
+void DenseLayers::freeze(std::size_t end) {
+  for (std::size_t i = 0; i < end; ++i) {
+    layers_[i].weight.requires_grad_(false);
+    layers_[i].bias.requires_grad_(false);
+  }
+}
+
+void DenseLayers::load(const storage::PageReader& store, DenseEntries& entries,
+                       std::int64_t outputs) {
   const at::NoGradGuard no_grad;
   for (auto& [name, tensor] : tensors()) {
     const at::Tensor stored = tensor_from(value_or_throw(store.read_dense(name)), name);
@@ -77,6 +85,7 @@ void DenseLayers::load(const storage::PageReader& store, std::int64_t outputs) {
       throw DataError("dense entry '" + name + "' has another shape than its model");
     }
     part.copy_(stored);
+    if (part.is_same(tensor)) entries.stored(name, tensor);
   }
 }
 
@@ -95,8 +104,8 @@ torch::Tensor UnitDropout::operator()(const torch::Tensor& h, std::size_t layer)
   return h * keep.to(h.device());
 }
 
-void UnitDropout::add_to_commit(storage::CommitRequest& request) const {
-  if (on()) request.dense[kForwards] = bytes_from(at::full({}, forwards_, at::kLong));
+void UnitDropout::offer(DenseEntries::Offer& offer) const {
+  if (on()) offer.bytes(kForwards, bytes_from(at::full({}, forwards_, at::kLong)));
 }
 
 void UnitDropout::load(const storage::PageReader& store) {

@@ -11,6 +11,7 @@
 
 #include "perennial/continual/run_config.h"
 #include "perennial/core/amp.h"
+#include "perennial/core/dense_entries.h"
 #include "perennial/storage/page_store.h"
 
 namespace perennial::continual {
@@ -57,9 +58,11 @@ class DenseLayers {
   // "dense/NAME/weight" and "dense/NAME/bias" of the layers from `first` on.
   Tensors tensors(std::size_t first = 0) const;
   std::int64_t parameters() const;
-  void add_to_commit(storage::CommitRequest& request, std::size_t first = 0) const;
+  void offer(DenseEntries::Offer& offer) const;
+  // Layers before `end` train no more.
+  void freeze(std::size_t end);
   // `outputs`: of the last layer in the store, where it has more here; 0 = as many.
-  void load(const storage::PageReader& store, std::int64_t outputs = 0);
+  void load(const storage::PageReader& store, DenseEntries& entries, std::int64_t outputs = 0);
 
  private:
   DenseCompute how_;
@@ -80,7 +83,7 @@ class UnitDropout {
   // h: (B, units) of hidden layer `layer`, dropped out.
   torch::Tensor operator()(const torch::Tensor& h, std::size_t layer) const;
 
-  void add_to_commit(storage::CommitRequest& request) const;
+  void offer(DenseEntries::Offer& offer) const;
   void load(const storage::PageReader& store);
 
  private:

@@ -116,44 +116,40 @@ void DenseOptimizer::step() {
                     /*dampening=*/0, /*nesterov=*/false, /*maximize=*/false,
                     /*is_first_step=*/false);
   }
-}
-
-std::vector<std::string> DenseOptimizer::entries() const {
-  std::vector<std::string> names;
-  for (const auto& [name, moments] : moments_) {
-    for (const char* what : {"m", "v", "step"}) names.push_back(entry(name, what));
+  for (const auto* written : {&tensors, &m, &v}) {
+    for (const torch::Tensor& tensor : *written) count_write(tensor);
   }
-  return names;
 }
 
 void DenseOptimizer::add_to_commit(storage::CommitRequest& request) {
+  DenseEntries::Offer offer = entries_.offer(request);
   for (const auto& [name, moments] : moments_) {
-    request.dense[entry(name, "m")] = bytes_from(moments.m);
-    request.dense[entry(name, "v")] = bytes_from(moments.v);
-    request.dense[entry(name, "step")] = bytes_from(at::full({}, moments.step, at::kLong));
+    offer.tensor(entry(name, "m"), moments.m);
+    offer.tensor(entry(name, "v"), moments.v);
+    offer.bytes(entry(name, "step"), bytes_from(at::full({}, moments.step, at::kLong)));
   }
-  for (const std::string& name : stored_) {
-    if (!request.dense.contains(name)) request.removed_dense.push_back(name);
-  }
-  offered_ = entries();
 }
 
-void DenseOptimizer::committed() { stored_ = offered_; }
-
 void DenseOptimizer::load(const storage::PageReader& store) {
-  stored_.clear();
+  entries_ = DenseEntries();
   moments_.clear();
   const std::string suffix = "/step";
   for (const std::string& entry_name : store.dense_names()) {
     if (!entry_name.starts_with("optimizer/")) continue;
-    stored_.push_back(entry_name);
+    entries_.stored(entry_name);
     if (!entry_name.ends_with(suffix)) continue;
+    const storage::Bytes step = value_or_throw(store.read_dense(entry_name));
+    entries_.stored(entry_name, step);
     const std::size_t prefix = std::string("optimizer/").size();
     const std::string name = entry_name.substr(prefix, entry_name.size() - prefix - suffix.size());
     const auto read = [&](const char* what) {
       return tensor_from(value_or_throw(store.read_dense(entry(name, what))), entry(name, what));
     };
-    moments_[name] = {read("m"), read("v"), read("step").item<std::int64_t>()};
+    moments_[name] = {read("m"), read("v"), tensor_from(step, entry_name).item<std::int64_t>()};
+  }
+  for (const auto& [name, moments] : moments_) {
+    entries_.stored(entry(name, "m"), moments.m);
+    entries_.stored(entry(name, "v"), moments.v);
   }
 }
 

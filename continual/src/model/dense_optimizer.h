@@ -11,13 +11,15 @@
 #include <vector>
 
 #include "perennial/continual/run_config.h"
+#include "perennial/core/dense_entries.h"
+#include "perennial/core/participant.h"
 #include "perennial/storage/page_store.h"
 
 namespace perennial::continual {
 
 // SGD, or Adam (Kingma & Ba 2015) with betas 0.9 and 0.999 and eps 1e-8. State is where its
 // parameters are, which must all be on one device.
-class DenseOptimizer {
+class DenseOptimizer : public Participant {
  public:
   using Parameters = std::vector<std::pair<std::string, torch::Tensor>>;
 
@@ -32,9 +34,10 @@ class DenseOptimizer {
   // Updates those that have a gradient.
   void step();
 
-  // Entries "optimizer/NAME/..." for the current parameters; entries of dropped ones are removed.
-  void add_to_commit(storage::CommitRequest& request);
-  void committed();
+  // Entries "optimizer/NAME/..." for the current parameters.
+  void add_to_commit(storage::CommitRequest& request) override;
+  void committed() override { entries_.committed(); }
+  void commit_failed() override { entries_.commit_failed(); }
   // Drops all moments.
   void forget();
   // Drops the moments of parameters that have another shape now: they start anew.
@@ -47,13 +50,11 @@ class DenseOptimizer {
     torch::Tensor m, v;
     std::int64_t step = 0;
   };
-  std::vector<std::string> entries() const;
 
   TrainOptions options_;
   Parameters parameters_;
   std::map<std::string, Moments> moments_;  // of parameters that were updated; Adam's only
-  std::vector<std::string> stored_;         // entries the last commit holds
-  std::vector<std::string> offered_;        // those of the commit in flight
+  DenseEntries entries_;
 };
 
 }  // namespace perennial::continual

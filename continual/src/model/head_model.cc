@@ -66,15 +66,20 @@ class HeadModel : public Model {
   PeerImpl* peer() override { return peer_.get(); }
 
   void add_to_commit(storage::CommitRequest& request) override {
-    if (filters_) filters_->add_to_commit(request);
+    if (filters_) {
+      DenseEntries::Offer offer = entries_.offer(request);
+      filters_->offer(offer);
+    }
     if (peer_ != nullptr) peer_->add_to_commit(request);
     head_.add_to_commit(request);
   }
   void committed() override {
+    entries_.committed();
     if (peer_ != nullptr) peer_->committed();
     head_.committed();
   }
   void commit_failed() override {
+    entries_.commit_failed();
     if (peer_ != nullptr) peer_->commit_failed();
     head_.commit_failed();
   }
@@ -96,6 +101,7 @@ class HeadModel : public Model {
   std::shared_ptr<PeerImpl> peer_;  // null for the head alone
   AnalyticHead head_;
   at::Device device_;  // the layer's
+  DenseEntries entries_;
 };
 
 // What would do nothing over columns.

@@ -60,8 +60,8 @@ std::optional<ImageFilters> ImageFilters::load(const RunConfig& config, std::int
   return make(config, features, {shape[0].item<std::int64_t>(), shape[1].item<std::int64_t>()});
 }
 
-void ImageFilters::add_to_commit(storage::CommitRequest& request) const {
-  request.dense[kImage] = bytes_from(at::tensor({image_.rows, image_.cols}, at::kLong));
+void ImageFilters::offer(DenseEntries::Offer& offer) const {
+  offer.bytes(kImage, bytes_from(at::tensor({image_.rows, image_.cols}, at::kLong)));
 }
 
 }  // namespace perennial::continual

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "perennial/continual/run_config.h"
+#include "perennial/core/dense_entries.h"
 #include "perennial/core/fixed_features.h"
 #include "perennial/storage/page_store.h"
 
@@ -29,7 +30,7 @@ class ImageFilters {
   std::int64_t size() const { return features_.size(); }
   // x: (B, D) to (B, size()).
   torch::Tensor operator()(const torch::Tensor& x) const { return features_(x); }
-  void add_to_commit(storage::CommitRequest& request) const;
+  void offer(DenseEntries::Offer& offer) const;
 
  private:
   ImageFilters(const ModelOptions& options, std::int64_t features, ImageShape image);

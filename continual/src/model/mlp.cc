@@ -46,7 +46,7 @@ class Mlp : public Model {
     layers_.add("output", in, classes, options.peer.seed);
   }
   void load(const storage::PageReader& store, std::int64_t outputs) {
-    layers_.load(store, outputs);
+    layers_.load(store, entries_, outputs);
     dropout_.load(store);
   }
 
@@ -81,12 +81,13 @@ class Mlp : public Model {
   }
   std::int64_t dense_parameters() const override { return layers_.parameters(); }
   void add_to_commit(storage::CommitRequest& request) override {
-    inputs_.add_to_commit(request);
-    layers_.add_to_commit(request);
-    dropout_.add_to_commit(request);
+    DenseEntries::Offer offer = entries_.offer(request);
+    inputs_.offer(offer);
+    layers_.offer(offer);
+    dropout_.offer(offer);
   }
-  void committed() override {}
-  void commit_failed() override {}
+  void committed() override { entries_.committed(); }
+  void commit_failed() override { entries_.commit_failed(); }
 
  private:
   torch::Tensor inputs_of(const torch::Tensor& x) const { return layers_.inputs(inputs_(x)); }
@@ -95,6 +96,7 @@ class Mlp : public Model {
   DenseInputs inputs_;
   DenseLayers layers_;
   UnitDropout dropout_;
+  DenseEntries entries_;
 };
 
 }  // namespace

@@ -24,8 +24,8 @@ class DenseInputs {
   std::int64_t size() const { return filters_ ? filters_->size() : features_; }
   // x: (B, D) to (B, size()), on the host, without a gradient.
   torch::Tensor operator()(const torch::Tensor& x) const { return filters_ ? (*filters_)(x) : x; }
-  void add_to_commit(storage::CommitRequest& request) const {
-    if (filters_) filters_->add_to_commit(request);
+  void offer(DenseEntries::Offer& offer) const {
+    if (filters_) filters_->offer(offer);
   }
 
  private:

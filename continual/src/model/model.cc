@@ -50,7 +50,7 @@ class PeerModel : public Model {
     if (placement.place) placement.place(*peer_);
   }
   void load(const storage::PageReader& store, std::int64_t outputs) {
-    layers_.load(store, outputs);
+    layers_.load(store, entries_, outputs);
     owners_ = read_owners(store);
     known_ = read_numbers(store, kKnown);
     if (outputs == classes_) return;
@@ -126,19 +126,22 @@ class PeerModel : public Model {
   }
 
   void add_to_commit(storage::CommitRequest& request) override {
-    layers_.add_to_commit(request);
+    DenseEntries::Offer offer = entries_.offer(request);
+    layers_.offer(offer);
+    if (!owners_.empty()) offer.bytes(kOwners, bytes_from(at::tensor(owners_, at::kLong)));
+    if (!known_.empty()) offer.bytes(kKnown, bytes_from(at::tensor(known_, at::kLong)));
     peer_->add_to_commit(request);
     if (gate_ != nullptr) gate_->add_to_commit(request);
     if (autoencoders_ != nullptr) autoencoders_->add_to_commit(request);
-    if (!owners_.empty()) request.dense[kOwners] = bytes_from(at::tensor(owners_, at::kLong));
-    if (!known_.empty()) request.dense[kKnown] = bytes_from(at::tensor(known_, at::kLong));
   }
   void commit_failed() override {
+    entries_.commit_failed();
     peer_->commit_failed();
     if (gate_ != nullptr) gate_->commit_failed();
     if (autoencoders_ != nullptr) autoencoders_->commit_failed();
   }
   void committed() override {
+    entries_.committed();
     peer_->committed();
     if (gate_ != nullptr) gate_->committed();
     if (autoencoders_ != nullptr) autoencoders_->committed();
@@ -212,6 +215,7 @@ class PeerModel : public Model {
   std::unique_ptr<AutoencoderGate> autoencoders_;  // instead of gate_, where asked for
   std::vector<std::int64_t> owners_;  // generation of each experience; empty while none returned
   std::vector<std::int64_t> known_;   // classes of the first generations; later ones know all
+  DenseEntries entries_;
 };
 
 }  // namespace

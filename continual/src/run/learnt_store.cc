@@ -41,9 +41,10 @@ LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_by
     placement = {};
     model = load();
   }
-  auto strategy = make_strategy(state.config, {static_cast<std::int64_t>(state.label_names.size()),
-                                               state.matrix.experiences(), state.preprocessing});
-  StrategyState().load(*strategy, store, placement.device);
+  std::shared_ptr<Strategy> strategy =
+      make_strategy(state.config, {static_cast<std::int64_t>(state.label_names.size()),
+                                   state.matrix.experiences(), state.preprocessing});
+  StrategyState(strategy).load(store, placement.device);
   model = answering_model(std::move(model), std::move(strategy));
   const json::object note = note_with(store, "pager");
   return {std::move(state.config),

@@ -28,6 +28,7 @@ namespace {
 constexpr const char* kRun = "run";
 // In notes: where the data of the last experience are, and the table that was followed.
 constexpr const char *kDataset = "dataset", *kFollowed = "followed";
+constexpr const char* kRunPrefix = "run/";
 constexpr const char* kMatrix = "run/matrix";  // (T + 1, T) float64, NaN where absent
 // (points, 4 + T) float64: experience, minibatch, steps, end, scores or NaN; only of a run that
 // evaluates while it learns.
@@ -40,9 +41,9 @@ constexpr const char* kFeatures = "run/features";
 constexpr const char* kRowsEntry = "run/rows";
 std::string test_entry(std::size_t number) { return "run/test/" + std::to_string(number); }
 
-void add_rows(const std::string& name, const Dataset& data, storage::CommitRequest& request) {
-  request.dense[name + "/x"] = bytes_from(data.x.contiguous());
-  request.dense[name + "/y"] = bytes_from(data.y.contiguous());
+void offer_rows(const std::string& name, const Dataset& data, DenseEntries::Offer& offer) {
+  offer.tensor(name + "/x", data.x);
+  offer.tensor(name + "/y", data.y);
 }
 
 Dataset rows_in(const std::string& name, const storage::PageReader& store) {
@@ -191,7 +192,7 @@ std::vector<std::uint32_t> RunState::unlearned_since() const {
   return generations;
 }
 
-void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored_tests) const {
+void RunState::offer(DenseEntries::Offer& offer) const {
   json::object settings = config.to_json();
   settings.at("stream").as_object().stable_erase("dataset");
   json::object record{{"version", 1},
@@ -207,21 +208,14 @@ void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored
   if (!preprocessing.columns.empty()) record["columns"] = json::value_from(preprocessing.columns);
   if (!unlearned_after.empty()) record["unlearned_after"] = json::value_from(unlearned_after);
   if (!tests.empty()) record["classes_after"] = json::value_from(classes_after);
-  for (std::size_t i = stored_tests; i < tests.size(); ++i) {
-    add_rows(test_entry(i), tests[i], request);
-  }
+  for (std::size_t i = 0; i < tests.size(); ++i) offer_rows(test_entry(i), tests[i], offer);
   if (follow) {
     const bool pending = follow->pending.x.defined();
     record["follow"] = json::object{{"current", follow->current},
                                     {"position", follow->position.to_json()},
                                     {"rows", follow->rows},
                                     {"pending", pending}};
-    if (pending) {
-      add_rows(kRowsEntry, follow->pending, request);
-    } else {
-      for (const char* part : {"/x", "/y"})
-        request.removed_dense.push_back(kRowsEntry + std::string(part));
-    }
+    offer_rows(kRowsEntry, follow->pending, offer);
   }
   const std::string text = record_text(record);
   try {
@@ -229,19 +223,39 @@ void RunState::add_to_commit(storage::CommitRequest& request, std::size_t stored
   } catch (const std::exception& error) {
     throw Error(std::string("the run to be committed could not be read back: ") + error.what());
   }
-  request.dense[kRun] = bytes_from(text);
+  offer.bytes(kRun, bytes_from(text));
   if (!preprocessing.means.empty()) {
     std::vector<double> values = preprocessing.means;
     values.insert(values.end(), preprocessing.deviations.begin(), preprocessing.deviations.end());
-    request.dense[kFeatures] =
-        bytes_from(at::tensor(values, at::kDouble).view({2, std::ssize(preprocessing.means)}));
+    offer.bytes(
+        kFeatures,
+        bytes_from(at::tensor(values, at::kDouble).view({2, std::ssize(preprocessing.means)})));
   }
-  request.dense[kMatrix] = bytes_from(to_tensor(matrix));
-  if (anytime.options.on()) request.dense[kAnytime] = bytes_from(to_tensor(anytime));
-  request.dense[kNumbers] =
-      bytes_from(at::tensor({preprocessing.mean, preprocessing.deviation,
+  offer.bytes(kMatrix, bytes_from(to_tensor(matrix)));
+  if (anytime.options.on()) offer.bytes(kAnytime, bytes_from(to_tensor(anytime)));
+  offer.bytes(kNumbers, bytes_from(at::tensor(
+                            {preprocessing.mean, preprocessing.deviation,
                              gate_accuracy.value_or(std::numeric_limits<double>::quiet_NaN())},
-                            at::kDouble));
+                            at::kDouble)));
+}
+
+void RunEntries::add_to_commit(storage::CommitRequest& request) {
+  DenseEntries::Offer offer = entries_.offer(request);
+  state_.offer(offer);
+}
+
+void RunEntries::loaded(const storage::PageReader& store) {
+  const std::vector<std::string> names = store.dense_names();
+  for (const std::string& name : names) {
+    if (name.starts_with(kRunPrefix)) entries_.stored(name);
+  }
+  for (std::size_t i = 0; i < state_.tests.size(); ++i) {
+    for (const auto& [part, rows] :
+         {std::pair("/x", state_.tests[i].x), {"/y", state_.tests[i].y}}) {
+      const std::string name = test_entry(i) + part;
+      if (std::find(names.begin(), names.end(), name) != names.end()) entries_.stored(name, rows);
+    }
+  }
 }
 
 storage::Result<RunState> load_run_state(const storage::PageReader& store) {

@@ -14,6 +14,8 @@
 #include "perennial/continual/follow.h"
 #include "perennial/continual/metrics.h"
 #include "perennial/continual/run_config.h"
+#include "perennial/core/dense_entries.h"
+#include "perennial/core/participant.h"
 #include "perennial/storage/page_store.h"
 
 namespace perennial::continual {
@@ -62,8 +64,23 @@ struct RunState {
   // Puts into a commit's note where the data are: no part of the state, whose data are known by
   // their digest.
   void note_paths(boost::json::object& note) const;
-  // Test sets that the store holds already are not offered again: there are `stored_tests`.
-  void add_to_commit(storage::CommitRequest& request, std::size_t stored_tests = 0) const;
+  void offer(DenseEntries::Offer& offer) const;
+};
+
+// A run's share of commits.
+class RunEntries : public Participant {
+ public:
+  explicit RunEntries(const RunState& state) : state_(state) {}
+
+  void add_to_commit(storage::CommitRequest& request) override;
+  void committed() override { entries_.committed(); }
+  void commit_failed() override { entries_.commit_failed(); }
+  // The state was loaded from there: its test sets are not offered again.
+  void loaded(const storage::PageReader& store);
+
+ private:
+  const RunState& state_;
+  DenseEntries entries_;
 };
 
 // not_found when the store holds no run; throws DataError for a malformed one.

@@ -35,11 +35,7 @@ std::optional<double> Trainer::Impl::acc_so_far(const std::string& action) const
 storage::CommitRequest Trainer::Impl::freeze(const std::string& action,
                                              const std::string& snapshot) {
   storage::CommitRequest request;
-  model->add_to_commit(request);
-  dense.add_to_commit(request);
-  strategy_state.add_to_commit(*strategy, request);
-  state.add_to_commit(request, stored_tests);
-  offered_tests = state.tests.size();
+  participants().add_to_commit(request);
   request.snapshot = free_name(snapshot);
   if (settings.retention && !(*settings.retention == store->retention())) {
     request.retention = settings.retention;
@@ -80,10 +76,7 @@ void Trainer::Impl::make_committer() {
             return freeze(action, snapshot);
           },
           [this](const storage::CommitInfo& info, const std::string& action, const std::string&) {
-            model->committed();
-            dense.committed();
-            strategy_state.committed();
-            stored_tests = offered_tests;
+            participants().committed();
             state_digest = info.state_digest.hex();
             record.event("commit", {{"commit", info.commit},
                                     {"action", action},
@@ -95,7 +88,7 @@ void Trainer::Impl::make_committer() {
                                     {"state_digest", state_digest}});
           },
           [this](const storage::Status& status) {
-            model->commit_failed();
+            participants().commit_failed();
             commit_due = true;
             record.event("commit_failed", {{"error", status.to_string()}});
             if (settings.on_warning) {

@@ -24,7 +24,8 @@ void Trainer::Impl::take_further(RunState stored) {
   const StreamShape before{learnt, stored.matrix.experiences(), stored.preprocessing};
   const StreamShape now{stream.classes(), stream.experiences(), stored.preprocessing};
   strategy = make_strategy(state.config, before);
-  strategy_state.load(*strategy, *store, settings.placement.device);
+  strategy_state = StrategyState(strategy);
+  strategy_state.load(*store, settings.placement.device);
   if (!strategy->extend(before, now)) {
     std::string message = "strategy " + state.config.train.strategy.text() + " cannot go on with ";
     message += now.classes > before.classes
@@ -42,7 +43,6 @@ void Trainer::Impl::take_further(RunState stored) {
   state_digest = value_or_throw(store->head()).state_digest.hex();
 
   // `state` is that of a new run over this stream so far.
-  stored_tests = stored.tests.size();
   stored.tests.push_back(std::move(state.tests.back()));
   stored.classes_after.push_back(stream.classes());
   stored.config = std::move(state.config);
@@ -53,6 +53,7 @@ void Trainer::Impl::take_further(RunState stored) {
   stored.matrix.extend();
   if (settings.follow) stored.follow = std::move(state.follow);
   state = std::move(stored);
+  run_entries.loaded(*store);
   resumed = continues = true;
 }
 

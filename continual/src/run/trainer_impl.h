@@ -30,7 +30,8 @@ struct Trainer::Impl {
   storage::PageStore* store;
   RunState state;
   std::shared_ptr<Strategy> strategy;
-  StrategyState strategy_state;
+  StrategyState strategy_state{strategy};
+  RunEntries run_entries{state};
   Stream training;
   std::shared_ptr<Model> model;
   DenseOptimizer dense;
@@ -42,12 +43,15 @@ struct Trainer::Impl {
   ExperienceClock clock;
   bool resumed = false;
   bool continues = false;  // opens an experience on further data
-  std::size_t stored_tests = 0, offered_tests = 0;
   std::string state_digest;
   Progress progress;
   // When the last commit was started, and whether one is due.
   std::chrono::steady_clock::time_point last_commit = std::chrono::steady_clock::now();
   bool commit_due = false;
+  // Everything that commits consist of.
+  Participants participants() {
+    return Participants({model.get(), &dense, &strategy_state, &run_entries});
+  }
   std::optional<Committer> committer;  // last: it ends before what it reads
 
   // trainer_start.cc: a new run, or the one that the store holds.

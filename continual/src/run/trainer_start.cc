@@ -116,12 +116,12 @@ void Trainer::Impl::resume() {
   if (further) return take_further(std::move(*stored));
   stored->anytime = AnytimeCurve{state.anytime.options, state.anytime.task, state.anytime.test_sets,
                                  state.anytime.experiences, std::move(stored->anytime.points)};
-  stored_tests = stored->tests.size();
   state = std::move(*stored);
+  run_entries.loaded(*store);
   model = load_model(state.config, stream.features(), stream.classes(), *store,
                      settings.budget_bytes, 0, settings.placement);
   dense.load(*store);
-  strategy_state.load(*strategy, *store, settings.placement.device);
+  strategy_state.load(*store, settings.placement.device);
   state_digest = value_or_throw(store->head()).state_digest.hex();
   boundaries = Boundaries::load(*store);
   resumed = true;

@@ -87,7 +87,9 @@ class Unlearning {
       result_.generations = {target};
       drop_generation(store_, target, request_);
       state_.unlearned_after.emplace_back(target, state_.position.experience);
-      state_.add_to_commit(request_, state_.tests.size());
+      RunEntries run(state_);
+      run.loaded(store_);
+      run.add_to_commit(request_);
     }
     commit();
     find_holders();
@@ -136,7 +138,7 @@ class Unlearning {
     std::erase_if(state_.unlearned_after,
                   [keep](const auto& entry) { return entry.first >= keep; });
     for (auto& [generation, learnt] : state_.unlearned_after) learnt = std::min(learnt, experience);
-    state_.add_to_commit(request_);
+    RunEntries(state_).add_to_commit(request_);
     take_memories(experience);
     result_.experience = experience;
   }
@@ -228,10 +230,10 @@ class Unlearning {
     std::map<std::string, storage::DensePayload> memories;
     if (experience == 0) {
       storage::CommitRequest fresh;
-      const auto strategy =
+      StrategyState(
           make_strategy(state_.config, {static_cast<std::int64_t>(state_.label_names.size()),
-                                        state_.matrix.experiences(), state_.preprocessing});
-      StrategyState().add_to_commit(*strategy, fresh);
+                                        state_.matrix.experiences(), state_.preprocessing}))
+          .add_to_commit(fresh);
       memories = std::move(fresh.dense);
     } else {
       const std::unique_ptr<storage::PageReader> then = commit_of(experience);

@@ -4,6 +4,9 @@
 
 #include <ATen/ops/full.h>
 
+#include <set>
+#include <string>
+
 #include "perennial/core/dense_state.h"
 #include "perennial/core/error.h"
 
@@ -17,41 +20,27 @@ const std::string kPrefix = "strategy/";
 
 class StrategyState::Saver : public StateVisitor {
  public:
-  Saver(const std::map<std::string, Seen>& stored, storage::CommitRequest& request)
-      : stored_(stored), request_(request) {}
+  explicit Saver(DenseEntries::Offer& offer) : offer_(offer) {}
 
   void tensor(const std::string& name, torch::Tensor& value) override {
-    if (!value.defined()) return;
-    const std::string entry = kPrefix + name;
-    const Seen now{value, static_cast<std::int64_t>(value._version()), 0};
-    const auto before = stored_.find(entry);
-    if (before == stored_.end() || !before->second.tensor.is_same(value) ||
-        before->second.version != now.version) {
-      request_.dense[entry] = bytes_from(value);
-    }
-    seen[entry] = now;
+    offer_.tensor(kPrefix + name, value);
   }
   void integer(const std::string& name, std::int64_t& value) override {
-    const std::string entry = kPrefix + name;
-    const auto before = stored_.find(entry);
-    if (before == stored_.end() || before->second.integer != value) {
-      request_.dense[entry] = bytes_from(at::full({}, value, at::kLong));
-    }
-    seen[entry] = {torch::Tensor(), 0, value};
+    offer_.bytes(kPrefix + name, bytes_from(at::full({}, value, at::kLong)));
   }
-  std::map<std::string, Seen> seen;
 
  private:
-  const std::map<std::string, Seen>& stored_;
-  storage::CommitRequest& request_;
+  DenseEntries::Offer& offer_;
 };
 
 class StrategyState::Loader : public StateVisitor {
  public:
-  Loader(const storage::PageReader& store, const at::Device& device)
-      : store_(store), device_(device) {
+  Loader(const storage::PageReader& store, const at::Device& device, DenseEntries& entries)
+      : store_(store), device_(device), entries_(entries) {
     for (const std::string& name : store.dense_names()) {
-      if (name.starts_with(kPrefix)) there_[name] = {};
+      if (!name.starts_with(kPrefix)) continue;
+      there_.insert(name);
+      entries_.stored(name);
     }
   }
 
@@ -69,9 +58,7 @@ class StrategyState::Loader : public StateVisitor {
       throw DataError("dense entry '" + entry + "' is not an integer");
     }
     value = stored.item<std::int64_t>();
-    there_[entry] = {torch::Tensor(), 0, value};
   }
-  std::map<std::string, Seen> take() { return std::move(there_); }
 
  private:
   torch::Tensor read(const std::string& entry) const {
@@ -80,23 +67,19 @@ class StrategyState::Loader : public StateVisitor {
   void load(const std::string& name, torch::Tensor& value, const at::Device& device) {
     const std::string entry = kPrefix + name;
     value = there_.contains(entry) ? read(entry).to(device) : torch::Tensor();
-    if (value.defined()) {
-      there_[entry] = {value, static_cast<std::int64_t>(value._version()), 0};
-    }
+    if (value.defined()) entries_.stored(entry, value);
   }
 
   const storage::PageReader& store_;
   at::Device device_;
-  std::map<std::string, Seen> there_;
+  DenseEntries& entries_;
+  std::set<std::string> there_;
 };
 
-void StrategyState::add_to_commit(Strategy& strategy, storage::CommitRequest& request) {
-  Saver saver(stored_, request);
-  strategy.visit_state(saver);
-  for (const auto& [entry, seen] : stored_) {
-    if (!saver.seen.contains(entry)) request.removed_dense.push_back(entry);
-  }
-  offered_ = std::move(saver.seen);
+void StrategyState::add_to_commit(storage::CommitRequest& request) {
+  DenseEntries::Offer offer = entries_.offer(request);
+  Saver saver(offer);
+  strategy_->visit_state(saver);
 }
 
 std::int64_t state_bytes(Strategy& strategy) {
@@ -112,13 +95,10 @@ std::int64_t state_bytes(Strategy& strategy) {
   return counter.bytes;
 }
 
-void StrategyState::committed() { stored_ = offered_; }
-
-void StrategyState::load(Strategy& strategy, const storage::PageReader& store,
-                         const at::Device& device) {
-  Loader loader(store, device);
-  strategy.visit_state(loader);
-  stored_ = loader.take();
+void StrategyState::load(const storage::PageReader& store, const at::Device& device) {
+  entries_ = DenseEntries();
+  Loader loader(store, device, entries_);
+  strategy_->visit_state(loader);
 }
 
 }  // namespace perennial::continual

@@ -17,6 +17,7 @@
 #include "perennial/continual/task.h"
 #include "perennial/core/autoencoder_gate.h"
 #include "perennial/core/gate.h"
+#include "perennial/core/participant.h"
 #include "perennial/core/peer.h"
 #include "perennial/storage/page_store.h"
 
@@ -39,10 +40,8 @@ struct LayerUse {
 
 // Single-threaded. Inputs and answers are the host's float32 wherever the model computes, and
 // gradients pass from one to the other; parameters are where it computes.
-class Model {
+class Model : public Participant {
  public:
-  virtual ~Model() = default;
-
   // Outputs (B, C) for a training batch, with gradients: of classes, logits.
   virtual torch::Tensor train_forward(const torch::Tensor& x) = 0;
   // Outputs as at test, without dropout and with a norm's running statistics, of the newest
@@ -93,12 +92,6 @@ class Model {
   // and an older one was assigned to it. Committed with the model.
   virtual std::int64_t generation_of(std::int64_t experience) const { return experience; }
   virtual void assign(std::int64_t /*experience*/, std::int64_t /*generation*/) {}
-
-  // Adds what changed since the last commit, as it is now; call committed() when it succeeded and
-  // commit_failed() when not. Training may go on between.
-  virtual void add_to_commit(storage::CommitRequest& request) = 0;
-  virtual void committed() = 0;
-  virtual void commit_failed() = 0;
 
  private:
   PeerImpl& pooled();
