@@ -21,6 +21,9 @@ namespace {
 // Bytes that are worth a thread.
 constexpr std::int64_t kCopyGrain = std::int64_t{4} << 20;
 
+// Whether an optimizer may write to it without torch counting that.
+bool trains(const at::Tensor& tensor) { return tensor.requires_grad() || tensor.grad().defined(); }
+
 bool lies_on_host(const at::Tensor& tensor) { return tensor.is_cpu() && tensor.is_contiguous(); }
 
 }  // namespace
@@ -90,8 +93,7 @@ bool DenseEntries::unchanged(const Entry& entry, const Mark& now) {
       now.tensor.is_inference() || !now.storage.is_alias_of(then.storage)) {
     return false;
   }
-  const bool trains = now.tensor.requires_grad() || now.tensor.grad().defined();
-  return !trains || (entry.copy != nullptr && entry.copy->equals(now.tensor));
+  return !trains(now.tensor) || (entry.copy != nullptr && entry.copy->equals(now.tensor));
 }
 
 DenseEntries::Entry& DenseEntries::name(const std::string& name) {
@@ -121,7 +123,7 @@ void DenseEntries::Offer::tensor(const std::string& name, const at::Tensor& tens
   Entry& entry = entries_.name(name);
   Mark now = mark_of(tensor);
   if (unchanged(entry, now)) {
-    if (!tensor.requires_grad()) entry.copy.reset();
+    if (!trains(tensor)) entry.copy.reset();
     return;
   }
   // Nobody else reads it: what a commit's thread did with it came before it let it go.

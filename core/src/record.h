@@ -4,6 +4,7 @@
 
 #include <boost/json/object.hpp>
 #include <exception>
+#include <new>
 #include <string>
 #include <string_view>
 
@@ -18,13 +19,15 @@ boost::json::object read_record(const storage::PageReader& store, const std::str
 
 [[noreturn]] void throw_malformed(std::string_view name, const std::string& why);
 
-// Takes a record apart: the result of `take`. What that throws, of whatever type but StorageError,
-// becomes a DataError naming the record.
+// Takes a record apart: the result of `take`. What that throws becomes a DataError naming the
+// record; StorageError and bad_alloc pass.
 template <class Take>
 auto from_record(std::string_view name, Take&& take) {
   try {
     return take();
   } catch (const StorageError&) {
+    throw;
+  } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& error) {
     throw_malformed(name, error.what());

@@ -309,6 +309,73 @@ TEST(ExpertLayers, TwoLayersOfOneNameAreNoCommit) {
   EXPECT_THAT(message_of<Error>([&] { layers.add("peer", small_options()); }), HasSubstr("load"));
 }
 
+// Part of the stored format: experts that were never written are drawn by it.
+TEST(ExpertLayers, SeedsOfNamesAreWhatTheyWere) {
+  EXPECT_EQ(seed_for(7, kDefaultName), 7);
+  EXPECT_EQ(seed_for(7, "a"), 1);
+  EXPECT_EQ(seed_for(8, "a"), 2);
+  EXPECT_EQ(seed_for(7, "blocks.2.feed_forward"), 3);
+}
+
+// The default name says nothing of the pool's number.
+TEST(ExpertLayers, ALayerOfTheDefaultNameMayReadAnyPool) {
+  for (const bool tied : {false, true}) {
+    const auto store = storage::make_memory_store();
+    ExpertLayers layers(store.get(), 0);
+    layers.add("a", small_options(), "first");
+    layers.add(std::string(kDefaultName), small_options(), "second");
+    if (tied) layers.add("b", small_options(), "second");
+    layers.grow();
+    const at::Tensor x = inputs(3);
+    const at::Tensor y = evaluate(layers.get("peer"), x);
+    commit(*store, layers);
+    const ExpertLayers loaded = ExpertLayers::load(*store, 0);
+    EXPECT_EQ(loaded.get("peer").pool().name(), "second");
+    EXPECT_TRUE(same_bits(evaluate(loaded.get("peer"), x), y));
+  }
+}
+
+TEST(ExpertLayers, ARefusedCommitLeavesTheOneInFlightAsItIs) {
+  const auto store = storage::make_memory_store();
+  LayeredModel model(store.get(), 0);
+  model.train(3, 1);
+  commit(*store, model);
+  model.train(3, 2);
+  storage::CommitRequest in_flight;
+  model.add_to_commit(in_flight);
+  model.layers.freeze();
+  storage::CommitRequest refused;
+  EXPECT_THROW(model.add_to_commit(refused), Error);
+  EXPECT_TRUE(refused.dense.empty());
+  (void)value_or_throw(store->commit(in_flight));
+  model.committed();
+  commit(*store, model);
+  const auto loaded = LayeredModel::load(*store, 0);
+  EXPECT_TRUE(loaded->layers.frozen_intact(0));
+  const at::Tensor x = inputs(8, 16, 8);
+  EXPECT_TRUE(same_bits(loaded->answer(x, 0), model.answer(x, 0)));
+}
+
+TEST(ExpertLayers, WhatIsFrozenIsOfferedOnce) {
+  const auto store = storage::make_memory_store();
+  LayeredModel model(store.get(), 0);
+  model.train(3, 1);
+  model.layers.freeze();
+  commit(*store, model);
+  model.grow();
+  for (int i = 0; i < 2; ++i) {
+    model.train(2, 2);
+    storage::CommitRequest request;
+    model.add_to_commit(request);
+    for (const auto& [name, payload] : request.dense) {
+      EXPECT_EQ(name.find("router_00000"), std::string::npos) << name;
+    }
+    EXPECT_TRUE(request.dense.contains("layer/a/router_00001/running_mean"));
+    (void)value_or_throw(store->commit(request));
+    model.committed();
+  }
+}
+
 TEST(ExpertLayers, RecordsThatDisagreeAreRefused) {
   const auto stored = [] {
     auto store = storage::make_memory_store();
@@ -329,6 +396,16 @@ TEST(ExpertLayers, RecordsThatDisagreeAreRefused) {
     }
     ASSERT_TRUE(store->commit(request).ok());
     refused(*store, "'b'");
+  }
+  {
+    const auto store = stored();
+    boost::json::object record =
+        boost::json::parse(text_from(value_or_throw(store->read_dense("pool/2")))).as_object();
+    record.at("generations").as_array().at(0).as_object()["unlearned"] = true;
+    storage::CommitRequest request;
+    request.dense["pool/2"] = bytes_from(record_text(record));
+    ASSERT_TRUE(store->commit(request).ok());
+    EXPECT_THROW((void)ExpertLayers::load(*store, 0), DataError);
   }
   {
     const auto store = stored();
@@ -416,6 +493,15 @@ TEST(ExpertLayers, FilesThatDoNotBelongTogetherAreRefusedAndChangeNothing) {
         file.put('!');
       },
       "c.safetensors");
+  // A generation of the same number, of another model.
+  LayeredModel other(nullptr, 0);
+  other.train(2, 7);
+  other.layers.freeze();
+  other.grow();
+  other.train(2, 8);
+  other.layers.freeze();
+  export_shards(other.layers, 1, folder.path() / "other");
+  refused(take("other/b.safetensors", "b.safetensors"), "another generation");
   EXPECT_EQ(import_shards(model.layers, folder.path() / "1"), 2u);
 }
 

@@ -234,6 +234,10 @@ at::Tensor DeviceLayer::forward(const std::shared_ptr<Router>& router,
                                 const ForwardMode& mode) {
   const c10::DeviceGuard guard(experts_->device());
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  if (&pool->where() != experts_.get()) {
+    throw Error("the experts of pool '" + pool->name() +
+                "' have moved since the layer was placed; place all layers that read it as one");
+  }
   const PeerOptions& options = router->options();
   const bool batch_statistics = router->batch_statistics(mode.training);
   if (batch_statistics && x.size(0) < 2) {
@@ -277,6 +281,10 @@ void to_host(ExpertLayers& layers) {
 
 void place_layer(PeerImpl& peer, const at::Device& device) {
   DeviceLayer::require_served(peer.options());
+  if (peer.pool().readers() > 1) {
+    throw Error("pool '" + peer.pool().name() + "' is read by " +
+                std::to_string(peer.pool().readers()) + " layers, which move as one model");
+  }
   to_host(peer);  // what another device changed is in the pages
   const auto experts = std::make_shared<DevicePool>(peer.pool(), device);
   peer.pool().place(experts);

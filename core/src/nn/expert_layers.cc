@@ -57,10 +57,14 @@ ExpertLayers ExpertLayers::load(const storage::PageReader& store, std::int64_t b
     all.layers_[name] = PeerImpl::load(store, name, pools[id]);
   }
   for (const auto& pool : all.pools_) {
-    const bool as_many = pool->generations().size() == all.pools_.front()->generations().size();
-    if (!as_many || all.readers(*pool).empty()) {
+    const std::vector<Generation>&ours = pool->generations(),
+          &theirs = all.pools_.front()->generations();
+    const bool alike = std::equal(ours.begin(), ours.end(), theirs.begin(), theirs.end(),
+                                  [](const auto& a, const auto& b) { return a.state == b.state; });
+    if (!alike || all.readers(*pool).empty()) {
       throw DataError("pool '" + pool->name() + "' has " +
-                      (as_many ? "no layer" : "another number of generations than the others"));
+                      (alike ? "no layer"
+                             : "other generations than pool '" + all.pools_.front()->name() + "'"));
     }
   }
   return all;
@@ -188,8 +192,13 @@ storage::Digest ExpertLayers::freeze() {
   require_layers();
   for (const auto& [name, layer] : layers_) layer->require_unmasked();
   const std::uint32_t generation = *open_generation();
+  // What may fail comes first: reading pages.
+  std::vector<std::vector<WrittenPage>> written;
+  for (const auto& pool : pools_) written.push_back(pool->written_pages(generation));
   for (const auto& [name, layer] : layers_) (void)layer->close_router();
-  for (const auto& pool : pools_) pool->freeze(router_digest(*pool, generation));
+  for (std::size_t i = 0; i < pools_.size(); ++i) {
+    pools_[i]->freeze(router_digest(*pools_[i], generation), written[i]);
+  }
   return digest(generation);
 }
 
@@ -265,19 +274,24 @@ void ExpertLayers::require_budget() const {
   for (const auto& [name, layer] : layers_) layer->require_budget();
 }
 
+void ExpertLayers::zero_grad() {
+  for (const auto& [name, layer] : layers_) layer->zero_grad();
+}
+
 void ExpertLayers::add_to_commit(storage::CommitRequest& request) {
+  memory_->add_to_commit(request);  // first: it refuses a second commit beside one in flight
   for (const auto& [name, layer] : layers_) layer->offer_layer(request);
-  memory_->add_to_commit(request);
   for (const auto& pool : pools_) pool->add_to_commit(request);
 }
 
 void ExpertLayers::committed() {
-  for (const auto& [name, layer] : layers_) layer->layer_committed();
+  for (const auto& [name, layer] : layers_) layer->entries_.committed();
   memory_->committed();
   for (const auto& pool : pools_) pool->committed();
 }
 
 void ExpertLayers::commit_failed() {
+  for (const auto& [name, layer] : layers_) layer->entries_.commit_failed();
   memory_->commit_failed();
   for (const auto& pool : pools_) pool->commit_failed();
 }

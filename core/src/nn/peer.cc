@@ -116,6 +116,14 @@ PeerImpl::PeerImpl(const PeerOptions& options, const storage::PageReader* store,
     : PeerImpl(options, own_pool(options, store, budget_bytes), std::string(kDefaultName)) {}
 
 PeerImpl::PeerImpl(const PeerOptions& options, std::shared_ptr<Pool> pool, std::string name)
+    : PeerImpl(options, std::move(pool), std::move(name), Loading()) {
+  if (pool_->generations().empty()) return;
+  throw Error("pool '" + pool_->name() + "' has generations already, for which layer '" + name_ +
+              "' would have no router");
+}
+
+PeerImpl::PeerImpl(const PeerOptions& options, std::shared_ptr<Pool> pool, std::string name,
+                   Loading)
     : torch::nn::Module("peer"), options_(options), name_(std::move(name)), pool_(std::move(pool)) {
   require_name("layer", name_);
   options_.validate();

@@ -184,9 +184,6 @@ void PeerImpl::take_routers(PeerImpl& from, const std::vector<Generation>& befor
     }
   }
   routers_.resize(from.routers_.size());
-  for (const auto& router : routers_) {
-    if (router != nullptr) router->stored_frozen = router->offered_frozen = false;
-  }
   place_routers();
 }
 

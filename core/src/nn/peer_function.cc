@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "nn/norm_backward.h"
+#include "perennial/core/dense_entries.h"
 #include "perennial/core/error.h"
 #include "perennial/kernels/matmul.h"
 #include "pool/expert_place.h"
@@ -59,6 +60,8 @@ void update_running(Router& router, const QueryResult& query, std::int64_t token
     mean = static_cast<float>((1 - momentum) * mean + momentum * data(query.mean)[c]);
     running_var = static_cast<float>((1 - momentum) * running_var + momentum * var);
   }
+  count_write(router.running_mean);
+  count_write(router.running_var);
 }
 
 // All that a forward computes; what a backward needs of it is saved.

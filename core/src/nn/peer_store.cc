@@ -18,7 +18,7 @@ namespace json = boost::json;
 namespace {
 
 constexpr const char* kFirstDraw = "first_draw";
-constexpr const char* kPool = "pool";  // absent from the layer of the default name, which reads 0
+constexpr const char* kPool = "pool";  // absent where a layer of the default name reads pool 0
 
 constexpr const char* kRouters = "routers";
 constexpr const char* kDraws = "dropout_draws";
@@ -74,47 +74,39 @@ std::string PeerImpl::record() const {
   }
   json::object record{{"options", to_json(options_)}, {kRouters, std::move(routers)}};
   if (options_.dropout > 0) record[kDraws] = dropout_draws_;
-  if (name_ != kDefaultName) record[kPool] = pool_->id();
+  if (name_ != kDefaultName || pool_->id() != 0) record[kPool] = pool_->id();
   return record_text(record);
 }
 
 void PeerImpl::add_to_commit(storage::CommitRequest& request) {
   require_alone("commit");
+  pool_->add_to_commit(request);  // first: it refuses a second commit beside one in flight
   offer_layer(request);
-  pool_->add_to_commit(request);
 }
 
 void PeerImpl::committed() {
-  layer_committed();
+  entries_.committed();
   pool_->committed();
 }
 
-void PeerImpl::commit_failed() { pool_->commit_failed(); }
+void PeerImpl::commit_failed() {
+  entries_.commit_failed();
+  pool_->commit_failed();
+}
 
 void PeerImpl::offer_layer(storage::CommitRequest& request) {
-  if (request.dense.contains(layer_entry(name_))) {
+  const std::string entry = layer_entry(name_);
+  if (request.dense.contains(entry)) {
     throw Error("the commit has a layer '" + name_ +
                 "' already; layers that are kept together need names of their own: ExpertLayers "
                 "gives them");
   }
+  DenseEntries::Offer offer = entries_.offer(request);
   for (const auto& router : routers_) {
     if (router == nullptr) continue;
-    router->offered_frozen = options_.routing == Routing::isolated &&
-                             (router != routers_.back() || !pool_->open_generation());
-    if (router->stored_frozen) continue;
-    for (const auto& [name, tensor] : router->tensors()) {
-      request.dense[layer_entry(name_) + "/" + name] = bytes_from(tensor);
-    }
+    for (const auto& [name, tensor] : router->tensors()) offer.tensor(entry + "/" + name, tensor);
   }
-  request.dense[layer_entry(name_)] = bytes_from(record());
-}
-
-void PeerImpl::layer_committed() {
-  for (const auto& router : routers_) {
-    if (router == nullptr) continue;
-    // Frozen for good: its tensors need not be offered again.
-    router->stored_frozen = router->stored_frozen || router->offered_frozen;
-  }
+  offer.bytes(entry, bytes_from(record()));
 }
 
 std::vector<std::string> PeerImpl::stored_layers(const storage::PageReader& store) {
@@ -150,7 +142,7 @@ std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store, const
   const json::object record = read_record(store, entry);
   const auto peer = from_record(entry, [&] {
     const auto options = from_json<PeerOptions>(record.at("options").as_object());
-    auto layer = std::make_shared<PeerImpl>(options, std::move(pool), name);
+    std::shared_ptr<PeerImpl> layer(new PeerImpl(options, std::move(pool), name, Loading()));
     if (options.dropout > 0) {
       layer->dropout_draws_ = json::value_to<std::uint64_t>(record.at(kDraws));
     }
@@ -183,12 +175,17 @@ std::shared_ptr<PeerImpl> PeerImpl::load(const storage::PageReader& store, const
       if (router.folded() != records[i].at("folded").as_bool()) {
         throw Error("a router's norm and its generation disagree");
       }
-      for (auto& [tensor_name, tensor] : router.tensors()) {
-        tensor.copy_(tensor_like(store, entry + "/" + tensor_name, tensor, "router"));
-      }
-      router.stored_frozen = frozen;
     }
   });
+  for (const auto& router : peer->routers_) {
+    if (router == nullptr) continue;
+    for (auto& [tensor_name, tensor] : router->tensors()) {
+      const std::string of_tensor = entry + "/" + tensor_name;
+      tensor.copy_(tensor_like(store, of_tensor, tensor, "router"));
+      peer->entries_.stored(of_tensor, tensor);
+    }
+  }
+  peer->entries_.stored(entry);
   return peer;
 }
 

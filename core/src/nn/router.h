@@ -81,8 +81,6 @@ class Router : public torch::nn::Module {
   torch::Tensor running_mean, running_var;  // (H d_key), batch norm
   std::vector<RowBlock> row_blocks;
   std::vector<torch::Tensor> col_blocks;  // (H or 1, cols, d_key / 2)
-  bool stored_frozen = false;             // frozen, and the store has it
-  bool offered_frozen = false;            // frozen when the commit in flight began
   bool statistics_held = false;           // PeerImpl::hold_statistics(); not stored
   std::uint64_t first_draw = 0;           // of dropout, that the layer had made before it was added
   Amp amp = Amp::off;                     // of the query network and the scores; not stored

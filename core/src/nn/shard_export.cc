@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes frozen generations to shard files.
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -65,13 +66,15 @@ void require_intact(bool intact, std::uint32_t generation) {
                   " is not what froze: its digest has changed");
 }
 
-void write_shard(PeerImpl& layer, std::uint32_t generation, const std::filesystem::path& path) {
+void write_shard(PeerImpl& layer, std::uint32_t generation,
+                 const std::optional<storage::Digest>& model, const std::filesystem::path& path) {
   const PeerImpl::RouterTensors router = layer.router_tensors(generation);
   ShardRecord record = record_of(layer, generation);
   const Generation& g = record.generation;
   const Pool& pool = layer.pool();
   const std::vector<WrittenPage> written = layer.pool().written_pages(generation);
   record.content = content_digest(record, written, router);
+  record.model = model;
   const auto writer = value_or_throw(storage::SafetensorsWriter::create(
       path, specs_of(pool.options(), g, written.size(), router), to_metadata(record)));
   const auto append = [&]<class T>(std::span<const T> values) {
@@ -101,7 +104,7 @@ void export_shard(PeerImpl& layer, std::uint32_t generation, const std::filesyst
   (void)layer.router_tensors(generation);  // isolated routing
   require_frozen(layer.pool().generation(generation).state, generation);
   require_intact(layer.frozen_intact(generation), generation);
-  write_shard(layer, generation, path);
+  write_shard(layer, generation, {}, path);
 }
 
 void export_shards(ExpertLayers& layers, std::uint32_t generation,
@@ -118,7 +121,7 @@ void export_shards(ExpertLayers& layers, std::uint32_t generation,
   }
   try {
     for (const auto& [name, layer] : layers.layers()) {
-      write_shard(*layer, generation, folder / shard_file_name(name));
+      write_shard(*layer, generation, layers.digest(generation), folder / shard_file_name(name));
     }
   } catch (...) {
     std::filesystem::remove_all(folder, error);

@@ -220,18 +220,14 @@ const Generation& import_shard(PeerImpl& layer, const std::filesystem::path& pat
 std::uint32_t import_shards(ExpertLayers& layers, const std::filesystem::path& folder) {
   std::map<std::string, std::unique_ptr<CheckedShard>> shards;
   std::map<const Pool*, const CheckedShard*> of_pool;
-  std::optional<std::uint32_t> number;
   for (const auto& [name, layer] : layers.layers()) {
     require_importing(layer->options().routing, layers.open_generation());
     const auto known = of_pool.find(&layer->pool());
     const std::filesystem::path path = folder / shard_file_name(name);
     auto shard = checked(*layer, path, known == of_pool.end());
-    const Generation& g = shard->record.generation;
-    if (g.index != number.value_or(g.index) ||
-        (known != of_pool.end() && g.digest != known->second->record.generation.digest)) {
+    if (!shards.empty() && shard->record.model != shards.begin()->second->record.model) {
       throw DataError("shard " + path.string() + " is of another generation than those beside it");
     }
-    number = g.index;
     of_pool.try_emplace(&layer->pool(), shard.get());
     shards[name] = std::move(shard);
   }

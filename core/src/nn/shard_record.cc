@@ -46,17 +46,20 @@ T number(const std::string& name, const std::string& text) {
 
 storage::SafetensorsMetadata to_metadata(const ShardRecord& record) {
   const Generation& g = record.generation;
-  return {{"format", std::string(kFormat) + std::string(kShardVersion)},
-          {"options", json::serialize(to_json(record.options))},
-          {"recipe", json::serialize(to_json(g.recipe))},
-          {"tile", std::to_string(record.tile)},
-          {"generation", std::to_string(g.index)},
-          {"first_row", std::to_string(g.first_row)},
-          {"rows", std::to_string(g.rows)},
-          {"cols", std::to_string(g.cols)},
-          {"digest", g.digest.hex()},
-          {"router_digest", g.router_digest.hex()},
-          {"content_digest", record.content.hex()}};
+  storage::SafetensorsMetadata metadata{
+      {"format", std::string(kFormat) + std::string(kShardVersion)},
+      {"options", json::serialize(to_json(record.options))},
+      {"recipe", json::serialize(to_json(g.recipe))},
+      {"tile", std::to_string(record.tile)},
+      {"generation", std::to_string(g.index)},
+      {"first_row", std::to_string(g.first_row)},
+      {"rows", std::to_string(g.rows)},
+      {"cols", std::to_string(g.cols)},
+      {"digest", g.digest.hex()},
+      {"router_digest", g.router_digest.hex()},
+      {"content_digest", record.content.hex()}};
+  if (record.model) metadata["model_digest"] = record.model->hex();
+  return metadata;
 }
 
 ShardRecord record_from(const storage::SafetensorsMetadata& metadata) {
@@ -95,11 +98,13 @@ ShardRecord record_from(const storage::SafetensorsMetadata& metadata) {
   g.digest = digest_from_hex(field("digest"));
   g.router_digest = digest_from_hex(field("router_digest"));
   record.content = digest_from_hex(field("content_digest"));
+  if (metadata.contains("model_digest")) record.model = digest_from_hex(field("model_digest"));
   return record;
 }
 
 ShardRecord record_of(const PeerImpl& layer, std::uint32_t generation) {
-  return {layer.options(), layer.pool().options().tile(), layer.pool().generation(generation), {}};
+  return {
+      layer.options(), layer.pool().options().tile(), layer.pool().generation(generation), {}, {}};
 }
 
 void require_same_shape(const ShardRecord& record, const PeerImpl& layer) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "perennial/core/peer.h"
@@ -15,6 +16,8 @@ struct ShardRecord {
   std::int64_t tile = 0;
   Generation generation;  // frozen; as it is in the layer it comes from
   storage::Digest content;
+  // Of the model's generation, where it has several layers.
+  std::optional<storage::Digest> model;
 };
 
 storage::SafetensorsMetadata to_metadata(const ShardRecord& record);

@@ -100,12 +100,15 @@ void Pager::show_frames() {
 void Pager::add_generation(const Generation& generation) {
   const PageCache::Exclusive alone(cache_);
   const auto number = static_cast<std::uint32_t>(tables_.size());
-  Table& table = tables_.emplace_back();
-  table = {0, generation.first_row, generation.rows, options_.tiles(generation.cols),
-           generation.recipe};
-  table.region = cache_.add_region(
-      *source_, number,
-      static_cast<std::uint32_t>(options_.pages(generation.rows, generation.cols)));
+  const auto pages = static_cast<std::uint32_t>(options_.pages(generation.rows, generation.cols));
+  tables_.push_back({0, generation.first_row, generation.rows, options_.tiles(generation.cols),
+                     generation.recipe});
+  try {
+    tables_.back().region = cache_.add_region(*source_, number, pages);
+  } catch (...) {
+    tables_.pop_back();
+    throw;
+  }
   show_frames();
 }
 

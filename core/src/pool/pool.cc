@@ -83,6 +83,14 @@ Generation generation_from_json(std::uint32_t index, const json::object& object)
 
 }  // namespace
 
+namespace {
+
+constexpr std::string_view kRecords = "pool/";
+
+std::string record_name(std::uint32_t id) { return std::string(kRecords) + std::to_string(id); }
+
+}  // namespace
+
 std::int64_t PoolOptions::tile() const {
   const auto limit = static_cast<std::int64_t>(storage::kMaxPageBytes);
   if (largest_record_bytes(*this) > limit) {
@@ -128,20 +136,27 @@ Pool::Pool(std::uint32_t id, const PoolOptions& options, std::shared_ptr<PageMem
 
 Pool::Pool(std::uint32_t id, const PoolOptions& options, std::shared_ptr<PageMemory> memory,
            std::string name)
-    : Pool(id, options, std::move(memory), std::move(name), Memory::shared) {}
+    : Pool(id, options, std::move(memory), std::move(name), Memory::shared) {
+  require_new();
+}
 
 Pool::Pool(std::uint32_t id, const PoolOptions& options, const storage::PageReader* store,
            std::int64_t budget_bytes, std::string name)
     : Pool(id, options, std::make_shared<PageMemory>(store, budget_bytes), std::move(name),
-           Memory::own) {}
+           Memory::own) {
+  require_new();
+}
+
+void Pool::require_new() const {
+  const storage::PageReader* const store = memory_->store();
+  if (store == nullptr || !store->dense_size(record_name(id_)).ok()) return;
+  throw Error("store " + store->location() + " has a pool " + std::to_string(id_) +
+              " already, which a new one would replace; load() what is there");
+}
 
 Pool::~Pool() { memory_->leave(id_); }
 
 namespace {
-
-constexpr std::string_view kRecords = "pool/";
-
-std::string record_name(std::uint32_t id) { return std::string(kRecords) + std::to_string(id); }
 
 struct PoolRecord {
   std::string name;
@@ -379,12 +394,17 @@ void Pool::grow_columns(std::uint32_t cols) {
 storage::Digest Pool::freeze(const storage::Digest& router_digest) {
   const std::optional<std::uint32_t> open = open_generation();
   if (!open) throw Error("no generation is open: there is nothing to freeze");
-  Generation& generation = generations_[*open];
+  return freeze(router_digest, written_pages(*open));
+}
+
+storage::Digest Pool::freeze(const storage::Digest& router_digest,
+                             const std::vector<WrittenPage>& written) {
+  Generation& generation = generations_.back();
   clear_gradients();
   generation.router_digest = router_digest;
-  generation.digest = shard_digest(*open);
+  generation.digest = shard_digest(generation, written);
   generation.state = GenerationState::frozen;
-  pager_->drop_state(*open);
+  pager_->drop_state(generation.index);
   return generation.digest;
 }
 
@@ -468,7 +488,9 @@ void Pool::add_to_commit(storage::CommitRequest& request) {
                 "') shares its memory with others: PageMemory::add_to_commit() adds their pages "
                 "first");
   }
-  request.dense[record_name(id_)] = bytes_from(record());
+  if (!request.dense.emplace(record_name(id_), bytes_from(record())).second) {
+    throw Error("the commit has a pool " + std::to_string(id_) + " already");
+  }
 }
 
 void Pool::committed() {

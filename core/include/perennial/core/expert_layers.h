@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "perennial/core/participant.h"
 #include "perennial/core/peer.h"
 #include "perennial/core/pool.h"
 
@@ -22,7 +23,7 @@ namespace perennial {
 //
 // A layer is used as a module by itself: forward, gradients, a SparseOptimizer a pool. What begins,
 // ends, keeps and brings back generations is done here. Single-threaded.
-class ExpertLayers {
+class ExpertLayers : public Participant {
  public:
   // No layers yet, in memory or over `store` (may be null), which must outlive this. All pools
   // share one PageMemory(store, budget_bytes).
@@ -49,8 +50,9 @@ class ExpertLayers {
   // The newest generation that has trained in any pool, if any.
   std::optional<std::uint32_t> newest_trained() const;
 
-  // As PeerImpl's, in every pool and layer. rows, cols: 0 as each layer's options say. When one
-  // throws, nothing has changed.
+  // As PeerImpl's, in every pool and layer. rows, cols: 0 as each layer's options say. What options
+  // or arguments make impossible is refused before anything changes, and so is a freeze whose pages
+  // cannot be read; after a failure of another kind (memory, a device) go back to the last commit.
   std::uint32_t grow(std::int64_t rows = 0, std::int64_t cols = 0);
   void grow_columns(std::int64_t cols);
   void unmask();
@@ -72,6 +74,8 @@ class ExpertLayers {
   };
   std::uint32_t add_frozen(const std::map<std::string, FrozenLayer>& content);
 
+  // Of every layer and pool.
+  void zero_grad();
   // Dense parameters that train, of all layers.
   std::vector<std::pair<std::string, torch::Tensor>> trainable();
   // As PeerImpl's.
@@ -79,9 +83,9 @@ class ExpertLayers {
   PagerCounters counters() const { return memory_->counters(); }
 
   // As PeerImpl's.
-  void add_to_commit(storage::CommitRequest& request);
-  void committed();
-  void commit_failed();
+  void add_to_commit(storage::CommitRequest& request) override;
+  void committed() override;
+  void commit_failed() override;
 
  private:
   // The layers of a pool, by name; the first says how its experts are drawn.

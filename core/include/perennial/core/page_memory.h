@@ -23,7 +23,7 @@ class PageCache;
 //
 // Pools share its ownership. Thread-safety: counters() from any thread; the rest, and all members
 // of its pools that add, change or commit generations, from one thread at a time. Threads that only
-// retrieve experts may use the pools meanwhile.
+// retrieve experts may use other pools meanwhile.
 class PageMemory {
  public:
   // `store`: what pages are read from, and where the spill file is; it must outlive this. Null:

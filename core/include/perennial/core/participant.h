@@ -21,8 +21,8 @@ class Participant {
   virtual void add_to_commit(storage::CommitRequest& request) = 0;
   // The request of the last add_to_commit() was committed.
   virtual void committed() = 0;
-  // It was not, or nobody knows: what was in it belongs to the next one. A second add_to_commit()
-  // without either says the same.
+  // It was not, or nobody knows: what was in it belongs to the next one. One of the two comes
+  // before the next add_to_commit(); a pool throws Error otherwise, and nothing has changed then.
   virtual void commit_failed() = 0;
 };
 

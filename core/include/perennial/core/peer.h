@@ -14,7 +14,9 @@
 #include <vector>
 
 #include "perennial/core/amp.h"
+#include "perennial/core/dense_entries.h"
 #include "perennial/core/options.h"
+#include "perennial/core/participant.h"
 #include "perennial/core/pool.h"
 #include "perennial/kernels/experts.h"
 
@@ -135,7 +137,7 @@ struct ForwardMode;
 //
 // Dropout draws from Philox by (seed, number of the training forward, place in the batch); the
 // number is committed with the layer, so a resumed run draws the same.
-class PeerImpl : public torch::nn::Module {
+class PeerImpl : public torch::nn::Module, public Participant {
  public:
   // A layer with one open generation of rows x cols experts, in memory. Throws InvalidOptions.
   explicit PeerImpl(const PeerOptions& options);
@@ -145,7 +147,8 @@ class PeerImpl : public torch::nn::Module {
   PeerImpl(const PeerOptions& options, const storage::PageReader* store, std::int64_t budget_bytes);
   // A layer over a pool that others may read, too. Several layers over one pool, or over pools of
   // one store, have names of their own, and grow and freeze as one: see ExpertLayers. Throws
-  // InvalidOptions for options that are the pool's and differ.
+  // InvalidOptions for options that are the pool's and differ, Error for a pool that has
+  // generations already: this layer has no routers for them.
   PeerImpl(const PeerOptions& options, std::shared_ptr<Pool> pool, std::string name);
   // The layer of the default name that the store's current state holds, over a pool of its own.
   // Throws StorageError, DataError.
@@ -221,7 +224,7 @@ class PeerImpl : public torch::nn::Module {
 
   // What forwards from now on leave; no part of the layer's state.
   void set_expert_gradients(ExpertGradients when) { expert_gradients_ = when; }
-  // As torch's, of the experts too.
+  // As torch's, of the experts too: of all that the pool gathered, whichever layer read them.
   void zero_grad(bool set_to_none = true) override;
 
   // From now on batch norm normalises with its running statistics in training, too, and leaves them
@@ -260,9 +263,9 @@ class PeerImpl : public torch::nn::Module {
   // Adds what changed since the last commit to `request`, as it is now: training may go on while
   // the store writes it. Call committed() when the commit has succeeded and commit_failed() when it
   // has not; see Pool.
-  void add_to_commit(storage::CommitRequest& request);
-  void committed();
-  void commit_failed();
+  void add_to_commit(storage::CommitRequest& request) override;
+  void committed() override;
+  void commit_failed() override;
 
   // For torch::save() and torch::load(): the whole layer, also its generations and the experts'
   // optimizer state, so that training goes on bit for bit. An Error for a pool of more than
@@ -282,6 +285,9 @@ class PeerImpl : public torch::nn::Module {
   torch::Tensor run(std::uint32_t generation, const torch::Tensor& x);
   torch::Tensor through(const std::shared_ptr<Router>& router, const torch::Tensor& x,
                         const ForwardMode& mode);
+  struct Loading {};
+  PeerImpl(const PeerOptions& options, std::shared_ptr<Pool> pool, std::string name, Loading);
+
   friend class ExpertLayers;  // what it does to each of its layers:
   // Throws Error where other layers read the pool. what: "grow".
   void require_alone(std::string_view what) const;
@@ -296,7 +302,6 @@ class PeerImpl : public torch::nn::Module {
   std::shared_ptr<Router> frozen_router(const Generation& place, const RouterTensors& tensors);
   void append_router(std::shared_ptr<Router> router);
   void offer_layer(storage::CommitRequest& request);
-  void layer_committed();
 
   std::shared_ptr<Router> new_router(std::uint32_t index) const;
   void add_router(std::shared_ptr<Router> router);
@@ -312,6 +317,7 @@ class PeerImpl : public torch::nn::Module {
   std::string name_;
   std::shared_ptr<Pool> pool_;
   std::shared_ptr<LayerMath> math_;  // null on the host
+  DenseEntries entries_;
   // One a generation, null for one that was unlearned; or one in all (shared).
   std::vector<std::shared_ptr<Router>> routers_;
   Amp amp_ = Amp::off;

@@ -150,8 +150,9 @@ class ExpertPlace;
 // outside; uses ATen's threads inside. Members that read or write experts may do I/O.
 class Pool {
  public:
-  // An empty pool whose pages are in a memory that it shares with other pools; Error when that has
-  // a pool of this number. Too small a budget is refused when it is used, with the figures.
+  // An empty pool whose pages are in a memory that it shares with other pools; Error when that, or
+  // its store, has a pool of this number. Too small a budget is refused when it is used, with the
+  // figures.
   Pool(std::uint32_t id, const PoolOptions& options, std::shared_ptr<PageMemory> memory,
        std::string name = std::string(kDefaultName));
   // With a memory of its own, PageMemory(store, budget_bytes).
@@ -202,6 +203,9 @@ class Pool {
   // Closes the open generation for good: drops its optimizer state, records its digest and returns
   // it. `router_digest` covers what routes to it.
   storage::Digest freeze(const storage::Digest& router_digest);
+  // The same where all pages were read: `written` is written_pages() of the open generation now.
+  storage::Digest freeze(const storage::Digest& router_digest,
+                         const std::vector<WrittenPage>& written);
   // The digest of a frozen generation as its pages are now; equal to Generation::digest unless
   // something is badly wrong. Cost: reads what was not committed yet, else the page list.
   storage::Digest shard_digest(std::uint32_t generation);
@@ -288,6 +292,8 @@ class Pool {
        std::string name, Memory whose);
   static std::shared_ptr<Pool> load(std::uint32_t id, std::shared_ptr<PageMemory> memory,
                                     Memory whose);
+  // Throws Error where the memory's store has a pool of this number.
+  void require_new() const;
   void fetch() const;
 
   std::uint32_t id_;

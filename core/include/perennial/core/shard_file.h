@@ -8,7 +8,7 @@
 //   router.<name>: query, query_bias, gamma, ... as the layer names them
 // Metadata, all text: format "perennial shard 1"; options, the layer's, and recipe, as JSON; tile,
 // generation, first_row, rows, cols; digest and router_digest, the generation's where it came from;
-// content_digest.
+// content_digest; of a model of several layers model_digest, equal in the files of a generation.
 //
 // A page that was never written holds its recipe's values: the file has them for other readers, and
 // an import leaves such a page unwritten. The **content digest** is XXH3-128 over what decides the
