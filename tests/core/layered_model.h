@@ -13,7 +13,7 @@ namespace perennial::testing {
 // pool "tied", each with keys of its own. y = d(c(h)) + h for h = b(a(x)).
 struct LayeredModel {
   // The pages of one token of the layer that needs most, weights and state.
-  static constexpr std::int64_t kSmallestBudget = 9216;
+  static constexpr std::int64_t kSmallestBudget = 10752;
 
   LayeredModel(const storage::PageReader* store, std::int64_t budget) : layers(store, budget) {
     layers.add("a", options(8, 16, 2, 512));

@@ -279,6 +279,7 @@ void ExpertLayers::zero_grad() {
 }
 
 void ExpertLayers::add_to_commit(storage::CommitRequest& request) {
+  for (const auto& [name, layer] : layers_) layer->require_absent(request);
   memory_->add_to_commit(request);  // first: it refuses a second commit beside one in flight
   for (const auto& [name, layer] : layers_) layer->offer_layer(request);
   for (const auto& pool : pools_) pool->add_to_commit(request);

@@ -80,6 +80,7 @@ std::string PeerImpl::record() const {
 
 void PeerImpl::add_to_commit(storage::CommitRequest& request) {
   require_alone("commit");
+  require_absent(request);
   pool_->add_to_commit(request);  // first: it refuses a second commit beside one in flight
   offer_layer(request);
 }
@@ -94,13 +95,15 @@ void PeerImpl::commit_failed() {
   pool_->commit_failed();
 }
 
+void PeerImpl::require_absent(const storage::CommitRequest& request) const {
+  if (!request.dense.contains(layer_entry(name_))) return;
+  throw Error("the commit has a layer '" + name_ +
+              "' already; layers that are kept together need names of their own: ExpertLayers "
+              "gives them");
+}
+
 void PeerImpl::offer_layer(storage::CommitRequest& request) {
   const std::string entry = layer_entry(name_);
-  if (request.dense.contains(entry)) {
-    throw Error("the commit has a layer '" + name_ +
-                "' already; layers that are kept together need names of their own: ExpertLayers "
-                "gives them");
-  }
   DenseEntries::Offer offer = entries_.offer(request);
   for (const auto& router : routers_) {
     if (router == nullptr) continue;

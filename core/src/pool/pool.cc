@@ -481,6 +481,9 @@ std::string Pool::record() const {
 }
 
 void Pool::add_to_commit(storage::CommitRequest& request) {
+  if (request.dense.contains(record_name(id_))) {
+    throw Error("the commit has a pool " + std::to_string(id_) + " already");
+  }
   if (whose_ == Memory::own) {
     memory_->add_to_commit(request);
   } else if (!memory_->commit_in_flight()) {
@@ -488,9 +491,7 @@ void Pool::add_to_commit(storage::CommitRequest& request) {
                 "') shares its memory with others: PageMemory::add_to_commit() adds their pages "
                 "first");
   }
-  if (!request.dense.emplace(record_name(id_), bytes_from(record())).second) {
-    throw Error("the commit has a pool " + std::to_string(id_) + " already");
-  }
+  request.dense[record_name(id_)] = bytes_from(record());
 }
 
 void Pool::committed() {

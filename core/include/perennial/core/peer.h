@@ -301,6 +301,8 @@ class PeerImpl : public torch::nn::Module, public Participant {
   // A router that froze elsewhere, for a generation of this pool; DataError when it does not fit.
   std::shared_ptr<Router> frozen_router(const Generation& place, const RouterTensors& tensors);
   void append_router(std::shared_ptr<Router> router);
+  // Throws Error where the request has a layer of this name.
+  void require_absent(const storage::CommitRequest& request) const;
   void offer_layer(storage::CommitRequest& request);
 
   std::shared_ptr<Router> new_router(std::uint32_t index) const;
