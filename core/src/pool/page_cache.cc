@@ -106,11 +106,18 @@ Status PageCache::copy(PageKey page, std::span<std::byte> to) {
   });
   if (!changed.ok()) return changed.status();
   if (*changed) return {};
-  const CacheState& cache = *state_;
-  if ((cache.table.word(page).load() & page_word::kStored) != 0) {
-    return cache.store->read_page(cache.table.id(page), to);
+  CacheState& cache = *state_;
+  bool stored = false;
+  storage::PageId id;
+  const PageTable::Region* region = nullptr;
+  {
+    const MutexLock lock(cache.turns.mutex);
+    stored = (cache.table.word(page).load() & page_word::kStored) != 0;
+    id = cache.table.id(page);
+    region = &cache.table.region(page.region);
   }
-  cache.table.fill_initial(page, to);
+  if (stored) return cache.store->read_page(id, to);
+  region->source->fill_initial({page.kind, region->number, page.page}, to);
   return {};
 }
 
@@ -126,12 +133,11 @@ Result<bool> PageCache::read_changed(PageKey page,
   if (in_frame(page_word::state(w))) content = frame_bytes(cache, page, page_word::frame(w));
   const std::optional<ChangedPage::Slot> slot = changed->slot;
   const storage::SpillFile* const spill = cache.spill.get();
-  std::vector<std::byte> buffer;
+  std::vector<std::byte> buffer(content.empty() ? cache.table.pages(page).bytes : 0);
   Status status;
   {
     const MutexUnlock meanwhile(cache.turns.mutex);
     if (content.empty()) {
-      buffer.resize(cache.table.pages(page).bytes);
       status = spill->read(*slot, buffer);
       content = buffer;
     }
