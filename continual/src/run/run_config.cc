@@ -173,6 +173,7 @@ void RunConfig::validate() const {
   const bool peer = model.model == ModelKind::peer;
   const bool isolated = peer && model.peer.routing == Routing::isolated;
   const bool grows = train.strategy.has(StrategyKind::grow_freeze);
+  if (task() == TaskKind::regression) validate_regression();
   require_reach();
   require_loss_of_tasks();
   if (train.strategy == StrategyKind::icarl &&

@@ -14,7 +14,9 @@ namespace {
 
 // Options that there were not always. At their defaults they are left out, so that what was learnt
 // before keeps its digest.
-constexpr std::array<std::pair<const char*, const char*>, 7> kLaterFields = {{
+constexpr std::array<std::pair<const char*, const char*>, 9> kLaterFields = {{
+    {"stream", "task"},
+    {"stream", "target_column"},
     {"stream", "separator"},
     {"stream", "encoding"},
     {"stream", "class_order"},

@@ -210,7 +210,7 @@ struct RunConfig {
   // Throws InvalidOptions for a value out of range and for combinations that cannot work
   // (grow_freeze without a pool, a gate without generations to choose from, ...). Touches nothing.
   void validate() const;
-  TaskKind task() const { return TaskKind::classification; }
+  TaskKind task() const { return stream.table.task; }
   // The gate: what `automatic` means here, or what was asked for.
   GateKind gate() const;
   // True when the strategy answers only when told which experience an input is from.
@@ -230,6 +230,7 @@ struct RunConfig {
   void validate_output_regularisation() const;
   void validate_head() const;
   void validate_dense() const;
+  void validate_regression() const;
 };
 
 // Names of the fields in which two configurations differ, as "train.lr: 0.001 stored, 0.01 asked
