@@ -93,12 +93,13 @@ Stream further_stream(const RunConfig& config, const storage::PageReader& store)
 }
 
 std::vector<std::string> further_differences(const RunConfig& stored, const RunConfig& asked) {
-  constexpr std::array<std::string_view, 17> kFree = {
+  constexpr std::array<std::string_view, 22> kFree = {
       "stream.target_column", "stream.dataset",    "stream.label_column",   "stream.header",
       "stream.separator",     "stream.encoding",   "stream.bad_rows",       "stream.test_share",
       "stream.limit",         "stream.test_limit", "stream.missing_values", "train.epochs",
       "train.batch",          "train.lr",          "train.expert_lr",       "train.lr_schedule",
-      "train.commit_every"};
+      "train.commit_every",   "train.micro_batch", "train.clip_norm",       "train.router_lr",
+      "train.warmup",         "train.weight_decay"};
   std::vector<std::string> fields = differences(stored, asked);
   std::erase_if(fields, [&](const std::string& field) {
     const std::string_view name = std::string_view(field).substr(0, field.find(':'));

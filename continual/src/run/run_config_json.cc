@@ -14,7 +14,7 @@ namespace {
 
 // Options that there were not always. At their defaults they are left out, so that what was learnt
 // before keeps its digest.
-constexpr std::array<std::pair<const char*, const char*>, 9> kLaterFields = {{
+constexpr std::array<std::pair<const char*, const char*>, 14> kLaterFields = {{
     {"stream", "task"},
     {"stream", "target_column"},
     {"stream", "separator"},
@@ -24,6 +24,11 @@ constexpr std::array<std::pair<const char*, const char*>, 9> kLaterFields = {{
     {"model", "head_inputs"},
     {"model", "head_width"},
     {"train", "amp"},
+    {"train", "micro_batch"},
+    {"train", "weight_decay"},
+    {"train", "clip_norm"},
+    {"train", "router_lr"},
+    {"train", "warmup"},
 }};
 
 json::object all_fields(const RunConfig& config) {

@@ -202,6 +202,18 @@ EnumNames<FillKind> enum_names(FillKind) {
 
 std::string_view describe(StrategyKind kind) { return entry_of(kind).description; }
 std::string_view differs_from_paper(StrategyKind kind) { return entry_of(kind).differs; }
+bool has_own_loss(StrategyKind kind) {
+  switch (kind) {
+    case StrategyKind::lwf:
+    case StrategyKind::er_ace:
+    case StrategyKind::der:
+    case StrategyKind::derpp:
+    case StrategyKind::icarl:
+      return true;
+    default:
+      return false;
+  }
+}
 std::string_view needs_classes(StrategyKind kind) { return entry_of(kind).classes; }
 
 StrategySet StrategySet::parse(std::string_view field, std::string_view text) {

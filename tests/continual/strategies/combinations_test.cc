@@ -21,7 +21,7 @@ namespace {
 //   PERENNIAL_COMBINATIONS=20000 continual_strategy_test --gtest_filter='Combinations.*'
 std::uint64_t wanted_combinations() {
   const char* asked = std::getenv("PERENNIAL_COMBINATIONS");
-  return asked == nullptr ? 1000 : std::stoull(asked);
+  return asked == nullptr ? 1500 : std::stoull(asked);
 }
 
 // Values that a number is drawn from, the usual one first: few, small, and on both sides of what
@@ -91,8 +91,13 @@ const std::map<std::string, std::vector<double>, std::less<>>& values_to_draw() 
       {"strategy_seed", {1, 0}},
       {"epochs", {1, 2}},
       {"batch", {8, 1, 2, 7, 31, 100}},
+      {"micro_batch", {0, 0, 0, 1, 3}},
+      {"weight_decay", {0, 0, 0, 0.1}},
+      {"clip_norm", {0, 0, 0.1}},
       {"lr", {1e-2, 0, 100}},
+      {"router_lr", {0, 0.1}},
       {"expert_lr", {0, 0.1}},
+      {"warmup", {0, 0, 1, 3}},
       {"expert_momentum", {0, 0.9}},
       {"expert_weight_decay", {0, 0.1}},
       {"features", {16, 1}},
