@@ -201,6 +201,19 @@ void print_anytime(std::ostream& out, const continual::RunResult& result) {
 
 }  // namespace
 
+void print_errors(std::ostream& out, const std::vector<std::string>& targets,
+                  const std::vector<std::vector<double>>& errors) {
+  for (std::size_t t = 0; t < targets.size() && !errors.empty(); ++t) {
+    out << "rmse of " << targets[t] << " on each test set:";
+    for (const std::vector<double>& of_set : errors) {
+      char text[32];
+      std::snprintf(text, sizeof(text), " %.4g", of_set[t]);
+      out << text;
+    }
+    out << '\n';
+  }
+}
+
 void print_result(std::ostream& out, const continual::RunResult& result) {
   const continual::ScoreNames& names = continual::score_names(result.task);
   const std::int64_t n = result.matrix.experiences();
@@ -214,7 +227,7 @@ void print_result(std::ostream& out, const continual::RunResult& result) {
       char cell[16] = "-";
       if (result.matrix.has(i, j)) {
         const double score = result.matrix.at(i, j);
-        std::snprintf(cell, sizeof(cell), names.percent ? "%.2f" : "%.4g",
+        std::snprintf(cell, sizeof(cell), names.percent ? "%.2f" : "%.4f",
                       names.percent ? 100 * score : score);
       }
       cells.push_back(cell);
@@ -229,6 +242,7 @@ void print_result(std::ostream& out, const continual::RunResult& result) {
       << format_metric(continual::forgetting_chaudhry(result.matrix));
   if (result.gate_accuracy) out << "   gate accuracy " << format_metric(result.gate_accuracy);
   out << '\n';
+  print_errors(out, result.targets, result.errors);
   print_anytime(out, result);
   if (!result.unlearned_since.empty()) {
     out << "all of this was measured before generation";

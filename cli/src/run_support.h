@@ -8,6 +8,7 @@
 #include <iosfwd>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "flags.h"
 #include "output.h"
@@ -67,6 +68,10 @@ continual::RunConfig read_config(const std::filesystem::path& file);
 
 // The accuracy matrix as a table in percent, and the metrics below it.
 void print_result(std::ostream& out, const continual::RunResult& result);
+
+// A line for each target of a regression: its error on each test set.
+void print_errors(std::ostream& out, const std::vector<std::string>& targets,
+                  const std::vector<std::vector<double>>& errors);
 
 // True if the model's generations are answers of their own, which a caller can choose between.
 bool routes_alone(const continual::ModelOptions& model);

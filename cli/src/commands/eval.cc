@@ -18,9 +18,7 @@ namespace {
 // The store's own test sets where it keeps them, else those of the data set.
 continual::Stream test_sets_of(const continual::LearntModel& learnt, const std::string& dataset) {
   if (!learnt.tests.empty() && dataset.empty()) {
-    return continual::Stream::of_tests(learnt.config.stream,
-                                       {learnt.task->names(), learnt.preprocessing, learnt.tests},
-                                       learnt.data_digest);
+    return continual::Stream::of_tests(learnt.config.stream, learnt.known(), learnt.data_digest);
   }
   if (learnt.tests.size() > 1) {
     throw InvalidOptions("--dataset: the store learnt " + std::to_string(learnt.tests.size()) +
@@ -83,11 +81,15 @@ int run_eval(const std::vector<std::string>& args) {
     output.text() << "   gate accuracy " << format_metric(evaluation.gate_accuracy);
   }
   output.text() << '\n';
+  print_errors(output.text(), learnt.targets.columns, evaluation.errors);
   boost::json::object json{
       {names.metric, mean},
       {names.values, boost::json::array(evaluation.scores.begin(), evaluation.scores.end())},
       {"oracle", oracle},
       {"device", learnt.placement.device.str()}};
+  if (!evaluation.errors.empty()) {
+    json["rmse"] = continual::errors_json(learnt.targets.columns, evaluation.errors);
+  }
   if (evaluation.gate_accuracy && !oracle) json["gate_accuracy"] = *evaluation.gate_accuracy;
   output.finish(json);
   return kExitOk;

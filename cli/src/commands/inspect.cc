@@ -147,14 +147,17 @@ int run_inspect(const std::vector<std::string>& args) {
                            {"config", learnt.config.to_json()},
                            {"dense_parameters", learnt.model->dense_parameters()}};
 
+  const bool classes = learnt.task->kind() == continual::TaskKind::classification;
+  const auto outputs = static_cast<std::uint64_t>(learnt.task->outputs());
+  const std::string answers =
+      classes ? std::to_string(outputs) + " classes" : format_number_of(outputs, "target");
   out << "store         " << folder << ", " << format_bytes(store_bytes) << ", commit "
       << head.commit << ", state digest " << head.state_digest.hex() << "\nrun           "
       << learnt.config.train.strategy.text() << " on " << enum_name(learnt.config.stream.stream)
       << ' ' << learnt.config.stream.dataset << (learnt.finished ? ", finished" : ", not finished")
       << "\nmodel         " << enum_name(learnt.config.model.model) << ", "
       << format_count(learnt.model->dense_parameters()) << " dense parameters, "
-      << learnt.preprocessing.features << " inputs, " << learnt.task->names().size()
-      << " classes\n";
+      << learnt.preprocessing.features << " inputs, " << answers << '\n';
   if (PeerImpl* peer = learnt.model->peer()) {
     Pool& pool = peer->pool();
     const PeerOptions& options = peer->options();

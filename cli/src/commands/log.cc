@@ -30,7 +30,11 @@ struct Row {
 // those only what happened counts here. Other notes are shown as they are.
 Row row_of(const boost::json::object& commit) {
   const boost::json::value& note = commit.at("note");
-  if (!note.is_object()) return {.what = std::string(std::string_view(note.get_string()))};
+  if (!note.is_object()) {
+    Row row;
+    row.what = std::string(std::string_view(note.get_string()));
+    return row;
+  }
   const boost::json::object& fields = note.get_object();
   const auto text = [&](std::string_view name) -> std::string {
     const boost::json::value* value = fields.if_contains(name);

@@ -36,7 +36,7 @@ int run_predict(const std::vector<std::string>& args) {
       .add_text("at", snapshot, "NAME|N", "the state to look at; the newest without it")
       .require(
           "input", input, "FILE",
-          "rows to label: IDX, NPY, CSV or JSONL of numbers (also gzip); an image, or a folder of "
+          "rows to answer: IDX, NPY, CSV or JSONL of numbers (also gzip); an image, or a folder of "
           "images")
       .add_text("output", file, "FILE", "where the CSV goes; standard output without it")
       .add("generation", generation, "the generation that answers; -1 = the gate chooses",
@@ -119,6 +119,7 @@ int run_predict(const std::vector<std::string>& args) {
 }  // namespace
 
 const Command kPredictCommand{"predict", CommandGroup::learn_and_use,
-                              "label rows of a file with what was learnt", run_predict};
+                              "label rows of a file, or give their numbers, with what was learnt",
+                              run_predict};
 
 }  // namespace perennial::cli

@@ -89,9 +89,16 @@ int run_report(const std::vector<std::string>& args) {
   if (!csv.empty()) continual::replace_file(csv, continual::csv_table(rows));
 
   const Output output(common.json, common.quiet);
-  output.text() << continual::markdown_table(rows,
-                                             {"acc", "bwt.gem", "forgetting.chaudhry", "seconds"})
-                << "\nreport of " << format_number_of(runs.size(), "run") << " in " << out << '\n';
+  std::vector<std::string> metrics;
+  for (const auto& [task, name] : enum_names(continual::TaskKind{})) {
+    const auto of_task = [&, kind = task](const auto& run) { return run.task == kind; };
+    if (std::any_of(runs.begin(), runs.end(), of_task)) {
+      metrics.emplace_back(continual::score_names(task).metric);
+    }
+  }
+  metrics.insert(metrics.end(), {"bwt.gem", "forgetting.chaudhry", "seconds"});
+  output.text() << continual::markdown_table(rows, metrics) << "\nreport of "
+                << format_number_of(runs.size(), "run") << " in " << out << '\n';
   boost::json::array lines;
   for (const continual::ResultRow& row : rows) {
     boost::json::object line{{"strategy", row.strategy}};

@@ -26,6 +26,9 @@ int run_strategies(const std::vector<std::string>& args) {
       differences.add_row({std::string(name), std::string(differs)});
       entry["differs_from_paper"] = differs;
     }
+    if (const std::string_view why = continual::needs_classes(kind); !why.empty()) {
+      entry["needs_classes"] = why;
+    }
     strategies.push_back(std::move(entry));
   }
   table.print(output.text());

@@ -78,7 +78,7 @@ struct TrainCommand {
     } else {
       const std::string peer = "--model peer; the model is mlp";
       refuse({"spare_classes", "width", "expert_lr", "expert_optimizer", "expert_momentum",
-              "expert_weight_decay", "budget"},
+              "expert_weight_decay", "router_lr", "budget"},
              peer);
       // Seed and dropout are either model's; the widths are no flags.
       refuse(names_of<PeerOptions>({"seed", "dropout", "d_in", "d_out"}), peer);
@@ -102,9 +102,10 @@ struct TrainCommand {
                "--head analytic, or --inputs filters");
       }
     } else {
-      refuse({"lr", "lr_schedule", "optimizer", "expert_lr", "expert_optimizer", "expert_momentum",
-              "expert_weight_decay"},
-             "--head trained; an analytic head is solved");
+      refuse(
+          {"lr", "lr_schedule", "warmup", "optimizer", "weight_decay", "clip_norm", "micro_batch",
+           "router_lr", "expert_lr", "expert_optimizer", "expert_momentum", "expert_weight_decay"},
+          "--head trained; an analytic head is solved");
       if (config.model.head_pool == 0) refuse({"amp"}, "--head-pool; the run has no pool");
     }
     const GateKind gate = config.gate();

@@ -105,6 +105,17 @@ void validate_part(const Dataset& data, const std::string& what) {
     throw DataError(what +
                     ": examples must be (N, D) uint8, float32 or float64, N and D 1 or more");
   }
+  if (!data.targets.empty()) {
+    if (data.y.dim() != 2 || data.y.scalar_type() != at::kDouble ||
+        data.y.size(0) != data.x.size(0) || data.y.size(1) != std::ssize(data.targets)) {
+      throw DataError(what + ": targets must be (" + std::to_string(data.x.size(0)) + ", " +
+                      std::to_string(data.targets.size()) + ") float64, a row an example");
+    }
+    if (!data.y.isfinite().all().item<bool>()) {
+      throw DataError(what + ": a target is not a finite number");
+    }
+    return;
+  }
   if (data.y.dim() != 1 || data.y.scalar_type() != at::kLong || data.y.size(0) != data.x.size(0)) {
     throw DataError(what + ": labels must be (" + std::to_string(data.x.size(0)) +
                     ") int64, one an example");
@@ -126,7 +137,11 @@ void TrainTest::validate() const {
   if (train.label_names != test.label_names) {
     throw DataError(name + ": train and test have different label names");
   }
-  for (const std::vector<std::string>* names : {&train.label_names, &train.columns}) {
+  if (train.targets != test.targets) {
+    throw DataError(name + ": train and test have different targets");
+  }
+  for (const std::vector<std::string>* names :
+       {&train.label_names, &train.columns, &train.targets}) {
     for (const std::string& text : *names) {
       if (invalid_utf8(text) == text.npos) continue;
       throw DataError(name + ": the name '" + valid_utf8(text) +

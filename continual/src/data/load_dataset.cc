@@ -48,7 +48,7 @@ TrainTest load_folder(const fs::path& folder, bool& image_files, const TableOpti
   }
   if (has("data_batch_1.bin")) return load_cifar10(folder);
   if (has("train.bin")) return load_cifar100(folder);
-  if (has("x_train.npy") || has("x.npy")) return load_npy_dataset(folder);
+  if (has("x_train.npy") || has("x.npy")) return load_npy_dataset(folder, options.task);
   for (const std::string format : {".csv", ".jsonl"}) {
     const fs::path train = either(folder, "train" + format);
     if (train.empty()) continue;
@@ -74,6 +74,7 @@ void refuse_idle(const TrainTest& data, bool image_files, const TableOptions& op
   if (!data.train.table) {
     const char* table = "a table (CSV, JSONL)";
     refuse(options.label_column != defaults.label_column, "label_column", table);
+    refuse(options.target_column != defaults.target_column, "target_column", table);
     refuse(options.header != defaults.header, "header", table);
     refuse(options.separator != defaults.separator, "separator", table);
     refuse(options.encoding != defaults.encoding, "encoding", table);
@@ -94,15 +95,18 @@ fs::path named_folder(const std::string& name) {
   return fs::is_directory(folder, error) ? folder : fs::path();
 }
 
-// Moves a share of each class's examples, one at least where a class has two, out of the training
-// part: what is kept for `purpose`.
+// Moves a share of each class's examples, one at least where it has two, out of the training part:
+// what is kept for `purpose`.
 Dataset hold_out(TrainTest& data, double share, std::int64_t seed, LaneUse use,
                  const char* purpose) {
-  std::vector<std::vector<std::int64_t>> of_class(static_cast<std::size_t>(data.train.classes()));
+  // Without classes all examples are as those of one.
+  const bool classes = data.train.targets.empty();
+  std::vector<std::vector<std::int64_t>> of_class(
+      classes ? static_cast<std::size_t>(data.train.classes()) : 1);
   const at::Tensor labels = data.train.y.contiguous();
-  const std::int64_t* y = labels.const_data_ptr<std::int64_t>();
+  const std::int64_t* y = classes ? labels.const_data_ptr<std::int64_t>() : nullptr;
   for (std::int64_t i = 0; i < data.train.size(); ++i) {
-    of_class[static_cast<std::size_t>(y[i])].push_back(i);
+    of_class[classes ? static_cast<std::size_t>(y[i]) : 0].push_back(i);
   }
   std::vector<std::int64_t> left, held;
   for (std::size_t c = 0; c < of_class.size(); ++c) {
@@ -118,8 +122,9 @@ Dataset hold_out(TrainTest& data, double share, std::int64_t seed, LaneUse use,
     }
   }
   if (held.empty()) {
-    throw DataError(data.name + ": no class has two examples, so that none can be kept for " +
-                    purpose);
+    throw DataError(data.name +
+                    (classes ? ": no class has two examples" : ": there are no two examples") +
+                    ", so that none can be kept for " + purpose);
   }
   std::sort(left.begin(), left.end());
   std::sort(held.begin(), held.end());
@@ -183,6 +188,12 @@ TrainTest load_dataset(const std::string& dataset, const TableOptions& options, 
                : load_table_dataset(place, std::nullopt, options, known_labels, known_columns);
   }
   if (data.name.empty()) data.name = fs::weakly_canonical(place).filename().string();
+  if (options.task == TaskKind::regression && data.train.targets.empty()) {
+    throw InvalidOptions(
+        "task regression needs numbers to learn: a table (CSV, JSONL) with "
+        "target_column, or NPY with a y of <f4 or <f8; " +
+        data.name + " has labels");
+  }
   refuse_idle(data, image_files, options);
   // Labels that are the classes' names go on where the known ones end; others must be the same.
   if (!known_labels.empty() && !data.train.table) {

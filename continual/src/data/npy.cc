@@ -178,13 +178,30 @@ std::int64_t integer_at(const unsigned char* from, std::size_t bytes, bool is_si
   return static_cast<std::int64_t>(value << unused) >> unused;
 }
 
-// One part of a data set: examples, and as many labels.
-Dataset read_arrays(const std::filesystem::path& x_file, const std::filesystem::path& y_file) {
+// The values of an array of such a type, which nothing follows.
+at::Tensor read_values(ByteSource& source, const Header& header, at::ScalarType type) {
+  const auto element = static_cast<std::int64_t>(c10::elementSize(type));
+  const std::uint64_t payload = checked_payload(source, header, element);
+  const std::int64_t count = static_cast<std::int64_t>(payload) / element, rows = header.shape[0];
+  at::Tensor values = at::empty({rows, count / rows}, type);
+  source.read_exactly(values.mutable_data_ptr(), payload, "the NPY data");
+  if (!source.at_end()) {
+    source.fail("its header promises " + std::to_string(payload) + " bytes, the file has more");
+  }
+  if (type != at::kByte) check_finite(source, values);
+  return values;
+}
+
+// One part of a data set: examples, and as many labels or targets.
+Dataset read_arrays(const std::filesystem::path& x_file, const std::filesystem::path& y_file,
+                    TaskKind task) {
   Dataset data;
   data.x = read_npy(x_file, &data.image_rows, &data.image_cols);
-  data.y = read_npy_labels(y_file);
+  const bool numbers = task == TaskKind::regression;
+  data.y = numbers ? read_npy_targets(y_file) : read_npy_labels(y_file);
   if (data.x.size(0) != data.y.size(0)) {
-    throw DataError(y_file.string() + ": " + std::to_string(data.y.size(0)) + " labels for the " +
+    throw DataError(y_file.string() + ": " + std::to_string(data.y.size(0)) +
+                    (numbers ? " targets for the " : " labels for the ") +
                     std::to_string(data.x.size(0)) + " examples of " + x_file.string());
   }
   return data;
@@ -226,7 +243,7 @@ at::Tensor read_npy_labels(const std::filesystem::path& file) {
   return labels;
 }
 
-TrainTest load_npy_dataset(const std::filesystem::path& folder) {
+TrainTest load_npy_dataset(const std::filesystem::path& folder, TaskKind task) {
   const auto file = [&](const std::string& name) {
     for (const char* ending : {".npy", ".npy.gz"}) {
       std::error_code error;
@@ -238,9 +255,17 @@ TrainTest load_npy_dataset(const std::filesystem::path& folder) {
   const bool parts = std::filesystem::exists(folder / "x_train.npy", error) ||
                      std::filesystem::exists(folder / "x_train.npy.gz", error);
   TrainTest data;
-  data.train =
-      parts ? read_arrays(file("x_train"), file("y_train")) : read_arrays(file("x"), file("y"));
-  if (parts) data.test = read_arrays(file("x_test"), file("y_test"));
+  data.train = parts ? read_arrays(file("x_train"), file("y_train"), task)
+                     : read_arrays(file("x"), file("y"), task);
+  if (parts) data.test = read_arrays(file("x_test"), file("y_test"), task);
+  if (task == TaskKind::regression) {
+    const std::int64_t targets = data.train.y.size(1);
+    for (std::int64_t t = 1; t <= targets; ++t) {
+      data.train.targets.push_back(targets == 1 ? "target" : "target " + std::to_string(t));
+    }
+    data.test.targets = data.train.targets;
+    return data;
+  }
   data.train.label_names = number_names(data.train.y.max().item<std::int64_t>() + 1);
   data.test.label_names = data.train.label_names;
   return data;
@@ -264,20 +289,21 @@ at::Tensor read_npy(const std::filesystem::path& file, std::int64_t* image_rows,
   const bool images = header.shape.size() == 3;
   if (image_rows != nullptr) *image_rows = images ? header.shape[1] : 0;
   if (image_cols != nullptr) *image_cols = images ? header.shape[2] : 0;
-  const std::int64_t element = bytes ? 1 : floats ? 4 : 8;
-  const std::uint64_t payload = checked_payload(source, header, element);
-  const std::uint64_t count = payload / static_cast<std::uint64_t>(element);
-  const std::int64_t rows = header.shape[0];
-  const std::int64_t width = static_cast<std::int64_t>(count) / rows;
-  at::Tensor values = at::empty({rows, width}, bytes    ? at::kByte
-                                               : floats ? at::kFloat
-                                                        : at::kDouble);
-  source.read_exactly(values.mutable_data_ptr(), payload, "the NPY data");
-  if (!source.at_end()) {
-    source.fail("its header promises " + std::to_string(payload) + " bytes, the file has more");
+  return read_values(source, header, bytes ? at::kByte : floats ? at::kFloat : at::kDouble);
+}
+
+at::Tensor read_npy_targets(const std::filesystem::path& file) {
+  ByteSource source(file);
+  const Header header = read_header(source);
+  const bool floats = header.descr == "<f4";
+  if (!floats && header.descr != "<f8") {
+    source.fail("NPY of type '" + header.descr + "'; targets of a regression are <f4 or <f8");
   }
-  if (!bytes) check_finite(source, values);
-  return values;
+  if (header.fortran_order) source.fail("NPY in Fortran order; C order was expected");
+  if (header.shape.size() != 1 && header.shape.size() != 2) {
+    source.fail("NPY of " + format_dims(header.shape) + "; targets have one dimension, or two");
+  }
+  return read_values(source, header, floats ? at::kFloat : at::kDouble).to(at::kDouble);
 }
 
 }  // namespace perennial::continual

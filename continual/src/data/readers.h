@@ -40,8 +40,11 @@ at::Tensor read_npy(const std::filesystem::path& file, std::int64_t* image_rows 
 // little-endian): (N) int64.
 at::Tensor read_npy_labels(const std::filesystem::path& file);
 
+// An NPY file of 1 or 2 dimensions of finite numbers (<f4, <f8): (N, targets) float64.
+at::Tensor read_npy_targets(const std::filesystem::path& file);
+
 // x_train.npy, y_train.npy and those of the test part, or x.npy and y.npy and no test part.
-TrainTest load_npy_dataset(const std::filesystem::path& folder);
+TrainTest load_npy_dataset(const std::filesystem::path& folder, TaskKind task);
 // CIFAR's binary versions. Images are three planes of 32 x 32.
 TrainTest load_cifar10(const std::filesystem::path& folder);
 TrainTest load_cifar100(const std::filesystem::path& folder);

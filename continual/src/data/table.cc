@@ -108,6 +108,15 @@ std::vector<std::string> TableParser::feature_names() const {
   return names;
 }
 
+std::vector<std::string> TableParser::target_names() const {
+  std::vector<std::string> names;
+  for (const std::int64_t column : columns_.targets) {
+    const std::string& name = columns_.names[static_cast<std::size_t>(column)];
+    names.push_back(columns_.named ? name : "column " + name);
+  }
+  return names;
+}
+
 TableParser::Outcome TableParser::bad(std::string problem) {
   problem_ = std::move(problem);
   return Outcome::bad;
@@ -140,15 +149,47 @@ void TableParser::settle_label() {
     columns_.label = std::ssize(names) - 1;
     return;
   }
+  columns_.label = column_asked(asked);
+}
+
+// The column of this name or number.
+std::int64_t TableParser::column_asked(const std::string& asked) const {
+  const std::vector<std::string>& names = columns_.names;
+  if (const std::int64_t place = place_of(asked, names); place >= 0) return place;
   std::int64_t number = 0;
   const auto [end, error] = std::from_chars(asked.data(), asked.data() + asked.size(), number);
   if (error != std::errc{} || end != asked.data() + asked.size() || number < 1 ||
       number > std::ssize(names)) {
-    throw DataError(line + ": there is no column " + shown(asked) + " among " +
-                    std::to_string(names.size()) +
+    throw DataError("line " + std::to_string(line_) + ": there is no column " + shown(asked) +
+                    " among " + std::to_string(names.size()) +
                     (columns_.named ? "" : ", which have no names (see header)") + hint_of_one());
   }
-  columns_.label = number - 1;
+  return number - 1;
+}
+
+// A name may have commas of its own.
+void TableParser::settle_targets() {
+  const std::string& asked = options_.target_column;
+  if (asked.empty()) {
+    throw DataError("line " + std::to_string(line_) + ": a table has " +
+                    std::to_string(columns_.names.size()) +
+                    " columns; say which of them a regression is of, with target_column");
+  }
+  if (const std::int64_t place = place_of(asked, columns_.names); place >= 0) {
+    columns_.targets = {place};
+    return;
+  }
+  for (std::size_t begin = 0; begin <= asked.size();) {
+    const std::size_t end = std::min(asked.find(',', begin), asked.size());
+    const std::int64_t column = column_asked(asked.substr(begin, end - begin));
+    if (std::find(columns_.targets.begin(), columns_.targets.end(), column) !=
+        columns_.targets.end()) {
+      throw DataError("target_column names column " +
+                      shown(columns_.names[static_cast<std::size_t>(column)]) + " twice");
+    }
+    columns_.targets.push_back(column);
+    begin = end + 1;
+  }
 }
 
 // Decides what each column is.
@@ -160,7 +201,13 @@ void TableParser::settle(std::vector<std::string> names, bool named) {
       columns_.names.size()) {
     throw DataError("line " + std::to_string(line_) + " names a column twice");
   }
-  if (with_label_) settle_label();
+  if (with_label_) {
+    if (options_.task == TaskKind::regression) {
+      settle_targets();
+    } else {
+      settle_label();
+    }
+  }
   if (!wanted_.empty() && named) {
     for (const std::string& name : wanted_) {
       const std::int64_t column = place_of(name, columns_.names);
@@ -171,13 +218,17 @@ void TableParser::settle(std::vector<std::string> names, bool named) {
       columns_.features.push_back(column);
     }
   } else {
+    const std::vector<std::int64_t>& targets = columns_.targets;
     for (std::int64_t c = 0; c < std::ssize(columns_.names); ++c) {
-      if (c != columns_.label) columns_.features.push_back(c);
+      if (c == columns_.label || std::find(targets.begin(), targets.end(), c) != targets.end()) {
+        continue;
+      }
+      columns_.features.push_back(c);
     }
   }
   if (columns_.features.empty()) {
-    throw DataError("line " + std::to_string(line_) + " has no column beside the label" +
-                    hint_of_one());
+    throw DataError("line " + std::to_string(line_) + " has no column beside the " +
+                    (columns_.targets.empty() ? "label" : "targets") + hint_of_one());
   }
 }
 
@@ -265,6 +316,15 @@ TableParser::Outcome TableParser::take(std::string_view record) {
     const auto c = static_cast<std::size_t>(columns_.label);
     if (cells_[c].kind == Cell::Kind::missing) return bad(place(c) + "no label");
     label_ = cells_[c].text;
+  }
+  targets_.clear();
+  for (const std::int64_t column : columns_.targets) {
+    const auto c = static_cast<std::size_t>(column);
+    if (cells_[c].kind == Cell::Kind::missing) return bad(place(c) + "no target");
+    if (cells_[c].kind == Cell::Kind::text) {
+      return bad(place(c) + shown(cells_[c].text) + " is not a number");
+    }
+    targets_.push_back(cells_[c].number);
   }
   return Outcome::row;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Records of a table turned into rows: cells, columns, the label among them, and what is wrong.
+// Records of a table turned into rows: cells, columns, label or targets among them, and what is
+// wrong.
 #pragma once
 
 #include <cstdint>
@@ -65,6 +66,7 @@ struct TableColumns {
   bool named = false;
   char separator = ',';                // of CSV
   std::int64_t label = -1;             // -1 = none
+  std::vector<std::int64_t> targets;   // of a regression
   std::vector<std::int64_t> features;  // the columns of the features, in the model's order
 };
 
@@ -72,7 +74,7 @@ struct TableColumns {
 class TableParser {
  public:
   // `features`: names that the table must have, in the model's order; empty = every column but the
-  // label. Without `with_label` no label is looked for.
+  // label or the targets. Without `with_label` neither is looked for.
   TableParser(TableFormat format, TableOptions options, bool with_label,
               std::vector<std::string> features = {});
 
@@ -88,6 +90,7 @@ class TableParser {
   // Of the last row.
   const std::vector<double>& features() const { return features_; }
   const std::string& label() const { return label_; }
+  const std::vector<double>& targets() const { return targets_; }
   // Of the last bad one: "line 3, column 2 ('age'): 'x' is not a number".
   const std::string& problem() const { return problem_; }
 
@@ -99,6 +102,8 @@ class TableParser {
   bool has_columns() const { return !columns_.names.empty(); }
   // Names of the features, where the table has names.
   std::vector<std::string> feature_names() const;
+  // Names of the targets: "column 3" where the table has none.
+  std::vector<std::string> target_names() const;
   // Goes on after so many lines of a table with these columns; without names, of one whose columns
   // are not known yet. Throws DataError as take() does.
   void resume(const std::vector<std::string>& names, bool named, char separator,
@@ -114,6 +119,8 @@ class TableParser {
   std::string place(std::size_t column) const;
   void settle(std::vector<std::string> names, bool named);
   void settle_label();
+  void settle_targets();
+  std::int64_t column_asked(const std::string& asked) const;
   std::string hint_of_one() const;
   bool match(std::vector<std::string>& names);
 
@@ -127,7 +134,7 @@ class TableParser {
   std::uint64_t line_ = 0, lines_ = 0;
   std::uint64_t width_line_ = 0;  // where the columns were settled
   std::vector<Cell> cells_;
-  std::vector<double> features_;
+  std::vector<double> features_, targets_;
   std::string label_, problem_;
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whole tables: a labelled data set, or rows for prediction.
+// Whole tables: a data set with labels or targets, or rows for prediction.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 
@@ -23,6 +23,8 @@ constexpr std::size_t kStartBytes = 64;
 struct Rows {
   std::vector<double> values;
   std::vector<std::string> labels;
+  std::vector<double> targets;
+  std::vector<std::string> target_names;
   std::vector<std::string> columns;  // of the features, where the table has names
   std::int64_t width = 0;
   std::int64_t count = 0;
@@ -76,7 +78,11 @@ Rows read_all(const std::filesystem::path& file, const TableOptions& options, bo
       continue;
     }
     rows.values.insert(rows.values.end(), parser.features().begin(), parser.features().end());
-    if (with_label) rows.labels.push_back(parser.label());
+    if (!parser.targets().empty()) {
+      rows.targets.insert(rows.targets.end(), parser.targets().begin(), parser.targets().end());
+    } else if (with_label) {
+      rows.labels.push_back(parser.label());
+    }
     ++rows.count;
   }
   rows.note = bad.summary(static_cast<std::uint64_t>(rows.count));
@@ -86,12 +92,14 @@ Rows read_all(const std::filesystem::path& file, const TableOptions& options, bo
   }
   rows.width = std::ssize(parser.columns().features);
   rows.columns = parser.feature_names();
+  rows.target_names = parser.target_names();
   return rows;
 }
 
-at::Tensor tensor_of(const Rows& rows) {
-  at::Tensor x = at::empty({rows.count, rows.width}, at::kDouble);
-  std::copy(rows.values.begin(), rows.values.end(), x.mutable_data_ptr<double>());
+// (count, n) of count x n numbers.
+at::Tensor tensor_of(const std::vector<double>& values, std::int64_t count) {
+  at::Tensor x = at::empty({count, std::ssize(values) / count}, at::kDouble);
+  std::copy(values.begin(), values.end(), x.mutable_data_ptr<double>());
   return x;
 }
 
@@ -99,7 +107,12 @@ Dataset dataset_of(const Rows& rows, const LabelTable& labels) {
   Dataset data;
   data.table = true;
   data.columns = rows.columns;
-  data.x = tensor_of(rows);
+  data.x = tensor_of(rows.values, rows.count);
+  if (!rows.targets.empty()) {
+    data.targets = rows.target_names;
+    data.y = tensor_of(rows.targets, rows.count);
+    return data;
+  }
   data.y = at::empty({rows.count}, at::kLong);
   std::int64_t* y = data.y.mutable_data_ptr<std::int64_t>();
   for (const std::string& label : rows.labels) *y++ = labels.find(label);
@@ -121,7 +134,8 @@ TrainTest load_table_dataset(const std::filesystem::path& train,
   data.train = dataset_of(rows, labels);
   if (!rows.note.empty()) data.notes.push_back(rows.note);
   if (test) {
-    const Rows other = read_all(*test, options, true, rows.columns, &labels);
+    const Rows other =
+        read_all(*test, options, true, rows.columns, rows.targets.empty() ? &labels : nullptr);
     if (other.width != rows.width) {
       throw DataError(test->string() + ": " + std::to_string(other.width) + " features; " +
                       train.string() + " has " + std::to_string(rows.width));
@@ -137,7 +151,8 @@ at::Tensor read_table_rows(const std::filesystem::path& file,
                            const std::vector<std::string>& columns, const TableOptions& options) {
   TableOptions strict = options;
   strict.bad_rows = BadRows::refuse;
-  return tensor_of(read_all(file, strict, false, columns, nullptr));
+  const Rows rows = read_all(file, strict, false, columns, nullptr);
+  return tensor_of(rows.values, rows.count);
 }
 
 }  // namespace perennial::continual

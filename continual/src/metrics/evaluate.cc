@@ -3,6 +3,8 @@
 #include "perennial/continual/evaluate.h"
 
 #include <algorithm>
+#include <boost/json/array.hpp>
+#include <cmath>
 
 #include "metrics/test_batch.h"
 
@@ -37,11 +39,28 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
     }
     if (counts && !unlearned) all += size;
     evaluation.scores.push_back(scorer->score());
+    if (std::vector<double> errors = scorer->errors(); !errors.empty()) {
+      evaluation.errors.push_back(std::move(errors));
+    }
   }
   if (all > 0 && (model.gate() != nullptr || model.autoencoder_gate() != nullptr)) {
     evaluation.gate_accuracy = static_cast<double>(own) / static_cast<double>(all);
   }
   return evaluation;
+}
+
+boost::json::object errors_json(const std::vector<std::string>& targets,
+                                const std::vector<std::vector<double>>& errors) {
+  boost::json::object all;
+  for (std::size_t t = 0; t < targets.size(); ++t) {
+    boost::json::array values;
+    for (const std::vector<double>& of_set : errors) {
+      values.push_back(std::isfinite(of_set[t]) ? boost::json::value(of_set[t])
+                                                : boost::json::value(nullptr));
+    }
+    all[targets[t]] = std::move(values);
+  }
+  return all;
 }
 
 }  // namespace perennial::continual

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Adam and SGD over named parameters.
+// Adam, AdamW and SGD over named parameters.
 #include "model/dense_optimizer.h"
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -21,6 +23,8 @@ namespace perennial::continual {
 namespace {
 
 constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEps = 1e-8;
+// What the names of a router's parameters have.
+constexpr const char* kRouter = "router_";
 
 std::string entry(const std::string& parameter, const char* what) {
   return "optimizer/" + parameter + "/" + what;
@@ -79,42 +83,73 @@ void DenseOptimizer::forget_reshaped(const Parameters& parameters) {
 
 void DenseOptimizer::forget() { moments_.clear(); }
 
-void DenseOptimizer::set_lr(double lr) { options_.lr = lr; }
-
 void DenseOptimizer::zero_grad() {
   for (auto& [name, tensor] : parameters_) tensor.mutable_grad().reset();
 }
 
-void DenseOptimizer::step() {
-  const at::NoGradGuard no_grad;
-  std::vector<torch::Tensor> tensors, gradients, m, v;
-  std::vector<float> steps;
+double DenseOptimizer::squared_norm() const {
+  double sum = 0;
   for (const auto& [name, tensor] : parameters_) {
     if (!tensor.grad().defined()) continue;
-    tensors.push_back(tensor);
-    gradients.push_back(tensor.grad().contiguous());
-    if (options_.optimizer != OptimizerKind::adam) continue;
+    const double norm =
+        at::linalg_vector_norm(tensor.grad(), 2, {}, false, at::kDouble).item<double>();
+    sum += norm * norm;
+  }
+  return sum;
+}
+
+void DenseOptimizer::scale_gradients(double factor) {
+  const at::NoGradGuard no_grad;
+  for (auto& [name, tensor] : parameters_) {
+    if (tensor.grad().defined()) tensor.mutable_grad().mul_(factor);
+  }
+}
+
+void DenseOptimizer::step() {
+  const at::NoGradGuard no_grad;
+  Group routers, others;
+  routers.lr = factor_ * options_.router_lr;
+  others.lr = factor_ * options_.lr;
+  for (const auto& [name, tensor] : parameters_) {
+    if (!tensor.grad().defined()) continue;
+    const bool router = options_.router_lr > 0 && name.find(kRouter) != std::string::npos;
+    Group& group = router ? routers : others;
+    group.tensors.push_back(tensor);
+    group.gradients.push_back(tensor.grad().contiguous());
+    if (options_.optimizer == OptimizerKind::sgd) continue;
     const auto [at, added] = moments_.try_emplace(name);
     Moments& moments = at->second;
     if (added) moments = {at::zeros_like(tensor), at::zeros_like(tensor), 0};
     ++moments.step;
-    m.push_back(moments.m);
-    v.push_back(moments.v);
-    steps.push_back(static_cast<float>(moments.step));
+    group.m.push_back(moments.m);
+    group.v.push_back(moments.v);
+    group.steps.push_back(static_cast<float>(moments.step));
   }
-  if (tensors.empty()) return;
-  if (options_.optimizer == OptimizerKind::adam) {
-    std::optional<FlushDenormals> flush;
-    if (tensors.front().is_cpu()) flush.emplace();
-    // A device's kernel reads the numbers of the steps itself: they go there in one piece.
-    const std::vector<torch::Tensor> numbers =
-        at::tensor(steps, at::kFloat).to(tensors.front().device()).unbind();
-    at::_fused_adam_(tensors, gradients, m, v, {}, numbers, options_.lr, kBeta1, kBeta2,
-                     /*weight_decay=*/0, kEps, /*amsgrad=*/false, /*maximize=*/false);
-  } else {
-    at::_fused_sgd_(tensors, gradients, {}, /*weight_decay=*/0, /*momentum=*/0, options_.lr,
-                    /*dampening=*/0, /*nesterov=*/false, /*maximize=*/false,
+  step_group(others);
+  step_group(routers);
+}
+
+void DenseOptimizer::step_group(const Group& group) const {
+  if (group.tensors.empty()) return;
+  if (options_.optimizer == OptimizerKind::sgd) {
+    at::_fused_sgd_(group.tensors, group.gradients, {}, /*weight_decay=*/0, /*momentum=*/0,
+                    group.lr, /*dampening=*/0, /*nesterov=*/false, /*maximize=*/false,
                     /*is_first_step=*/false);
+    return;
+  }
+  std::optional<FlushDenormals> flush;
+  if (group.tensors.front().is_cpu()) flush.emplace();
+  // A device's kernel reads the numbers of the steps itself: they go there in one piece.
+  const std::vector<torch::Tensor> numbers =
+      at::tensor(group.steps, at::kFloat).to(group.tensors.front().device()).unbind();
+  if (options_.optimizer == OptimizerKind::adam) {
+    at::_fused_adam_(group.tensors, group.gradients, group.m, group.v, {}, numbers, group.lr,
+                     kBeta1, kBeta2, /*weight_decay=*/0, kEps, /*amsgrad=*/false,
+                     /*maximize=*/false);
+  } else {
+    at::_fused_adamw_(group.tensors, group.gradients, group.m, group.v, {}, numbers, group.lr,
+                      kBeta1, kBeta2, options_.weight_decay, kEps, /*amsgrad=*/false,
+                      /*maximize=*/false);
   }
   for (const auto* written : {&tensors, &m, &v}) {
     for (const torch::Tensor& tensor : *written) count_write(tensor);

@@ -24,6 +24,7 @@ struct Metric {
 };
 constexpr Metric kMetrics[] = {
     {"acc", "mean accuracy on all test sets at the end"},
+    {"r2", "mean R squared on all test sets at the end"},
     {"bwt.gem", "backward transfer: at the end minus just after learning it (Lopez-Paz & Ranzato)"},
     {"fwt.gem", "forward transfer: just before learning it minus untrained (Lopez-Paz & Ranzato)"},
     {"bwt.diaz", "backward transfer over all steps (Díaz-Rodríguez)"},
@@ -37,6 +38,8 @@ constexpr Metric kMetrics[] = {
     {"lca", "learning-curve area over the first minibatches (Chaudhry)"},
     {"min_acc", "worst accuracy since an experience ended, mean (De Lange)"},
     {"wc_acc", "worst-case accuracy (De Lange)"},
+    {"min_r2", "worst R squared since an experience ended, mean (De Lange)"},
+    {"wc_r2", "worst-case R squared (De Lange)"},
     {"gate_accuracy", "share of test inputs given to their own generation"},
 };
 

@@ -4,6 +4,8 @@
 
 #include <boost/json/array.hpp>
 #include <boost/json/value_to.hpp>
+#include <cmath>
+#include <limits>
 
 #include "perennial/core/options.h"
 #include "run/run_note.h"
@@ -15,6 +17,31 @@ namespace json = boost::json;
 namespace {
 
 constexpr const char* kField = "boundaries";
+
+std::vector<std::vector<double>> errors_in(const json::array& sets) {
+  std::vector<std::vector<double>> errors;
+  for (const json::value& of_set : sets) {
+    errors.emplace_back();
+    for (const json::value& error : of_set.as_array()) {
+      errors.back().push_back(error.is_null() ? std::numeric_limits<double>::infinity()
+                                              : options_detail::to_number(kField, error));
+    }
+  }
+  return errors;
+}
+
+json::array errors_array(const std::vector<std::vector<double>>& errors) {
+  json::array sets;
+  for (const std::vector<double>& of_set : errors) {
+    json::array numbers;
+    for (const double error : of_set) {
+      numbers.push_back(std::isinf(error) ? json::value(nullptr)
+                                          : options_detail::exact_number(error));
+    }
+    sets.push_back(std::move(numbers));
+  }
+  return sets;
+}
 
 }  // namespace
 
@@ -35,6 +62,7 @@ Boundaries Boundaries::load(const storage::PageReader& store) {
       if (value.as_array().size() > 3) {
         boundary.record.digest = json::value_to<std::string>(value.at(3));
       }
+      if (value.as_array().size() > 4) boundary.errors = errors_in(value.at(4).as_array());
       loaded.boundaries_.back() = boundary;
     }
   } catch (const std::exception& error) {
@@ -46,7 +74,7 @@ Boundaries Boundaries::load(const storage::PageReader& store) {
 void Boundaries::mark(const RunState& state, const RecordMark& record) {
   const auto at = static_cast<std::size_t>(state.position.experience);
   boundaries_.resize(at + 1);
-  boundaries_[at] = Boundary{state.steps, state.gate_accuracy, record};
+  boundaries_[at] = Boundary{state.steps, state.gate_accuracy, record, state.errors};
 }
 
 const Boundary* Boundaries::find(std::int64_t experience) const {
@@ -74,11 +102,13 @@ void Boundaries::add_to(json::object& note) const {
       all.push_back(nullptr);
       continue;
     }
-    all.push_back(json::array{boundary->steps,
-                              boundary->gate_accuracy
-                                  ? options_detail::exact_number(*boundary->gate_accuracy)
-                                  : json::value(nullptr),
-                              boundary->record.bytes, boundary->record.digest});
+    json::array entry{boundary->steps,
+                      boundary->gate_accuracy
+                          ? options_detail::exact_number(*boundary->gate_accuracy)
+                          : json::value(nullptr),
+                      boundary->record.bytes, boundary->record.digest};
+    if (!boundary->errors.empty()) entry.push_back(errors_array(boundary->errors));
+    all.push_back(std::move(entry));
   }
   note[kField] = std::move(all);
 }

@@ -14,9 +14,10 @@
 namespace perennial::continual {
 
 struct Boundary {
-  std::int64_t steps = 0;               // of the run until then
-  std::optional<double> gate_accuracy;  // at the evaluation before it
-  RecordMark record = {};               // of the run's record
+  std::int64_t steps = 0;                        // of the run until then
+  std::optional<double> gate_accuracy;           // at the evaluation before it
+  RecordMark record = {};                        // of the run's record
+  std::vector<std::vector<double>> errors = {};  // as RunState's
 };
 
 // Carried from note to note of a run's commits, so it outlives the commits that it tells of; in no

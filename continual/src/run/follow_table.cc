@@ -27,6 +27,11 @@ void require_followable(const RunConfig& config) {
     throw InvalidOptions("a table is followed as stream single, not " +
                          std::string(enum_name(config.stream.stream)));
   }
+  if (config.task() != TaskKind::classification) {
+    throw InvalidOptions("a table is followed as task classification, not " +
+                         std::string(enum_name(config.task())) +
+                         "; learn files of new rows one after the other");
+  }
   if (config.stream.limit > 0 || config.stream.test_limit > 0 ||
       config.stream.validation_share > 0) {
     throw InvalidOptions(

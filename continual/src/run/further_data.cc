@@ -16,7 +16,7 @@ namespace {
 
 // What was known before the run's last experience.
 LearntBefore before_last(const RunState& state) {
-  LearntBefore before{state.label_names, state.preprocessing, state.tests};
+  LearntBefore before{state.label_names, state.preprocessing, state.tests, state.targets};
   before.tests.pop_back();
   const std::size_t earlier = before.tests.size();
   const std::int64_t classes = earlier > 0 ? state.classes_after[earlier - 1] : 0;
@@ -29,6 +29,7 @@ Dataset as_dataset(Dataset rows, const RunState& state) {
   rows.table = true;
   rows.label_names = state.label_names;
   rows.columns = state.preprocessing.columns;
+  rows.targets = state.targets.columns;
   return rows;
 }
 
@@ -39,7 +40,8 @@ Stream run_stream(const RunConfig& config, const storage::PageReader& store) {
   const bool followed = state.follow.has_value() && state.follow->current &&
                         state.follow->file == data_location(config.stream.dataset);
   if (followed && state.finished) {
-    return Stream::of_tests(config.stream, {state.label_names, state.preprocessing, state.tests},
+    return Stream::of_tests(config.stream,
+                            {state.label_names, state.preprocessing, state.tests, state.targets},
                             state.data_digest);
   }
   if (!followed && state.tests.size() < 2) return Stream(config.stream);
@@ -79,7 +81,7 @@ Stream further_stream(const RunConfig& config, const storage::PageReader& store)
   const std::vector<std::string> differing = further_differences(state.config, config);
   refuse_differing("further data are learnt as the store's run was set up", differing,
                    "use another store for another set-up");
-  const LearntBefore before{state.label_names, state.preprocessing, state.tests};
+  const LearntBefore before{state.label_names, state.preprocessing, state.tests, state.targets};
   TrainTest data =
       load_dataset(config.stream.dataset, config.stream.table, config.stream.stream_seed,
                    before.label_names, before.preprocessing.columns);
@@ -91,11 +93,13 @@ Stream further_stream(const RunConfig& config, const storage::PageReader& store)
 }
 
 std::vector<std::string> further_differences(const RunConfig& stored, const RunConfig& asked) {
-  constexpr std::array<std::string_view, 16> kFree = {
-      "stream.dataset",    "stream.label_column",   "stream.header",     "stream.separator",
-      "stream.encoding",   "stream.bad_rows",       "stream.test_share", "stream.limit",
-      "stream.test_limit", "stream.missing_values", "train.epochs",      "train.batch",
-      "train.lr",          "train.expert_lr",       "train.lr_schedule", "train.commit_every"};
+  constexpr std::array<std::string_view, 22> kFree = {
+      "stream.target_column", "stream.dataset",    "stream.label_column",   "stream.header",
+      "stream.separator",     "stream.encoding",   "stream.bad_rows",       "stream.test_share",
+      "stream.limit",         "stream.test_limit", "stream.missing_values", "train.epochs",
+      "train.batch",          "train.lr",          "train.expert_lr",       "train.lr_schedule",
+      "train.commit_every",   "train.micro_batch", "train.clip_norm",       "train.router_lr",
+      "train.warmup",         "train.weight_decay"};
   std::vector<std::string> fields = differences(stored, asked);
   std::erase_if(fields, [&](const std::string& field) {
     const std::string_view name = std::string_view(field).substr(0, field.find(':'));

@@ -18,6 +18,11 @@ storage::Result<RunConfig> stored_config(const storage::PageReader& store) {
   return std::move(state->config);
 }
 
+LearntBefore LearntModel::known() const {
+  const bool labels = task->kind() == TaskKind::classification;
+  return {labels ? task->names() : std::vector<std::string>{}, preprocessing, tests, targets};
+}
+
 void require_same_data(const LearntModel& learnt, const Stream& stream) {
   require_data(learnt.data_digest, stream);
 }
@@ -26,11 +31,11 @@ LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_by
                         const Placement& wanted,
                         const std::function<void(const std::string&)>& on_warning) {
   RunState state = value_or_throw(load_run_state(store));
+  std::shared_ptr<const Task> task = state.task();
   Placement placement = wanted;
   const auto load = [&] {
-    return load_model(state.config, state.preprocessing.features,
-                      static_cast<std::int64_t>(state.label_names.size()), store, budget_bytes, 0,
-                      placement);
+    return load_model(state.config, state.preprocessing.features, task->outputs(), store,
+                      budget_bytes, 0, placement);
   };
   std::unique_ptr<Model> model;
   try {
@@ -41,15 +46,14 @@ LearntModel load_learnt(const storage::PageReader& store, std::int64_t budget_by
     placement = {};
     model = load();
   }
-  std::shared_ptr<Strategy> strategy =
-      make_strategy(state.config, {static_cast<std::int64_t>(state.label_names.size()),
-                                   state.matrix.experiences(), state.preprocessing});
+  std::shared_ptr<Strategy> strategy = make_strategy(state.config, state.shape());
   StrategyState(strategy).load(store, placement.device);
   model = answering_model(std::move(model), std::move(strategy));
   const json::object note = note_with(store, "pager");
   return {std::move(state.config),
           state.preprocessing,
-          make_task(state.config.stream, std::move(state.label_names)),
+          state.targets,
+          std::move(task),
           state.data_digest,
           std::move(model),
           std::move(placement),

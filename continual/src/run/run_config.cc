@@ -24,7 +24,8 @@ EnumNames<HeadKind> enum_names(HeadKind) {
   return {{HeadKind::trained, "trained"}, {HeadKind::analytic, "analytic"}};
 }
 EnumNames<OptimizerKind> enum_names(OptimizerKind) {
-  return {{OptimizerKind::adam, "adam"}, {OptimizerKind::sgd, "sgd"}};
+  return {
+      {OptimizerKind::adam, "adam"}, {OptimizerKind::sgd, "sgd"}, {OptimizerKind::adamw, "adamw"}};
 }
 EnumNames<ExpertOptimizer> enum_names(ExpertOptimizer) {
   return {{ExpertOptimizer::same, "same"},
@@ -52,6 +53,10 @@ double lr_factor(LrSchedule schedule, std::int64_t step, std::int64_t steps) {
   return 1;
 }
 
+double warmup_factor(std::int64_t step, std::int64_t warmup) {
+  return step + 1 < warmup ? static_cast<double>(step + 1) / static_cast<double>(warmup) : 1;
+}
+
 EnumNames<GateChoice> enum_names(GateChoice) {
   return {{GateChoice::automatic, "automatic"},
           {GateChoice::oracle, "oracle"},
@@ -64,8 +69,9 @@ SparseOptimizerOptions TrainOptions::experts() const {
   SparseOptimizerOptions options;
   switch (expert_optimizer) {
     case ExpertOptimizer::same:
-      options.algorithm =
-          optimizer == OptimizerKind::adam ? SparseAlgorithm::adam : SparseAlgorithm::sgd;
+      options.algorithm = optimizer == OptimizerKind::adam    ? SparseAlgorithm::adam
+                          : optimizer == OptimizerKind::adamw ? SparseAlgorithm::adamw
+                                                              : SparseAlgorithm::sgd;
       break;
     case ExpertOptimizer::sgd:
       options.algorithm = SparseAlgorithm::sgd;
@@ -173,6 +179,8 @@ void RunConfig::validate() const {
   const bool peer = model.model == ModelKind::peer;
   const bool isolated = peer && model.peer.routing == Routing::isolated;
   const bool grows = train.strategy.has(StrategyKind::grow_freeze);
+  if (task() == TaskKind::regression) validate_regression();
+  validate_training();
   require_reach();
   require_loss_of_tasks();
   if (train.strategy == StrategyKind::icarl &&

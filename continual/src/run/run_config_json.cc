@@ -14,7 +14,9 @@ namespace {
 
 // Options that there were not always. At their defaults they are left out, so that what was learnt
 // before keeps its digest.
-constexpr std::array<std::pair<const char*, const char*>, 7> kLaterFields = {{
+constexpr std::array<std::pair<const char*, const char*>, 14> kLaterFields = {{
+    {"stream", "task"},
+    {"stream", "target_column"},
     {"stream", "separator"},
     {"stream", "encoding"},
     {"stream", "class_order"},
@@ -22,6 +24,11 @@ constexpr std::array<std::pair<const char*, const char*>, 7> kLaterFields = {{
     {"model", "head_inputs"},
     {"model", "head_width"},
     {"train", "amp"},
+    {"train", "micro_batch"},
+    {"train", "weight_decay"},
+    {"train", "clip_norm"},
+    {"train", "router_lr"},
+    {"train", "warmup"},
 }};
 
 json::object all_fields(const RunConfig& config) {

@@ -63,6 +63,12 @@ std::string text_in(const json::object& object, std::string_view key) {
   return value != nullptr && value->is_string() ? std::string(value->get_string()) : std::string();
 }
 
+// A configuration without the field is of a classification.
+TaskKind task_in(const RunFolder& run) {
+  const std::string name = run.setting("stream", "task");
+  return name.empty() ? TaskKind::classification : parse_enum<TaskKind>("task", name);
+}
+
 AnytimePoint point_from(const json::object& event, TaskKind task) {
   AnytimePoint point{integer(event, "experience"), integer(event, "minibatch"),
                      integer(event, "steps"), false, numbers(event, score_names(task).values)};
@@ -96,6 +102,7 @@ struct Reader {
       run.config = object_in(event, "config");
       if (kind == "start") run.machine = object_in(event, "machine");
       run.datasets.push_back(run.setting("stream", "dataset"));
+      run.task = task_in(run);
     } else if (kind == "evaluate") {
       rows.emplace_back(integer(event, "row"), numbers(event, score_names(run.task).values));
       run.steps = integer(event, "steps");
@@ -132,6 +139,7 @@ struct Reader {
 
   void take_summary(const json::object& summary) {
     if (run.config.empty()) run.config = object_in(summary, "config");
+    run.task = task_in(run);
     if (run.machine.empty()) run.machine = object_in(summary, "machine");
     if (summary_is_older) return;
     if (const json::value* matrix = summary.if_contains("matrix")) {

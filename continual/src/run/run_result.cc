@@ -4,6 +4,7 @@
 
 #include <boost/json/value_from.hpp>
 
+#include "perennial/continual/evaluate.h"
 #include "run/run_note.h"
 
 namespace perennial::continual {
@@ -23,6 +24,7 @@ json::object RunResult::to_json() const {
   if (anytime.options.on()) object["anytime_curve"] = anytime.to_json();
   object["matrix"] = matrix.to_json();
   object["gate_accuracy"] = gate_accuracy ? json::value(*gate_accuracy) : json::value(nullptr);
+  if (!errors.empty()) object["rmse"] = errors_json(targets, errors);
   if (!unlearned_since.empty()) object["unlearned_since"] = json::value_from(unlearned_since);
   object["finished"] = finished;
   object["steps"] = steps;

@@ -36,7 +36,10 @@ constexpr const char* kAnytime = "run/anytime";
 constexpr const char* kNumbers = "run/numbers";  // float64: mean, deviation, gate accuracy or NaN
 // (2, D) float64: means and deviations, where every feature has its own
 constexpr const char* kFeatures = "run/features";
-// Rows as read, (N, D), and their labels: of a followed table's experience that
+constexpr const char* kTargets = "run/targets";  // the same of a regression's targets
+// (T, targets) float64: errors at the last evaluation of a regression, once there was one
+constexpr const char* kErrors = "run/errors";
+// Rows as read, (N, D), and their labels or targets: of a followed table's experience that
 // goes on, and of test set N (from 0).
 constexpr const char* kRowsEntry = "run/rows";
 std::string test_entry(std::size_t number) { return "run/test/" + std::to_string(number); }
@@ -50,9 +53,11 @@ Dataset rows_in(const std::string& name, const storage::PageReader& store) {
   Dataset data;
   data.x = tensor_from(value_or_throw(store.read_dense(name + "/x")), name + "/x");
   data.y = tensor_from(value_or_throw(store.read_dense(name + "/y")), name + "/y");
-  if (data.x.dim() != 2 || data.y.dim() != 1 || data.x.size(0) != data.y.size(0) ||
-      !is_feature_type(data.x.scalar_type()) || data.y.scalar_type() != at::kLong) {
-    throw DataError("dense entry '" + name + "' holds no labelled rows");
+  const bool labels = data.y.dim() == 1 && data.y.scalar_type() == at::kLong;
+  const bool targets = data.y.dim() == 2 && data.y.scalar_type() == at::kDouble;
+  if (data.x.dim() != 2 || !(labels || targets) || data.x.size(0) != data.y.size(0) ||
+      !is_feature_type(data.x.scalar_type())) {
+    throw DataError("dense entry '" + name + "' holds no rows with labels or targets");
   }
   return data;
 }
@@ -86,6 +91,39 @@ ScoreMatrix from_tensor(const at::Tensor& tensor) {
     }
   }
   return matrix;
+}
+
+// (2, D)
+at::Tensor to_tensor(const Preprocessing& preprocessing) {
+  std::vector<double> values = preprocessing.means;
+  values.insert(values.end(), preprocessing.deviations.begin(), preprocessing.deviations.end());
+  return at::tensor(values, at::kDouble).view({2, std::ssize(preprocessing.means)});
+}
+
+at::Tensor to_tensor(const std::vector<std::vector<double>>& rows) {
+  std::vector<double> values;
+  for (const std::vector<double>& row : rows) values.insert(values.end(), row.begin(), row.end());
+  return at::tensor(values, at::kDouble).view({std::ssize(rows), std::ssize(rows.front())});
+}
+
+// An entry of (rows, columns) float64; undefined where there is none.
+at::Tensor numbers_in(const storage::PageReader& store, const char* name, std::int64_t rows,
+                      std::int64_t columns) {
+  const storage::Result<storage::Bytes> entry = store.read_dense(name);
+  if (entry.status().code() == storage::StatusCode::not_found) return {};
+  const at::Tensor numbers = tensor_from(value_or_throw(entry), name);
+  if (numbers.sizes() != at::IntArrayRef({rows, columns}) || numbers.scalar_type() != at::kDouble) {
+    throw DataError(std::string("dense entry '") + name + "' has a wrong shape");
+  }
+  return numbers;
+}
+
+// The reverse of to_tensor().
+void set_scale(Preprocessing& preprocessing, const at::Tensor& numbers) {
+  const std::int64_t D = numbers.size(1);
+  const double* values = numbers.const_data_ptr<double>();
+  preprocessing.means.assign(values, values + D);
+  preprocessing.deviations.assign(values + D, values + 2 * D);
 }
 
 constexpr std::int64_t kPointFields = 4;
@@ -151,6 +189,10 @@ RunState run_state_of(const json::object& record) {
   if (const json::value* columns = record.if_contains("columns")) {
     state.preprocessing.columns = json::value_to<std::vector<std::string>>(*columns);
   }
+  if (const json::value* targets = record.if_contains("targets")) {
+    state.targets.columns = json::value_to<std::vector<std::string>>(*targets);
+    state.targets.features = std::ssize(state.targets.columns);
+  }
   if (const json::value* unlearned = record.if_contains("unlearned_after")) {
     state.unlearned_after =
         json::value_to<std::vector<std::pair<std::uint32_t, std::int64_t>>>(*unlearned);
@@ -206,6 +248,7 @@ void RunState::offer(DenseEntries::Offer& offer) const {
                       {"steps", steps},
                       {"finished", finished}};
   if (!preprocessing.columns.empty()) record["columns"] = json::value_from(preprocessing.columns);
+  if (!targets.columns.empty()) record["targets"] = json::value_from(targets.columns);
   if (!unlearned_after.empty()) record["unlearned_after"] = json::value_from(unlearned_after);
   if (!tests.empty()) record["classes_after"] = json::value_from(classes_after);
   for (std::size_t i = 0; i < tests.size(); ++i) offer_rows(test_entry(i), tests[i], offer);
@@ -224,13 +267,9 @@ void RunState::offer(DenseEntries::Offer& offer) const {
     throw Error(std::string("the run to be committed could not be read back: ") + error.what());
   }
   offer.bytes(kRun, bytes_from(text));
-  if (!preprocessing.means.empty()) {
-    std::vector<double> values = preprocessing.means;
-    values.insert(values.end(), preprocessing.deviations.begin(), preprocessing.deviations.end());
-    offer.bytes(
-        kFeatures,
-        bytes_from(at::tensor(values, at::kDouble).view({2, std::ssize(preprocessing.means)})));
-  }
+  if (!preprocessing.means.empty()) offer.bytes(kFeatures, bytes_from(to_tensor(preprocessing)));
+  if (!targets.means.empty()) offer.bytes(kTargets, bytes_from(to_tensor(targets)));
+  if (!errors.empty()) offer.bytes(kErrors, bytes_from(to_tensor(errors)));
   offer.bytes(kMatrix, bytes_from(to_tensor(matrix)));
   if (anytime.options.on()) offer.bytes(kAnytime, bytes_from(to_tensor(anytime)));
   offer.bytes(kNumbers, bytes_from(at::tensor(
@@ -292,17 +331,21 @@ storage::Result<RunState> load_run_state(const storage::PageReader& store) {
     const double* value = numbers.const_data_ptr<double>();
     state.preprocessing.mean = value[0];
     state.preprocessing.deviation = value[1];
-    if (const auto entry = store.read_dense(kFeatures);
-        entry.status().code() != storage::StatusCode::not_found) {
-      const at::Tensor own = tensor_from(value_or_throw(entry), kFeatures);
-      const std::int64_t D = state.preprocessing.features;
-      if (own.dim() != 2 || own.size(0) != 2 || own.size(1) != D ||
-          own.scalar_type() != at::kDouble) {
-        throw DataError("the store's means and deviations of features have a wrong shape");
+    if (const at::Tensor own = numbers_in(store, kFeatures, 2, state.preprocessing.features);
+        own.defined()) {
+      set_scale(state.preprocessing, own);
+    }
+    if (state.targets.features > 0) {
+      const std::int64_t C = state.targets.features, T = state.matrix.experiences();
+      const at::Tensor scale = numbers_in(store, kTargets, 2, C);
+      if (!scale.defined()) throw DataError("the store has no means of its run's targets");
+      set_scale(state.targets, scale);
+      if (const at::Tensor errors = numbers_in(store, kErrors, T, C); errors.defined()) {
+        const double* of_set = errors.const_data_ptr<double>();
+        for (std::int64_t j = 0; j < T; ++j, of_set += C) {
+          state.errors.emplace_back(of_set, of_set + C);
+        }
       }
-      const double* values = own.const_data_ptr<double>();
-      state.preprocessing.means.assign(values, values + D);
-      state.preprocessing.deviations.assign(values + D, values + 2 * D);
     }
     if (!std::isnan(value[2])) state.gate_accuracy = value[2];
     if (record.contains("classes_after")) {

@@ -4,6 +4,7 @@
 
 #include <boost/json/object.hpp>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -16,6 +17,8 @@
 #include "perennial/continual/run_config.h"
 #include "perennial/core/dense_entries.h"
 #include "perennial/core/participant.h"
+#include "perennial/continual/strategy.h"
+#include "perennial/continual/task.h"
 #include "perennial/storage/page_store.h"
 
 namespace perennial::continual {
@@ -42,6 +45,7 @@ struct FollowState {
 struct RunState {
   RunConfig config;
   Preprocessing preprocessing;
+  Preprocessing targets;  // of a regression; else empty
   std::vector<std::string> label_names;
   storage::Digest data_digest;  // of the data set
   Position position;
@@ -50,6 +54,9 @@ struct RunState {
   ScoreMatrix matrix{1};
   AnytimeCurve anytime;
   std::optional<double> gate_accuracy;  // at the last evaluation
+  // Of a regression, at the last evaluation: for each test set the root mean squared error of each
+  // target. Else empty.
+  std::vector<std::vector<double>> errors;
   // Each generation that was unlearned while later ones stayed, and how many experiences had been
   // learnt by then.
   std::vector<std::pair<std::uint32_t, std::int64_t>> unlearned_after;
@@ -61,6 +68,13 @@ struct RunState {
   std::vector<std::int64_t> classes_after;
   std::optional<FollowState> follow;
 
+  std::shared_ptr<const Task> task() const {
+    return make_task(config.stream, label_names, targets);
+  }
+  // What a strategy has to know of the run.
+  StreamShape shape() const {
+    return {std::ssize(label_names), matrix.experiences(), preprocessing};
+  }
   // Puts into a commit's note where the data are: no part of the state, whose data are known by
   // their digest.
   void note_paths(boost::json::object& note) const;

@@ -49,22 +49,27 @@ void Trainer::Impl::record_row(std::int64_t row) {
   for (std::int64_t j = 0; j < state.matrix.experiences(); ++j) {
     values.emplace_back(state.matrix.at(row, j));
   }
-  record.event("evaluate", {{"row", row},
-                            {"steps", state.steps},
-                            {score_names(state.config.task()).values, std::move(values)}});
+  json::object event{{"row", row},
+                     {"steps", state.steps},
+                     {score_names(state.config.task()).values, std::move(values)}};
+  if (!state.errors.empty()) event["rmse"] = errors_json(state.targets.columns, state.errors);
+  record.event("evaluate", std::move(event));
   record.write_metrics(state.matrix, state.anytime, state.config.task());
 }
 
 void Trainer::Impl::evaluate_row(std::int64_t row) {
   Evaluation evaluation = evaluate_now(row);
   state.gate_accuracy = evaluation.gate_accuracy;
+  state.errors = std::move(evaluation.errors);
   state.matrix.set_row(row, std::move(evaluation.scores));
   record_row(row);
 }
 
 void Trainer::Impl::evaluate_further() {
   const std::int64_t row = state.position.experience;
-  state.matrix.set(row, row, evaluate_now(row).scores.back());
+  Evaluation evaluation = evaluate_now(row);
+  state.matrix.set(row, row, evaluation.scores.back());
+  state.errors = std::move(evaluation.errors);
   record_row(row);
 }
 
@@ -185,6 +190,8 @@ RunResult Trainer::run() {
   result.matrix = impl_->state.matrix;
   result.anytime = impl_->state.anytime;
   result.gate_accuracy = impl_->state.gate_accuracy;
+  result.targets = impl_->state.targets.columns;
+  result.errors = impl_->state.errors;
   result.unlearned_since = impl_->state.unlearned_since();
   result.steps = impl_->state.steps;
   result.state_digest = impl_->state_digest;

@@ -21,7 +21,7 @@ void Trainer::Impl::take_further(RunState stored) {
   }
   if (stored.follow) stored.follow->current = false;
   const auto learnt = static_cast<std::int64_t>(stored.label_names.size());
-  const StreamShape before{learnt, stored.matrix.experiences(), stored.preprocessing};
+  const StreamShape before = stored.shape();
   const StreamShape now{stream.classes(), stream.experiences(), stored.preprocessing};
   strategy = make_strategy(state.config, before);
   strategy_state = StrategyState(strategy);
@@ -35,7 +35,7 @@ void Trainer::Impl::take_further(RunState stored) {
                          ": its state is that of the data it was told of at the start; naive, "
                          "grow_freeze, er, er_ace and their compositions can");
   }
-  model = load_model(state.config, stream.features(), stream.classes(), *store,
+  model = load_model(state.config, stream.features(), stream.task().outputs(), *store,
                      settings.budget_bytes, learnt, settings.placement);
   dense.load(*store);
   boundaries = Boundaries::load(*store);

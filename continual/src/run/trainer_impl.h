@@ -89,7 +89,9 @@ struct Trainer::Impl {
   // Trains the current experience from the current position. False when stopped on request.
   bool train_experience();
   void train_step(const Batch& batch);
-  void step_experts(StrategyContext& strategy_context, const TrainingBatch& rows);
+  // The forward and backward of a step, in parts of micro_batch rows. Returns its loss.
+  double accumulate_gradients(StrategyContext& strategy_context, TrainingBatch& rows);
+  void step_optimizers(StrategyContext& strategy_context, const TrainingBatch& rows);
   void set_learning_rate();
   // Evaluates on the fixed part of the test sets; `end`: the experience has ended.
   void take_point(std::int64_t experience, std::int64_t minibatch, bool end);

@@ -27,6 +27,7 @@ Trainer::Impl::Impl(const RunConfig& config, Stream run_stream, storage::PageSto
   state.config = config;
   state.config.stream.dataset = data_location(config.stream.dataset);
   state.preprocessing = stream.preprocessing();
+  state.targets = stream.targets();
   state.label_names = stream.label_names();
   state.data_digest = stream.data_digest();
   state.matrix = ScoreMatrix(stream.experiences());
@@ -56,8 +57,9 @@ Trainer::Impl::Impl(const RunConfig& config, Stream run_stream, storage::PageSto
   } else if (head != storage::StatusCode::not_found) {
     throw StorageError(store->head().status());
   } else {
-    model = make_model(config, stream.features(), stream.classes(), store, settings.budget_bytes,
-                       {stream.image_rows(), stream.image_cols()}, settings.placement);
+    model =
+        make_model(config, stream.features(), stream.task().outputs(), store, settings.budget_bytes,
+                   {stream.image_rows(), stream.image_cols()}, settings.placement);
   }
   if (model->peer() != nullptr) {
     if (model->learns_by_gradient()) {
@@ -118,7 +120,7 @@ void Trainer::Impl::resume() {
                                  state.anytime.experiences, std::move(stored->anytime.points)};
   state = std::move(*stored);
   run_entries.loaded(*store);
-  model = load_model(state.config, stream.features(), stream.classes(), *store,
+  model = load_model(state.config, stream.features(), stream.task().outputs(), *store,
                      settings.budget_bytes, 0, settings.placement);
   dense.load(*store);
   strategy_state.load(*store, settings.placement.device);

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The steps of one experience.
+#include <ATen/ops/cat.h>
+#include <ATen/ops/linalg_vector_norm.h>
+
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "run/run_note.h"
 #include "run/trainer_impl.h"
@@ -31,21 +36,70 @@ void Trainer::Impl::take_point(std::int64_t experience, std::int64_t minibatch, 
   state.anytime.points.push_back(std::move(point));
 }
 
-void Trainer::Impl::step_experts(StrategyContext& strategy_context, const TrainingBatch& rows) {
+double Trainer::Impl::accumulate_gradients(StrategyContext& strategy_context, TrainingBatch& rows) {
+  dense.zero_grad();
+  const std::int64_t part = state.config.train.micro_batch, all = rows.rows();
+  if (part == 0 || all <= part) {
+    rows.outputs = model->train_forward(rows.x);
+    const torch::Tensor loss = step_loss(*strategy, strategy_context, rows);
+    loss.backward();
+    return loss.item<double>();
+  }
+  std::vector<torch::Tensor> outputs;
+  double sum = 0;
+  for (std::int64_t begin = 0; begin < all; begin += part) {
+    const std::int64_t count = std::min(part, all - begin);
+    const torch::Tensor some = model->train_forward(rows.x.narrow(0, begin, count));
+    const torch::Tensor loss =
+        stream.task().losses(some, rows.y.narrow(0, begin, count)).sum() / static_cast<double>(all);
+    loss.backward();
+    sum += loss.item<double>();
+    outputs.push_back(some.detach());
+  }
+  rows.outputs = at::cat(outputs);
+  return sum;
+}
+
+// Experts that nobody asks for are updated straight from the step's uses.
+void Trainer::Impl::step_optimizers(StrategyContext& strategy_context, const TrainingBatch& rows) {
+  const double most = state.config.train.clip_norm;
+  std::optional<CompactGradient> experts;
+  if (sparse && (most > 0 || strategy->reads_expert_gradients())) {
+    experts = model->peer()->pool().compact_gradient();
+    if (strategy->reads_expert_gradients()) {
+      strategy->after_expert_backward(strategy_context, rows, *experts);
+    }
+  }
+  if (most > 0) {
+    double squares = dense.squared_norm();
+    if (experts) {
+      const double norm =
+          at::linalg_vector_norm(experts->values, 2, {}, false, at::kDouble).item<double>();
+      squares += norm * norm;
+    }
+    const double norm = std::sqrt(squares);
+    if (norm > most) {
+      dense.scale_gradients(most / norm);
+      if (experts) experts->values.mul_(most / norm);
+    }
+  }
+  dense.step();
   if (!sparse) return;
-  if (!strategy->reads_expert_gradients()) return sparse->step();
-  CompactGradient gradient = model->peer()->pool().compact_gradient();
-  strategy->after_expert_backward(strategy_context, rows, gradient);
-  sparse->step(gradient);
+  if (experts) {
+    sparse->step(*experts);
+  } else {
+    sparse->step();
+  }
 }
 
 void Trainer::Impl::set_learning_rate() {
   const TrainOptions& options = state.config.train;
   const Position& at = state.position;
   const std::int64_t steps = training.steps_per_epoch(at.experience, options.batch);
-  const double factor =
-      lr_factor(options.lr_schedule, at.epoch * steps + at.step, options.epochs * steps);
-  dense.set_lr(factor * options.lr);
+  const std::int64_t step = at.epoch * steps + at.step;
+  const double factor = lr_factor(options.lr_schedule, step, options.epochs * steps) *
+                        warmup_factor(step, options.warmup);
+  dense.scale_lr(factor);
   if (sparse) sparse->set_lr(factor * options.experts().lr);
 }
 
@@ -57,16 +111,11 @@ void Trainer::Impl::train_step(const Batch& batch) {
   if (!model->learns_by_gradient()) {
     model->observe(batch.x, batch.y);
   } else if (rows.train) {
-    dense.zero_grad();
-    rows.outputs = model->train_forward(rows.x);
-    const torch::Tensor loss = step_loss(*strategy, strategy_context, rows);
-    loss.backward();
+    const double value = accumulate_gradients(strategy_context, rows);
     strategy->after_backward(strategy_context, rows);
     set_learning_rate();
-    dense.step();
-    step_experts(strategy_context, rows);
+    step_optimizers(strategy_context, rows);
     strategy->after_step(strategy_context, rows);
-    const double value = loss.item<double>();
     if (!std::isfinite(value) && std::isfinite(progress.loss) && settings.on_warning) {
       settings.on_warning("the loss of step " + std::to_string(state.steps + 1) +
                           " is not finite: the run has diverged");

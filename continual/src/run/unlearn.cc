@@ -160,6 +160,7 @@ class Unlearning {
     state_.position = {experience, 0, 0};
     state_.steps = boundary->steps;
     state_.gate_accuracy = boundary->gate_accuracy;
+    state_.errors = boundary->errors;
     state_.finished = false;
     const ScoreMatrix before = state_.matrix;
     state_.matrix = ScoreMatrix(before.experiences());
@@ -183,9 +184,8 @@ class Unlearning {
   void start_anew() {
     ImageShape image;
     if (state_.config.gate() == GateKind::analytic) image = AnalyticGate::load(store_).image();
-    const std::unique_ptr<Model> model =
-        make_model(state_.config, state_.preprocessing.features,
-                   static_cast<std::int64_t>(state_.label_names.size()), nullptr, 0, image);
+    const std::unique_ptr<Model> model = make_model(state_.config, state_.preprocessing.features,
+                                                    state_.task()->outputs(), nullptr, 0, image);
     model->add_to_commit(request_);
     for (const std::string& name : store_.dense_names()) {
       const bool of_model = name.starts_with("peer/") || name.starts_with("gate/");
@@ -230,10 +230,7 @@ class Unlearning {
     std::map<std::string, storage::DensePayload> memories;
     if (experience == 0) {
       storage::CommitRequest fresh;
-      StrategyState(
-          make_strategy(state_.config, {static_cast<std::int64_t>(state_.label_names.size()),
-                                        state_.matrix.experiences(), state_.preprocessing}))
-          .add_to_commit(fresh);
+      StrategyState(make_strategy(state_.config, state_.shape())).add_to_commit(fresh);
       memories = std::move(fresh.dense);
     } else {
       const std::unique_ptr<storage::PageReader> then = commit_of(experience);
@@ -284,7 +281,7 @@ class Unlearning {
     note_["steps"] = state_.steps;
     note_["machine"] = machine();
     note_["generations"] = generations_left();
-    note_.erase("acc");  // it was measured on the model before
+    note_.erase(score_names(state_.config.task()).metric);  // it was measured on the model before
     note_.erase("pager");
     request_.note = record_text(note_);
     result_.commit = value_or_throw(store_.commit(request_));

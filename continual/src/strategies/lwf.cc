@@ -36,6 +36,7 @@ class LearningWithoutForgetting : public Strategy {
   }
 
   void before_step(StrategyContext&, TrainingBatch& batch) override {
+    if (seen_.empty()) return;
     const torch::Tensor y = batch.fresh_y().contiguous();
     const std::int64_t* label = y.const_data_ptr<std::int64_t>();
     for (std::int64_t i = 0; i < y.numel(); ++i) seen_[static_cast<std::size_t>(label[i])] = 1;
@@ -45,6 +46,10 @@ class LearningWithoutForgetting : public Strategy {
     if (strength_ == 0) return {};
     const torch::Tensor before = teacher_outputs(context, batch);
     if (!before.defined()) return {};
+    if (known_.empty()) {  // no classes: all outputs are known
+      return strength_ * temperature_ * temperature_ *
+             context.stream.task().divergence(before, batch.fresh_outputs(), temperature_);
+    }
     if (!context.stream.tasks_known()) {
       std::vector<std::int64_t> classes;
       for (std::size_t c = 0; c < known_.size(); ++c) {

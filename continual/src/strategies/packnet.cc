@@ -185,7 +185,7 @@ class PackNet : public Strategy {
                                      step % steps, options.batch, options.train_seed);
       optimizer.zero_grad();
       context.stream.task().loss(context.model.train_forward(batch.x), batch.y).backward();
-      optimizer.set_lr(options.lr * lr_factor(options.lr_schedule, step, retrain_ * steps));
+      optimizer.scale_lr(lr_factor(options.lr_schedule, step, retrain_ * steps));
       optimizer.step();
       restore(parts.body);
     }

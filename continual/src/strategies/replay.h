@@ -35,7 +35,7 @@ class Replay : public Strategy {
   struct Sample {
     std::int64_t begin = 0;  // row of the batch
     Examples examples;
-    std::int64_t count() const { return examples.y.numel(); }
+    std::int64_t count() const { return examples.y.size(0); }
   };
   const std::vector<Sample>& replayed() const { return replayed_; }
 

@@ -28,6 +28,8 @@ torch::Tensor as_bytes(const torch::Tensor& x, const Preprocessing& preprocessin
   return at::equal(preprocessing.apply(bytes), x) ? bytes : torch::Tensor();
 }
 
+bool has_classes(const torch::Tensor& y) { return y.scalar_type() == at::kLong; }
+
 torch::Tensor index_tensor(const std::vector<std::int64_t>& values) {
   return at::tensor(values, at::kLong);
 }
@@ -102,7 +104,9 @@ void ExampleSlots::put(const std::vector<std::pair<std::int64_t, std::int64_t>>&
   }
   if (!x_.defined()) {
     x_ = at::zeros({capacity_, x.size(1)}, x.scalar_type());
-    y_ = at::zeros({capacity_}, at::kLong);
+    std::vector<std::int64_t> shape = from.y.sizes().vec();
+    shape[0] = capacity_;
+    y_ = at::zeros(shape, from.y.scalar_type());
   }
   x_.index_copy_(0, to, x);
   y_.index_copy_(0, to, from.y.index_select(0, source));
@@ -124,7 +128,7 @@ Examples ExampleSlots::take(const std::vector<std::int64_t>& slots,
 }
 
 std::int64_t ExampleSlots::label(std::int64_t slot) const {
-  return y_.const_data_ptr<std::int64_t>()[slot];
+  return has_classes(y_) ? y_.const_data_ptr<std::int64_t>()[slot] : 0;
 }
 
 std::int64_t ExampleSlots::bytes() const {
@@ -139,7 +143,8 @@ void ExampleSlots::visit(StateVisitor& visitor, const std::string& name) {
   visitor.tensor(name + "/x", x_);
   visitor.tensor(name + "/y", y_);
   visitor.tensor(name + "/logits", outputs_);
-  if (x_.defined() && (!y_.defined() || x_.size(0) != capacity_ || y_.numel() != capacity_)) {
+  if (x_.defined() &&
+      (!y_.defined() || y_.dim() < 1 || x_.size(0) != capacity_ || y_.size(0) != capacity_)) {
     throw DataError("dense entry 'strategy/" + name + "/x' has another shape than its memory");
   }
 }
@@ -150,13 +155,13 @@ ReplayBuffer::ReplayBuffer(BufferKind kind, std::int64_t capacity, std::int64_t 
       slots_(capacity),
       placing_(seed, LaneUse::replay_place),
       drawing_(seed, LaneUse::replay_draw),
-      class_seen_(static_cast<std::size_t>(classes)),
-      class_held_(static_cast<std::size_t>(classes)),
-      class_full_(static_cast<std::size_t>(classes)),
+      class_seen_(static_cast<std::size_t>(std::max<std::int64_t>(classes, 1))),
+      class_held_(class_seen_.size()),
+      class_full_(class_seen_.size()),
       labels_(static_cast<std::size_t>(capacity), -1),
       origins_(static_cast<std::size_t>(capacity), -1) {
   if (kind == BufferKind::ring) {
-    quota_ = capacity / classes;
+    quota_ = capacity / std::ssize(class_seen_);
     if (capacity > 0 && quota_ == 0) {
       throw InvalidOptions("memory is " + std::to_string(capacity) +
                            "; buffer ring needs one for " + "each of the " +
@@ -169,11 +174,12 @@ void ReplayBuffer::add(const Examples& examples, const Preprocessing& preprocess
                        std::int64_t origin) {
   if (capacity() == 0) return;
   std::vector<std::pair<std::int64_t, std::int64_t>> rows;
-  const torch::Tensor labels = examples.y.contiguous();
-  const std::int64_t* y = labels.const_data_ptr<std::int64_t>();
-  for (std::int64_t row = 0; row < labels.numel(); ++row) {
-    const std::int64_t slot = place(y[row]);
-    const auto label = static_cast<std::size_t>(y[row]);
+  const torch::Tensor targets = examples.y.contiguous();
+  const bool classes = has_classes(targets);
+  for (std::int64_t row = 0; row < targets.size(0); ++row) {
+    const std::int64_t of = classes ? targets.const_data_ptr<std::int64_t>()[row] : 0;
+    const std::int64_t slot = place(of);
+    const auto label = static_cast<std::size_t>(of);
     ++seen_;
     ++class_seen_[label];
     if (slot < 0) continue;
@@ -183,7 +189,7 @@ void ReplayBuffer::add(const Examples& examples, const Preprocessing& preprocess
     } else {
       ++size_;
     }
-    held = y[row];
+    held = of;
     origins_[static_cast<std::size_t>(slot)] = origin;
     ++class_held_[label];
     rows.emplace_back(slot, row);

@@ -15,7 +15,7 @@
 
 namespace perennial::continual {
 
-// D features, C classes, n rows of a call.
+// D features, C outputs of a model, n rows of a call.
 
 // A stream of random numbers whose position is state.
 class StateRandom {
@@ -46,7 +46,7 @@ void visit_numbers(StateVisitor& visitor, const std::string& name,
 
 struct Examples {
   torch::Tensor x;        // (n, D) float32, preprocessed
-  torch::Tensor y;        // (n) int64
+  torch::Tensor y;        // their targets, as in Batch
   torch::Tensor outputs;  // (n, C) float32 that a model gave, or undefined
 };
 
@@ -62,6 +62,7 @@ class ExampleSlots {
   void put(const std::vector<std::pair<std::int64_t, std::int64_t>>& rows, const Examples& from,
            const Preprocessing& preprocessing);
   Examples take(const std::vector<std::int64_t>& slots, const Preprocessing& preprocessing) const;
+  // The class of the example in a slot; 0 where targets are no classes.
   std::int64_t label(std::int64_t slot) const;
   // Bytes that the slots take.
   std::int64_t bytes() const;
@@ -70,13 +71,14 @@ class ExampleSlots {
  private:
   std::int64_t capacity_;
   torch::Tensor x_;        // (capacity, D) uint8 or float32
-  torch::Tensor y_;        // (capacity) int64
+  torch::Tensor y_;        // (capacity, ...) of the targets' type
   torch::Tensor outputs_;  // (capacity, C) or undefined
 };
 
-// A replay memory of at most M examples; see BufferKind. Cost of add: O(n D) for what is kept, and
-// O(M) an example that evicts one of its class; of sample: O(count D) and a look at M numbers.
-// Neither depends on how many examples were seen.
+// A replay memory of at most M examples; see BufferKind. Without classes (0 of them) all examples
+// are as those of one. Cost of add: O(n D) for what is kept, and O(M) an example that evicts one of
+// its class; of sample: O(count D) and a look at M numbers. Neither depends on how many examples
+// were seen.
 class ReplayBuffer {
  public:
   // Throws InvalidOptions for a ring of less than one example a class.

@@ -18,6 +18,7 @@ struct Entry {
   std::string_view description;
   std::vector<std::string> options;
   std::string_view differs = {};
+  std::string_view classes = {};  // why it needs them
 };
 
 const std::vector<Entry>& entries() {
@@ -90,7 +91,9 @@ const std::vector<Entry>& entries() {
        "er_ace",
        Sort::replay,
        "replay with an asymmetric cross entropy: new examples compete among their own classes",
-       {"memory", "buffer", "memory_fill", "replay_batch", "strategy_seed"}},
+       {"memory", "buffer", "memory_fill", "replay_batch", "strategy_seed"},
+       {},
+       "lets fresh examples compete among their own classes"},
       {StrategyKind::agem,
        "agem",
        Sort::alone,
@@ -122,7 +125,8 @@ const std::vector<Entry>& entries() {
        {"memory", "gdumb_epochs", "strategy_seed"},
        "trains with the run's optimizer, rate and batch, without cut-mix and warm restarts, so "
        "that "
-       "rows of a table differ in the method alone"},
+       "rows of a table differ in the method alone",
+       "balances its memory over classes"},
       {StrategyKind::icarl,
        "icarl",
        Sort::alone,
@@ -130,7 +134,8 @@ const std::vector<Entry>& entries() {
        "features; needs --model mlp",
        {"memory", "strategy_seed"},
        "the loss is the mean over rows and classes where the paper writes the sum: a factor that "
-       "Adam does not see, and that makes a learning rate independent of batch and classes"},
+       "Adam does not see, and that makes a learning rate independent of batch and classes",
+       "keeps exemplars of each class"},
       {StrategyKind::sparse_slot,
        "sparse_slot",
        Sort::alone,
@@ -197,6 +202,19 @@ EnumNames<FillKind> enum_names(FillKind) {
 
 std::string_view describe(StrategyKind kind) { return entry_of(kind).description; }
 std::string_view differs_from_paper(StrategyKind kind) { return entry_of(kind).differs; }
+bool has_own_loss(StrategyKind kind) {
+  switch (kind) {
+    case StrategyKind::lwf:
+    case StrategyKind::er_ace:
+    case StrategyKind::der:
+    case StrategyKind::derpp:
+    case StrategyKind::icarl:
+      return true;
+    default:
+      return false;
+  }
+}
+std::string_view needs_classes(StrategyKind kind) { return entry_of(kind).classes; }
 
 StrategySet StrategySet::parse(std::string_view field, std::string_view text) {
   // "der++" is a name; every other "+" parts two.

@@ -177,15 +177,35 @@ Batch Stream::test_batch(std::int64_t experience, std::int64_t begin, std::int64
   return gather(data_->test, picks);
 }
 
+torch::Tensor Stream::targets_of(const Dataset& data, const std::vector<Pick>& picks) const {
+  const std::int64_t count = std::ssize(picks), C = std::ssize(data.targets);
+  if (C == 0) {
+    torch::Tensor y = at::empty({count}, at::kLong);
+    std::int64_t* out = y.mutable_data_ptr<std::int64_t>();
+    const std::int64_t* labels = data.y.const_data_ptr<std::int64_t>();
+    for (const Pick& p : picks) {
+      *out++ = labels[p.example] + label_shift_[static_cast<std::size_t>(p.source)];
+    }
+    return y;
+  }
+  const Normalizer normalize(targets_);
+  torch::Tensor y = at::empty({count, C}, at::kFloat);
+  float* out = y.mutable_data_ptr<float>();
+  const double* values = data.y.const_data_ptr<double>();
+  for (const Pick& p : picks) {
+    normalize.row(values + p.example * C, nullptr, C, out);
+    out += C;
+  }
+  return y;
+}
+
 Batch Stream::gather(const Dataset& data, const std::vector<Pick>& picks) const {
   const std::int64_t D = data.features(), count = std::ssize(picks);
   const Normalizer normalize(preprocessing_);
-  Batch batch{at::empty({count, D}, at::kFloat), at::empty({count}, at::kLong),
+  Batch batch{at::empty({count, D}, at::kFloat), targets_of(data, picks),
               at::empty({count}, at::kLong)};
   float* x = batch.x.mutable_data_ptr<float>();
-  std::int64_t* y = batch.y.mutable_data_ptr<std::int64_t>();
   std::int64_t* experience = batch.experience.mutable_data_ptr<std::int64_t>();
-  const std::int64_t* labels = data.y.const_data_ptr<std::int64_t>();
   // A batch of a pass has few levels: their maps are made here and go with it.
   std::map<std::pair<std::int64_t, std::int64_t>, RotationMap> between;
   for (const Pick& p : picks) {
@@ -205,7 +225,6 @@ Batch Stream::gather(const Dataset& data, const std::vector<Pick>& picks) const 
         } else {
           normalize.row(row, transforms_->permutation(p.source), D, x + i * D);
         }
-        y[i] = labels[p.example] + label_shift_[static_cast<std::size_t>(p.source)];
         experience[i] = p.source;
       }
     });

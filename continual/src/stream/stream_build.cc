@@ -61,6 +61,7 @@ storage::Digest digest_of(const TrainTest& data) {
     add(part->x);
     add(part->y);
     for (const std::string& name : part->label_names) hasher.update(name);
+    for (const std::string& name : part->targets) hasher.update(name);
   }
   return hasher.finish();
 }
@@ -90,11 +91,20 @@ void check_before(const TrainTest& data, const LearntBefore& before) {
   }
   for (const Dataset& test : before.tests) {
     if (test.x.dim() == 2 && test.x.size(1) == known.features && test.x.size(0) > 0 &&
-        test.y.sizes() == at::IntArrayRef({test.x.size(0)})) {
+        test.y.dim() == data.train.y.dim() && test.y.size(0) == test.x.size(0)) {
       continue;
     }
     throw DataError("a test set that was kept is not of (N, " + std::to_string(known.features) +
                     ") features");
+  }
+  if (data.train.targets != before.targets.columns) {
+    const auto text = [](const std::vector<std::string>& names) {
+      std::string all;
+      for (const std::string& name : names) all += (all.empty() ? "'" : "', '") + name;
+      return all.empty() ? "none" : all + "'";
+    };
+    throw DataError(data.name + ": its targets are " + text(data.train.targets) +
+                    "; the model learnt " + text(before.targets.columns));
   }
   const std::vector<std::string>& labels = data.train.label_names;
   if (labels.size() < before.label_names.size() ||
@@ -148,6 +158,11 @@ Stream::Stream(const StreamOptions& options, TrainTest data, const LearntBefore*
   options_.validate();
   if (options_.stream == StreamKind::single) options_.experiences = 1;
   data.validate();
+  if ((options_.table.task == TaskKind::regression) == data.train.targets.empty()) {
+    throw InvalidOptions("task " + std::string(enum_name(options_.table.task)) + " learns " +
+                         (data.train.targets.empty() ? "numbers, and " : "labels, and ") +
+                         data.name + " has none");
+  }
   if (before != nullptr) check_before(data, *before);
   for (const Dataset* part : {&data.train, &data.test}) {
     if (part->size() > std::numeric_limits<std::int32_t>::max()) {
@@ -164,14 +179,15 @@ Stream::Stream(const StreamOptions& options, TrainTest data, const LearntBefore*
   data_ = std::make_shared<const TrainTest>(std::move(data));
   build_parts();
   build_labels();
-  task_ = make_task(options_, label_names_);
   transforms_ = std::make_shared<const Transforms>(options_, data_->train, data_->name);
   if (before != nullptr) {
     preprocessing_ = before->preprocessing;
+    targets_ = before->targets;
     if (!before->tests.empty()) prepend(before->tests);
   } else {
     fit_preprocessing();
   }
+  task_ = make_task(options_, label_names_, targets_);
 }
 
 Stream Stream::of_tests(const StreamOptions& options, LearntBefore before,
@@ -179,6 +195,7 @@ Stream Stream::of_tests(const StreamOptions& options, LearntBefore before,
   if (before.tests.empty()) throw Error("a stream of no test sets");
   TrainTest data{before.tests.back(), before.tests.back(), "what the store keeps"};
   data.train.label_names = data.test.label_names = before.label_names;
+  data.train.targets = data.test.targets = before.targets.columns;
   before.tests.pop_back();
   StreamOptions whole = options;
   whole.limit = whole.test_limit = 0;
@@ -244,7 +261,8 @@ void Stream::build_parts() {
   const auto select = [&](const Dataset& data, std::int64_t e, std::int64_t limit, LaneUse use,
                           Indices& all) -> Indices {
     if (!split && limit == 0 && all) return all;
-    auto examples = examples_of_classes(data, split ? e * classes_each : 0, classes_each);
+    auto examples =
+        split ? examples_of_classes(data, e * classes_each, classes_each) : identity(data.size());
     const bool is_train = use == LaneUse::train_subset;
     check_examples(std::ssize(examples), limit, is_train ? "limit" : "test_limit",
                    is_train ? "training" : "test", e);
@@ -292,10 +310,16 @@ void Stream::build_labels() {
 void Stream::fit_preprocessing() {
   const Dataset& train = data_->train;
   const std::vector<std::uint32_t>& first = *train_[0].segments[0].examples;
-  torch::Tensor x = train.x;
+  torch::Tensor x = train.x, y = train.y;
   if (std::ssize(first) != train.size()) {
-    const std::vector<std::int64_t> rows(first.begin(), first.end());
-    x = x.index_select(0, torch::tensor(rows, torch::dtype(torch::kLong)));
+    const torch::Tensor rows = torch::tensor(std::vector<std::int64_t>(first.begin(), first.end()),
+                                             torch::dtype(torch::kLong));
+    x = x.index_select(0, rows);
+    y = y.index_select(0, rows);
+  }
+  if (!train.targets.empty()) {
+    targets_ = Preprocessing::fit_features(y);
+    targets_.columns = train.targets;
   }
   const bool own = options_.normalize == Normalization::feature ||
                    (options_.normalize == Normalization::automatic && train.table);

@@ -82,6 +82,17 @@ void StreamOptions::validate() const {
     throw InvalidOptions(std::string(option) + " needs stream " + kinds + ", not " +
                          std::string(enum_name(stream)));
   };
+  if (table.task == TaskKind::regression) {
+    const auto refuse = [](bool asked, const std::string& what) {
+      if (asked) throw InvalidOptions(what + " needs classes, and task regression has none");
+    };
+    refuse(stream == StreamKind::split, "stream split deals out classes: it");
+    refuse(resolved_scenario() != Scenario::domain_incremental,
+           "scenario " + std::string(enum_name(scenario)));
+    refuse(!table.label_column.empty(), "label_column");
+  } else if (!table.target_column.empty()) {
+    throw InvalidOptions("target_column needs task regression; a classification has label_column");
+  }
   const bool rotated = stream == StreamKind::rotated;
   needs(class_order != StreamOptions().class_order, "class_order", "split",
         stream == StreamKind::split);

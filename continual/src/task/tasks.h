@@ -14,5 +14,7 @@ namespace perennial::continual {
 // of; 0 = it is not.
 std::shared_ptr<const Task> make_classification(std::vector<std::string> labels,
                                                 std::int64_t tasks);
+// `targets`: a name, mean and deviation for each.
+std::shared_ptr<const Task> make_regression(Preprocessing targets);
 
 }  // namespace perennial::continual

@@ -40,5 +40,24 @@ TEST(DenseOptimizer, AdamKeepsNoDenormalMoments) {
   EXPECT_TRUE(x.eq(0.5F).all().item<bool>());
 }
 
+// The first step of Adam is lr in the gradient's direction; the decay is lr times itself.
+TEST(DenseOptimizer, AdamWDecaysApartFromTheGradient) {
+  for (const double decay : {0.0, 0.25}) {
+    torch::Tensor x = at::full({3}, 0.5F), still = at::full({2}, 0.5F);
+    TrainOptions options;
+    options.optimizer = OptimizerKind::adamw;
+    options.weight_decay = decay;
+    options.lr = 0.1;
+    DenseOptimizer optimizer(options);
+    optimizer.set_parameters({{"x", x}, {"still", still}});
+    x.mutable_grad() = at::full({3}, 0.02F);
+    EXPECT_NEAR(optimizer.squared_norm(), 3 * 0.02 * 0.02, 1e-9);
+    optimizer.scale_lr(0.5);
+    optimizer.step();
+    EXPECT_NEAR(x[0].item<double>(), 0.5 * (1 - 0.05 * decay) - 0.05, 1e-6);
+    EXPECT_TRUE(still.eq(0.5F).all().item<bool>());  // it has no gradient
+  }
+}
+
 }  // namespace
 }  // namespace perennial::continual

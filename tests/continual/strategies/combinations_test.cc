@@ -21,7 +21,7 @@ namespace {
 //   PERENNIAL_COMBINATIONS=20000 continual_strategy_test --gtest_filter='Combinations.*'
 std::uint64_t wanted_combinations() {
   const char* asked = std::getenv("PERENNIAL_COMBINATIONS");
-  return asked == nullptr ? 1000 : std::stoull(asked);
+  return asked == nullptr ? 1500 : std::stoull(asked);
 }
 
 // Values that a number is drawn from, the usual one first: few, small, and on both sides of what
@@ -91,8 +91,13 @@ const std::map<std::string, std::vector<double>, std::less<>>& values_to_draw() 
       {"strategy_seed", {1, 0}},
       {"epochs", {1, 2}},
       {"batch", {8, 1, 2, 7, 31, 100}},
+      {"micro_batch", {0, 0, 0, 1, 3}},
+      {"weight_decay", {0, 0, 0, 0.1}},
+      {"clip_norm", {0, 0, 0.1}},
       {"lr", {1e-2, 0, 100}},
+      {"router_lr", {0, 0.1}},
       {"expert_lr", {0, 0.1}},
+      {"warmup", {0, 0, 1, 3}},
       {"expert_momentum", {0, 0.9}},
       {"expert_weight_decay", {0, 0.1}},
       {"features", {16, 1}},
@@ -222,21 +227,22 @@ Combination combination_of(std::uint64_t number, const std::string& given) {
   return combination;
 }
 
-const TrainTest& data_of(bool images) {
-  static const auto made = [](bool of_images) {
-    TrainTest data{make_data(32, 7), make_data(12, 8), "bright pixels"};
-    for (Dataset* part : {&data.train, &data.test}) {
-      part->image_rows = of_images ? 3 : 0;
-      part->image_cols = of_images ? 4 : 0;
-    }
-    return data;
-  };
-  static const TrainTest with = made(true), without = made(false);
-  return images ? with : without;
+TrainTest data_of(bool images, TaskKind task) {
+  TrainTest data{make_data(32, 7), make_data(12, 8), "bright pixels"};
+  for (Dataset* part : {&data.train, &data.test}) {
+    part->image_rows = images ? 3 : 0;
+    part->image_cols = images ? 4 : 0;
+    if (task == TaskKind::classification) continue;
+    // How bright it is, and how bright on the left.
+    part->y = torch::stack({part->x.sum(1), part->x.narrow(1, 0, 6).sum(1)}, 1).to(torch::kDouble);
+    part->targets = {"all", "left"};
+    part->label_names.clear();
+  }
+  return data;
 }
 
 Stream stream_of(const Combination& combination) {
-  return {combination.config.stream, data_of(combination.images)};
+  return {combination.config.stream, data_of(combination.images, combination.config.task())};
 }
 
 class Combinations : public FolderTest {

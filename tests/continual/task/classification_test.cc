@@ -15,7 +15,7 @@ namespace {
 // Of sums of a few numbers near 1 in 32 bits.
 constexpr double kLossRounding = 1e-5;
 
-std::shared_ptr<const Task> letters() { return make_task(StreamOptions{}, {"a", "b", "c, d"}); }
+std::shared_ptr<const Task> letters() { return make_task(StreamOptions{}, {"a", "b", "c, d"}, {}); }
 
 // (4, 3)
 torch::Tensor class_outputs() {

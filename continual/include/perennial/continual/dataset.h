@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Labelled data in memory, and the readers that fill it.
+// Data with labels or targets in memory, and the readers that fill it.
 #pragma once
 
 #include <torch/types.h>
@@ -16,8 +16,8 @@ namespace perennial::continual {
 // N examples of D features. Thread-compatible; copies share the tensors.
 struct Dataset {
   torch::Tensor x;                       // (N, D), uint8, float32 or float64
-  torch::Tensor y;                       // (N), int64 in [0, classes)
-  std::vector<std::string> label_names;  // one a class
+  torch::Tensor y;                       // (N), int64 in [0, classes); or (N, targets), float64
+  std::vector<std::string> label_names;  // one a class; none of a regression
   std::int64_t image_rows = 0;           // 0 when examples are not images
   std::int64_t image_cols = 0;
   std::int64_t image_channels = 1;  // planes of an image, one after the other
@@ -25,6 +25,7 @@ struct Dataset {
   // names (D of them, or none).
   bool table = false;
   std::vector<std::string> columns = {};
+  std::vector<std::string> targets = {};  // of a regression, a name for each
 
   std::int64_t size() const { return x.size(0); }
   std::int64_t features() const { return x.size(1); }
@@ -38,7 +39,8 @@ struct TrainTest {
   std::vector<std::string> notes = {};  // what a user should know, a line each
 
   // Throws DataError naming what is wrong: shapes or types that differ between examples and labels
-  // or between train and test, no examples, a label outside [0, classes), names that are not UTF-8.
+  // or between train and test, no examples, a label outside [0, classes), a target that is not
+  // finite, names that are not UTF-8.
   void validate() const;
 };
 
@@ -61,15 +63,17 @@ TrainTest load_idx_dataset(const std::string& name_or_folder);
 //  - a folder with CIFAR-10 (data_batch_1.bin .. data_batch_5.bin, test_batch.bin) or CIFAR-100
 //    (train.bin, test.bin; the fine labels) in their binary versions;
 //  - a folder with x_train.npy, y_train.npy, x_test.npy and y_test.npy, or x.npy and y.npy: (N, D)
-//    or (N, H, W) examples as in read_rows, and N labels, whole numbers from 0;
+//    or (N, H, W) examples as in read_rows, and N labels, whole numbers from 0, or for a regression
+//    (N) or (N, targets) numbers (<f4, <f8);
 //  - a folder with train.csv and test.csv, or train.jsonl and test.jsonl; or one such file, of any
 //    name: tables, see TableOptions;
 //  - a folder with a sub-folder of images (PNG, JPEG, PGM, PPM) for each class, or with `train` and
 //    `test` that have those. All images have the size of the first one; grey ones count as red,
 //    green, blue where one has colours; 16 bits become 8, transparent parts are laid on black. With
 //    bad_rows skip, what is no such image is left out, counted and named.
-// Single files may be gzip. What has no test part gets one of test_share of each class's examples
-// (one at least where a class has two), drawn from `seed`. A table's labels, and the folders of
+// A regression has tables and NPY. Single files may be gzip. What has no test part gets one of
+// test_share of each class's examples, or of all (one at least where there are two), drawn from
+// `seed`. A table's labels, and the folders of
 // image files, are text: those of `known_labels` keep their numbers, new ones follow in ascending
 // order, as numbers if all of them are whole ones. With `known_columns`, the features that a model
 // learnt by name, a table that names its columns may have them in any order and have others beside
@@ -84,9 +88,9 @@ TrainTest load_dataset(const std::string& dataset, const TableOptions& options =
 // folder that is there; else, and for fashion-mnist, `dataset` itself.
 std::string data_location(const std::string& dataset);
 
-// Moves a share of each class's examples, one at least where a class has two, from the training to
-// the test part, drawn from `seed`, and says so in the notes. Throws DataError when no class has
-// two examples.
+// Moves a share of each class's examples, or of all without classes, one at least where there are
+// two, from the training to the test part, drawn from `seed`, and says so in the notes. Throws
+// DataError when there are no two.
 void split_test(TrainTest& data, double share, std::int64_t seed);
 
 // The same for validation: what is held out takes the place of the test part, which is dropped.

@@ -2,8 +2,10 @@
 // Scores of a model on the test sets of a stream.
 #pragma once
 
+#include <boost/json/object.hpp>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "perennial/continual/model.h"
@@ -16,6 +18,9 @@ struct Evaluation {
   // Share of the inputs of test sets that were learnt that went to the generation of their own
   // experience; empty without a gate, or before anything was learnt.
   std::optional<double> gate_accuracy;
+  // Of a regression, for each test set the root mean squared error of each target, in the units of
+  // the data; else empty.
+  std::vector<std::vector<double>> errors;
 };
 
 // Evaluates all T test sets. With `oracle` the model is told the generation of each: its
@@ -26,5 +31,9 @@ struct Evaluation {
 Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
                     const std::function<void(std::int64_t examples)>& progress = {},
                     std::optional<std::int64_t> learnt = {});
+
+// {"TARGET": [error on each test set]}, null where it is not finite.
+boost::json::object errors_json(const std::vector<std::string>& targets,
+                                const std::vector<std::vector<double>>& errors);
 
 }  // namespace perennial::continual

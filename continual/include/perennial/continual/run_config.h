@@ -113,7 +113,7 @@ struct ModelOptions {
   }
 };
 
-enum class OptimizerKind : std::uint8_t { adam, sgd };
+enum class OptimizerKind : std::uint8_t { adam, sgd, adamw };
 EnumNames<OptimizerKind> enum_names(OptimizerKind);
 
 // Update rule of the experts: that of the dense parameters, or one of SparseAlgorithm.
@@ -124,8 +124,10 @@ EnumNames<ExpertOptimizer> enum_names(ExpertOptimizer);
 // k/n, or (1 + cos(pi k/n)) / 2. A function of the position, so a resumed run goes on exactly.
 enum class LrSchedule : std::uint8_t { constant, linear, cosine };
 EnumNames<LrSchedule> enum_names(LrSchedule);
-// The factor on lr and expert_lr. 0 <= step < steps.
+// The factor on all learning rates. 0 <= step < steps.
 double lr_factor(LrSchedule schedule, std::int64_t step, std::int64_t steps);
+// That of the start of an experience: rises from 1 / warmup at step 0 to 1, in equal parts.
+double warmup_factor(std::int64_t step, std::int64_t warmup);
 
 enum class GateChoice : std::uint8_t { automatic, oracle, none, analytic, autoencoder };
 EnumNames<GateChoice> enum_names(GateChoice);
@@ -135,11 +137,16 @@ struct TrainOptions {
   StrategyOptions strategy_options;
   std::int64_t epochs = 1;
   std::int64_t batch = 256;
+  std::int64_t micro_batch = 0;
   OptimizerKind optimizer = OptimizerKind::adam;
+  double weight_decay = 0;
+  double clip_norm = 0;
   Amp amp = Amp::off;
   double lr = 1e-3;
+  double router_lr = 0;
   double expert_lr = 0;
   LrSchedule lr_schedule = LrSchedule::constant;
+  std::int64_t warmup = 0;
   ExpertOptimizer expert_optimizer = ExpertOptimizer::same;
   double expert_momentum = 0;
   double expert_weight_decay = 0;
@@ -162,17 +169,36 @@ struct TrainOptions {
     StrategyOptions::visit(self.strategy_options, visitor);
     visitor("epochs", self.epochs, "passes over each experience", Range{1, 100000});
     visitor("batch", self.batch, "examples a step", Range{1, 1048576});
+    visitor("micro_batch", self.micro_batch,
+            "rows of a step that one forward and backward takes, gradients adding up, for less "
+            "memory; 0 = all at once. Answers and losses keep their bits; sums over rows in dense "
+            "gradients are cut otherwise, and round so",
+            Range{0, 1048576});
     visitor(
         "optimizer", self.optimizer,
         "update rule of dense parameters, and of experts unless expert_optimizer says otherwise");
+    visitor("weight_decay", self.weight_decay,
+            "decoupled weight decay of dense parameters; needs optimizer adamw. Experts have "
+            "expert_weight_decay",
+            Range{0, 1});
+    visitor("clip_norm", self.clip_norm,
+            "where the norm of a step's gradient, over dense parameters and experts together, is "
+            "larger, it is scaled down to this; 0 = never",
+            Range{0, 1e12});
     visitor("amp", self.amp,
             "bf16: products of dense layers and of the pool's query network round what they read "
             "and write to bfloat16, and those of queries with sub-keys what they read, in training "
             "and in answers; weights, experts, sums, norms and loss stay float32");
     visitor("lr", self.lr, "learning rate", Range{0, 1e3});
+    visitor("router_lr", self.router_lr,
+            "learning rate of the pool's router: query network, norm and sub-keys; 0 = lr",
+            Range{0, 1e3});
     visitor("expert_lr", self.expert_lr, "learning rate of the experts; 0 = lr", Range{0, 1e3});
     visitor("lr_schedule", self.lr_schedule,
             "within each experience: constant, linear to 0, or half a cosine to 0");
+    visitor("warmup", self.warmup,
+            "steps at the start of each experience over which learning rates rise in equal parts",
+            Range{0, 1e9});
     visitor(
         "expert_optimizer", self.expert_optimizer,
         "update rule of the experts: same = optimizer; sgd, adam, adamw (decoupled weight decay) "
@@ -210,7 +236,7 @@ struct RunConfig {
   // Throws InvalidOptions for a value out of range and for combinations that cannot work
   // (grow_freeze without a pool, a gate without generations to choose from, ...). Touches nothing.
   void validate() const;
-  TaskKind task() const { return TaskKind::classification; }
+  TaskKind task() const { return stream.table.task; }
   // The gate: what `automatic` means here, or what was asked for.
   GateKind gate() const;
   // True when the strategy answers only when told which experience an input is from.
@@ -230,6 +256,8 @@ struct RunConfig {
   void validate_output_regularisation() const;
   void validate_head() const;
   void validate_dense() const;
+  void validate_regression() const;
+  void validate_training() const;
 };
 
 // Names of the fields in which two configurations differ, as "train.lr: 0.001 stored, 0.01 asked

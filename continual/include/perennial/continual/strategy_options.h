@@ -39,6 +39,10 @@ EnumNames<StrategyKind> enum_names(StrategyKind);
 std::string_view describe(StrategyKind kind);
 // Where it differs from its paper in what it computes, and why; empty where it does not.
 std::string_view differs_from_paper(StrategyKind kind);
+// Whether it has a loss of its own, or adds to the task's, which is of a step's rows together.
+bool has_own_loss(StrategyKind kind);
+// Why it cannot do without classes; empty where it can.
+std::string_view needs_classes(StrategyKind kind);
 
 // One strategy, or several that work together, written with "+": "grow_freeze+er". At most one of
 // each sort composes: growth (grow_freeze), replay (er, er_ace, der, derpp), a penalty on changed

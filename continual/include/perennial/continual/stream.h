@@ -24,6 +24,7 @@ struct LearntBefore {
   // Test sets of the experiences so far, as they were read (x, y): they come first among the
   // stream's, whose further data are then its last experience. Only for stream single.
   std::vector<Dataset> tests = {};
+  Preprocessing targets = {};  // of a regression, applied as they are
 };
 
 // T experiences over one data set, numbered from 0. Examples are shared; permutations and rotations
@@ -76,8 +77,8 @@ class Stream {
   // Test sets: T, also of a joint stream.
   std::int64_t test_sets() const { return static_cast<std::int64_t>(test_.size()); }
   std::int64_t features() const;
-  // Answers there are: C of the data; C / T for split, domain-incremental; T * C for permuted and
-  // rotated, class- or task-incremental.
+  // Classes there are, none of a regression: C of the data; C / T for split, domain-incremental; T
+  // * C for permuted and rotated, class- or task-incremental.
   std::int64_t classes() const { return static_cast<std::int64_t>(label_names_.size()); }
   const std::vector<std::string>& label_names() const { return label_names_; }
   // What a user should know of the data, a line each: rows that were skipped, parts split off.
@@ -88,6 +89,9 @@ class Stream {
   std::int64_t image_channels() const;
   // Fit on the training features of experience 0.
   const Preprocessing& preprocessing() const { return preprocessing_; }
+  // Of a regression: a name, mean and deviation for each target, fit on the training part of
+  // experience 0. Else empty.
+  const Preprocessing& targets() const { return targets_; }
   // XXH3-128 of the whole data set, its labels and its dimensions, wherever it was read from.
   const storage::Digest& data_digest() const { return data_digest_; }
 
@@ -163,10 +167,11 @@ class Stream {
   // Of a gradual rotation in a joint pass: each example's own in each pass.
   std::int64_t joint_level(const Pick& pick, std::int64_t epoch) const;
   Batch gather(const Dataset& data, const std::vector<Pick>& picks) const;
+  torch::Tensor targets_of(const Dataset& data, const std::vector<Pick>& picks) const;
 
   StreamOptions options_;
   std::shared_ptr<const TrainTest> data_;
-  Preprocessing preprocessing_;
+  Preprocessing preprocessing_, targets_;
   storage::Digest data_digest_;
   std::vector<std::string> label_names_;
   std::vector<std::int64_t> label_shift_;  // (T): added to the labels of an experience

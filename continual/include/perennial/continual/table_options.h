@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "perennial/continual/task_kind.h"
 #include "perennial/core/options.h"
 
 namespace perennial::continual {
@@ -13,7 +14,7 @@ namespace perennial::continual {
 enum class BadRows : std::uint8_t { refuse, skip };
 EnumNames<BadRows> enum_names(BadRows);
 
-// What a feature without a value is. A row without a label is always a bad row.
+// What a feature without a value is. A row without a label or a target is always a bad row.
 enum class MissingValues : std::uint8_t { bad, mean };
 EnumNames<MissingValues> enum_names(MissingValues);
 
@@ -27,10 +28,12 @@ enum class Separator : std::uint8_t { automatic, semicolon, comma, tab, pipe };
 EnumNames<Separator> enum_names(Separator);
 
 // A row is bad when it has another number of cells than the first one, a feature that is no finite
-// number, no label, text that is not of the encoding, or (with missing_values bad) no value for a
-// feature. A cell has no value when it is empty or one of NA, N/A, NaN, null, None and ? (JSONL:
-// null, or the field is not there).
+// number, no label, a target that is no finite number, text that is not of the encoding, or (with
+// missing_values bad) no value for a feature. A cell has no value when it is empty or one of NA,
+// N/A, NaN, null, None and ? (JSONL: null, or the field is not there).
 struct TableOptions {
+  TaskKind task = TaskKind::classification;
+  std::string target_column = {};
   std::string label_column = {};
   HeaderChoice header = HeaderChoice::automatic;
   Separator separator = Separator::automatic;
@@ -41,6 +44,11 @@ struct TableOptions {
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
+    visitor("task", self.task,
+            "what is learnt of the data: classification (labels) or regression (numbers)");
+    visitor("target_column", self.target_column,
+            "regression of tables: the column or field that holds the target, by its name or its "
+            "number from 1, or several with commas between");
     visitor("label_column", self.label_column,
             "tables: the column or field that holds the label, by its name or its number from 1; "
             "empty = the one called label, else the last column of CSV");

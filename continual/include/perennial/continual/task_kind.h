@@ -9,16 +9,16 @@
 
 namespace perennial::continual {
 
-enum class TaskKind : std::uint8_t { classification };
+enum class TaskKind : std::uint8_t { classification, regression };
 EnumNames<TaskKind> enum_names(TaskKind);
 // What a task is, in one sentence.
 std::string_view describe(TaskKind kind);
 
 // A score is a number for each test set; more is better.
 struct ScoreNames {
-  const char* metric;  // its mean over the test sets at the end: "acc"
-  const char* values;  // several of them, in events, in metrics.csv and in JSON: "accuracy"
-  const char* title;   // for people: "accuracy"
+  const char* metric;  // its mean over the test sets at the end: "acc", "r2"
+  const char* values;  // several of them, in events, in metrics.csv and in JSON: "accuracy", "r2"
+  const char* title;   // for people: "accuracy", "R squared"
   bool percent;        // shown times 100
 };
 const ScoreNames& score_names(TaskKind kind);

@@ -69,6 +69,10 @@ struct RunResult {
   ScoreMatrix matrix{1};
   AnytimeCurve anytime;                 // without points unless the run's options ask for them
   std::optional<double> gate_accuracy;  // share of test inputs given to their own generation
+  std::vector<std::string> targets;     // of a regression
+  // Of a regression, at the last evaluation: for each test set the root mean squared error of each
+  // target, in the units of the data.
+  std::vector<std::vector<double>> errors;
   // Generations that were unlearned after all this was measured: the model is another one now.
   std::vector<std::uint32_t> unlearned_since;
   std::int64_t steps = 0;
@@ -118,6 +122,7 @@ storage::Result<RunConfig> stored_config(const storage::PageReader& store);
 struct LearntModel {
   RunConfig config;
   Preprocessing preprocessing;
+  Preprocessing targets;  // of a regression; else empty
   std::shared_ptr<const Task> task;
   storage::Digest data_digest;  // of the data set it was learnt from
   std::unique_ptr<Model> model;
@@ -128,6 +133,9 @@ struct LearntModel {
   boost::json::object pager;
   // The test sets that the store keeps, as read (x and y); of a run over stream single.
   std::vector<Dataset> tests;
+
+  // What a stream of these test sets, or of further data, has to know.
+  LearntBefore known() const;
 };
 // `on_warning` is told why a placement that may do without its device does. Throws StorageError,
 // DataError, DeviceError.
