@@ -135,23 +135,23 @@ void DenseOptimizer::step_group(const Group& group) const {
     at::_fused_sgd_(group.tensors, group.gradients, {}, /*weight_decay=*/0, /*momentum=*/0,
                     group.lr, /*dampening=*/0, /*nesterov=*/false, /*maximize=*/false,
                     /*is_first_step=*/false);
-    return;
-  }
-  std::optional<FlushDenormals> flush;
-  if (group.tensors.front().is_cpu()) flush.emplace();
-  // A device's kernel reads the numbers of the steps itself: they go there in one piece.
-  const std::vector<torch::Tensor> numbers =
-      at::tensor(group.steps, at::kFloat).to(group.tensors.front().device()).unbind();
-  if (options_.optimizer == OptimizerKind::adam) {
-    at::_fused_adam_(group.tensors, group.gradients, group.m, group.v, {}, numbers, group.lr,
-                     kBeta1, kBeta2, /*weight_decay=*/0, kEps, /*amsgrad=*/false,
-                     /*maximize=*/false);
   } else {
-    at::_fused_adamw_(group.tensors, group.gradients, group.m, group.v, {}, numbers, group.lr,
-                      kBeta1, kBeta2, options_.weight_decay, kEps, /*amsgrad=*/false,
-                      /*maximize=*/false);
+    std::optional<FlushDenormals> flush;
+    if (group.tensors.front().is_cpu()) flush.emplace();
+    // A device's kernel reads the numbers of the steps itself: they go there in one piece.
+    const std::vector<torch::Tensor> numbers =
+        at::tensor(group.steps, at::kFloat).to(group.tensors.front().device()).unbind();
+    if (options_.optimizer == OptimizerKind::adam) {
+      at::_fused_adam_(group.tensors, group.gradients, group.m, group.v, {}, numbers, group.lr,
+                       kBeta1, kBeta2, /*weight_decay=*/0, kEps, /*amsgrad=*/false,
+                       /*maximize=*/false);
+    } else {
+      at::_fused_adamw_(group.tensors, group.gradients, group.m, group.v, {}, numbers, group.lr,
+                        kBeta1, kBeta2, options_.weight_decay, kEps, /*amsgrad=*/false,
+                        /*maximize=*/false);
+    }
   }
-  for (const auto* written : {&tensors, &m, &v}) {
+  for (const auto* written : {&group.tensors, &group.m, &group.v}) {
     for (const torch::Tensor& tensor : *written) count_write(tensor);
   }
 }
