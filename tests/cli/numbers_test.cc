@@ -85,6 +85,8 @@ TEST_F(NumbersTest, WhatNeedsClassesIsRefusedBeforeAStoreIsMade) {
   refused(learn("none") + Args{"--buffer", "greedy"}, 2, {"buffer greedy", "task regression"});
   refused(learn("none", "price", "er", "split"), 2, {"split", "task regression"});
   refused(learn("none") + Args{"--label-column", "rent"}, 2, {"label_column", "task regression"});
+  refused(learn("none", "price", "lwf") + Args{"--lwf-temperature", "3"}, 2,
+          {"--lwf-temperature", "--task classification"});
   refused(learn("none", "cost"), 3, {"cost", "a.csv"});
 }
 

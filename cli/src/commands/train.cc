@@ -86,6 +86,9 @@ struct TrainCommand {
     const std::vector<std::string> used = continual::options_of(config.train.strategy);
     refuse(names_of<continual::StrategyOptions>(used),
            "a strategy that reads it; this run has " + config.train.strategy.text());
+    if (config.task() == continual::TaskKind::regression) {
+      refuse({"lwf_temperature"}, "--task classification; squared differences have no temperature");
+    }
     if (config.train.strategy_options.growth == continual::GrowthKind::drift) {
       refuse({"return_examples"},
              "--growth experience; a drift is judged by the batches held back");
