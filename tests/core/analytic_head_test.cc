@@ -41,6 +41,45 @@ TEST(AnalyticHead, SolvesTheRidgeRegression) {
   }
 }
 
+// y may be numbers; as classes, one hot, they are the same sums.
+TEST(AnalyticHead, SolvesForNumbers) {
+  const Examples all = examples(60, 7, 1);
+  const at::Tensor y = normal_tensor({60, 2}, 3, 5) + all.f.narrow(1, 0, 2) * 20;
+  AnalyticHead head(7, 2, 0.5);
+  head.observe(all.f.slice(0, 0, 25), y.slice(0, 0, 25));
+  head.observe(all.f.slice(0, 25), y.slice(0, 25));
+  const at::Tensor f = all.f.to(at::kDouble), eye = at::eye(7, at::kDouble);
+  const at::Tensor w = at::linalg_solve(f.t().mm(f) + 0.5 * eye, f.t().mm(y.to(at::kDouble)));
+  EXPECT_TRUE(at::allclose(head.scores(all.f).to(at::kDouble), f.mm(w), 1e-3, 1e-3));
+  AnalyticHead classes(7, kClasses, 0.5), one_hot(7, kClasses, 0.5);
+  classes.observe(all.f, all.y);
+  one_hot.observe(all.f, at::one_hot(all.y, kClasses).to(at::kFloat));
+  EXPECT_TRUE(at::equal(classes.scores(all.f), one_hot.scores(all.f)));
+  EXPECT_THROW(head.observe(all.f, y.narrow(1, 0, 1)), Error);
+  EXPECT_THROW(head.observe(all.f, y / 0), DataError);
+}
+
+// The squared error that is judged is that of the numbers, whatever their scale.
+TEST(AnalyticHead, ChoosesTheSameStrengthForNumbersOfAnyScale) {
+  const Examples all = examples(60, 7, 1);
+  const at::Tensor y = normal_tensor({60, 2}, 3, 0.3F) + all.f.narrow(1, 0, 2);
+  const auto solved = [&](double scale) {
+    AnalyticHead head(7, 2, 0, {2, 7});
+    head.observe(all.f, y * scale);
+    head.solve();
+    const auto store = storage::make_memory_store();
+    storage::CommitRequest request;
+    head.add_to_commit(request);
+    EXPECT_TRUE(store->commit(request).ok());
+    AnalyticHead back = AnalyticHead::load(*store);
+    EXPECT_TRUE(at::equal(back.scores(all.f), head.scores(all.f)));
+    EXPECT_EQ(back.ridge(), head.ridge());
+    return std::pair(head.width(), head.ridge());
+  };
+  const auto plain = solved(1);
+  for (const double scale : {0.0625, 64.0}) EXPECT_EQ(solved(scale), plain) << scale;
+}
+
 TEST(AnalyticHead, ClassesInTurnAreLearntAsTheyAreTogether) {
   const Examples all = examples(80, 20, 1);
   AnalyticHead together(20, kClasses, 1), in_turn(20, kClasses, 1);

@@ -17,7 +17,7 @@ namespace perennial::continual {
 
 namespace {
 
-// Scores are near 1 and 0; this makes probabilities of them. It changes no answer.
+// Scores of classes are near 1 and 0; this makes probabilities of them. It changes no answer.
 constexpr double kSharpness = 10;
 
 // What the head reads: columns, or filters, a layer, or both.
@@ -47,7 +47,8 @@ class HeadModel : public Model {
     head_.observe(features_of(x), y);
   }
   torch::Tensor train_forward(const torch::Tensor& x) override {
-    return kSharpness * head_.scores(features_of(x));
+    const torch::Tensor scores = head_.scores(features_of(x));
+    return task_ == TaskKind::classification ? kSharpness * scores : scores;
   }
   Prediction predict(const torch::Tensor& x, std::optional<std::uint32_t>) override {
     const at::NoGradGuard no_grad;

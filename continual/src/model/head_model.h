@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model whose classes are solved by an analytic head over features that never change.
+// A model whose classes or numbers are solved by an analytic head over features that never change.
 #pragma once
 
 #include <memory>

@@ -21,7 +21,6 @@ void RunConfig::validate_regression() const {
   }
   if (model.spare_classes > 0) refuse("spare_classes");
   if (train.gate_options.head_weight > 0) refuse("head_weight");
-  if (model.head == HeadKind::analytic) refuse("head analytic");
 }
 
 }  // namespace perennial::continual

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The analytic class head.
+// The analytic head.
 #include "perennial/core/analytic_head.h"
 
 #include <ATen/core/grad_mode.h>
@@ -89,10 +89,17 @@ void AnalyticHead::add_classes(std::int64_t classes) {
 
 void AnalyticHead::observe(const at::Tensor& f, const at::Tensor& y) {
   const at::NoGradGuard no_grad;
-  if (f.dim() != 2 || f.size(1) != features_ || y.dim() != 1 || y.size(0) != f.size(0)) {
+  const bool numbers = y.dim() == 2 && y.size(1) == classes_;
+  if (f.dim() != 2 || f.size(1) != features_ || (y.dim() != 1 && !numbers) ||
+      y.size(0) != f.size(0)) {
     throw Error("the analytic head expects features (B, " + std::to_string(features_) +
-                ") and classes (B), not " + c10::str(f.sizes()) + " and " + c10::str(y.sizes()));
+                ") and classes (B) or numbers (B, " + std::to_string(classes_) + "), not " +
+                c10::str(f.sizes()) + " and " + c10::str(y.sizes()));
   }
+  const at::Tensor targets = (numbers ? y : at::one_hot(y, classes_)).to(at::kDouble);
+  const double excess =
+      numbers ? targets.square().sum().item<double>() - static_cast<double>(y.size(0)) : 0;
+  if (!std::isfinite(excess)) throw DataError("a target is not finite");
   const at::Tensor rows = f.to(at::kDouble);
   if (!std::isfinite(rows.sum().item<double>())) throw DataError("an input is not finite");
   for (std::int64_t i = 0; i < block_count(); ++i) {
@@ -103,8 +110,9 @@ void AnalyticHead::observe(const at::Tensor& f, const at::Tensor& y) {
       block(i, j).addmm_(left, rows.slice(1, col, col_end));
     }
   }
-  b_.addmm_(rows.t(), at::one_hot(y, classes_).to(at::kDouble));
+  b_.addmm_(rows.t(), targets);
   count_ += y.size(0);
+  excess_ += excess;
   weights_ = at::Tensor();
 }
 
@@ -120,14 +128,14 @@ void AnalyticHead::solve() {
     }
   }
   if (!widths_.empty()) {
-    const NestedRidge best = nested_ridge({a, b_, count_}, widths_);
+    const NestedRidge best = nested_ridge({a, b_, count_, excess_}, widths_);
     width_ = best.width;
     chosen_ = best.ridge;
     weights_ = at::zeros({classes_, features_});
     weights_.slice(1, 0, width_).copy_(best.weights.t());
     return;
   }
-  chosen_ = ridge_ > 0 ? ridge_ : choose_ridge({a, b_, count_});
+  chosen_ = ridge_ > 0 ? ridge_ : choose_ridge({a, b_, count_, excess_});
   weights_ = ridge_weights(a, chosen_, b_);  // reads the lower triangle only
 }
 
@@ -146,6 +154,7 @@ void AnalyticHead::add_to_commit(storage::CommitRequest& request) {
                       {"classes", classes_},
                       {"ridge", options_detail::exact_number(ridge_)}};
   if (ridge_ == 0) record["count"] = count_;
+  if (ridge_ == 0 && excess_ != 0) record["excess"] = options_detail::exact_number(excess_);
   if (!widths_.empty()) record["widths"] = json::value_from(widths_);
   DenseEntries::Offer offer = entries_.offer(request);
   offer.bytes(kHeadRecord, bytes_from(record_text(record)));
@@ -174,7 +183,12 @@ AnalyticHead AnalyticHead::load(const storage::PageReader& store) {
       for (std::int64_t j = 0; j <= i; ++j) read(entry(i, j), head.block(i, j));
     }
     read(kTargets, head.b_);
-    if (head.ridge_ == 0) head.count_ = record.at("count").as_int64();
+    if (head.ridge_ == 0) {
+      head.count_ = record.at("count").as_int64();
+      if (const json::value* excess = record.if_contains("excess")) {
+        head.excess_ = options_detail::to_number("excess", *excess);
+      }
+    }
     head.entries_.stored(kHeadRecord, bytes_from(text));
     return head;
   } catch (const InvalidOptions& error) {

@@ -38,9 +38,10 @@ NestedRidge nested_ridge(const RidgeSums& sums, at::IntArrayRef widths) {
       const double ridge = scale * std::pow(10.0, power / 2.0);
       if (!(ridge > 0)) break;  // all features are 0
       const at::Tensor inverse = (curvature + ridge).reciprocal();
-      // y'y = n, as y is one hot; W = V (L + r)^-1 V'B.
+      // W = V (L + r)^-1 V'B.
       const at::Tensor fitted = squares * inverse;
-      const double rss = n + (fitted * (curvature * inverse - 2)).sum().item<double>();
+      const double rss =
+          n + sums.excess + (fitted * (curvature * inverse - 2)).sum().item<double>();
       const double left = n - kPrice * (curvature * inverse).sum().item<double>();
       if (!(left > 0)) break;  // nor is there with less ridge
       const double error = std::max(rss, 0.0) / left / left;

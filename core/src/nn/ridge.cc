@@ -44,7 +44,8 @@ double gcv(const RidgeSums& sums, double ridge) {
   const at::Tensor w = at::cholesky_solve(sums.b, lower);
   const double fit = w.mul(sums.b).sum().item<double>();
   // A W = B - r W, so tr(W'A W) = tr(W'B) - r |W|^2.
-  const double rss = static_cast<double>(sums.n) - fit - ridge * w.square().sum().item<double>();
+  const double rss =
+      static_cast<double>(sums.n) + sums.excess - fit - ridge * w.square().sum().item<double>();
   const double m = static_cast<double>(sums.a.size(0));
   const double df = m - ridge * at::cholesky_inverse(lower).diagonal().sum().item<double>();
   const double left = static_cast<double>(sums.n) - df;

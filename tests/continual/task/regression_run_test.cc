@@ -116,6 +116,13 @@ INSTANTIATE_TEST_SUITE_P(
         HouseCase{"mas", ModelKind::mlp,
                   [](RunConfig& c) { c.train.strategy_options.mas_strength = 0.1; }},
         HouseCase{"gem", ModelKind::mlp}, HouseCase{"agem", ModelKind::mlp},
+        HouseCase{"naive", ModelKind::peer,
+                  [](RunConfig& c) {
+                    c.train.epochs = 1;
+                    c.model.head = HeadKind::analytic;
+                    c.model.head_inputs = HeadInputs::columns;
+                    c.model.head_width = 48;
+                  }},
         HouseCase{"naive", ModelKind::peer}, HouseCase{"grow_freeze", ModelKind::peer},
         HouseCase{"grow_freeze", ModelKind::peer,
                   [](RunConfig& c) { c.train.gate_options.gate_answer = GateAnswer::mixed; }},

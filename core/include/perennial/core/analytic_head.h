@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A class head that is solved, not trained: ridge regression from streaming statistics.
+// A head that is solved, not trained: ridge regression from streaming statistics.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,16 +13,16 @@
 
 namespace perennial {
 
-// From features f: (M) to C classes: A = sum f f' (M, M) and B = sum f y' (M, C) in double, y one
-// hot; the weights W = (A + ridge I)^-1 B by Cholesky. What it has learnt does not depend on the
-// order of the classes but for rounding, so nothing is forgotten: Zhuang et al. 2022 (ACIL, arXiv
-// 2205.14922), over a backbone trained on the first classes; McDonnell et al. 2023 (RanPAC, arXiv
-// 2307.02251), over random projections of a pretrained one. Here f is what the caller gives, and
-// nothing is pretrained.
-// ridge 0: the strength is chosen whenever it is solved, by generalised cross validation from A, B
-// and the number of inputs (nn/ridge.h), which costs a dozen times the solving. With `widths` it is
-// chosen together with how many of the first features are used, one of the widths
-// (nn/nested_ridge.h), at the cost of an eigendecomposition each; the others' weights are 0.
+// From features f: (M) to C classes, or C numbers: A = sum f f' (M, M) and B = sum f y' (M, C) in
+// double, y one hot, or the numbers; the weights W = (A + ridge I)^-1 B by Cholesky. What it has
+// learnt does not depend on the order of the classes but for rounding, so nothing is forgotten:
+// Zhuang et al. 2022 (ACIL, arXiv 2205.14922), over a backbone trained on the first classes;
+// McDonnell et al. 2023 (RanPAC, arXiv 2307.02251), over random projections of a pretrained one.
+// Here f is what the caller gives, and nothing is pretrained. ridge 0: the strength is chosen
+// whenever it is solved, by generalised cross validation from A, B and the number of inputs
+// (nn/ridge.h), which costs a dozen times the solving. With `widths` it is chosen together with how
+// many of the first features are used, one of the widths (nn/nested_ridge.h), at the cost of an
+// eigendecomposition each; the others' weights are 0.
 //
 // A is kept as the blocks of its lower triangle, each an entry of the store. An input's scores do
 // not depend on the batch around it; the statistics depend, in rounding, on the batches observed
@@ -43,8 +43,8 @@ class AnalyticHead : public Participant {
   const std::vector<std::int64_t>& widths() const { return widths_; }
   // From now on there are so many classes; the new ones have been observed in no input.
   void add_classes(std::int64_t classes);
-  // Adds features f: (B, M) float32 with their classes y: (B) int64. Throws DataError for what is
-  // not finite. Cost: O(B M^2).
+  // Adds features f: (B, M) float32 with their classes y: (B) int64, or their numbers y: (B, C)
+  // float32. Throws DataError for what is not finite. Cost: O(B M^2).
   void observe(const at::Tensor& f, const at::Tensor& y);
   // Solves for the weights when statistics changed since the last time. Cost: O(M^3).
   void solve();
@@ -52,8 +52,8 @@ class AnalyticHead : public Participant {
   double ridge() const { return chosen_; }
   // How many of the first features the weights were last solved for.
   std::int64_t width() const { return width_; }
-  // (B, C), near 1 for the class of an input; solves first if needed. 0 before anything was
-  // observed.
+  // (B, C), near 1 for the class of an input, or near its numbers; solves first if needed. 0 before
+  // anything was observed.
   at::Tensor scores(const at::Tensor& f);
 
   void add_to_commit(storage::CommitRequest& request) override;
@@ -76,6 +76,7 @@ class AnalyticHead : public Participant {
   double chosen_;
   std::int64_t width_;
   std::int64_t count_ = 0;          // inputs observed
+  double excess_ = 0;               // sum y.y - inputs: of classes 0
   std::vector<at::Tensor> blocks_;  // float64
   at::Tensor b_;                    // (M, C) float64
   at::Tensor weights_;              // (C, M) float32, solved; undefined when out of date
