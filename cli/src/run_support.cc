@@ -37,10 +37,11 @@ void RunFlags::add_to(Flags& flags) {
 void RunFlags::add_training_to(Flags& flags) {
   flags
       .add("commit_seconds", commit_seconds,
-           "beside --commit-every: commit after so many seconds while training goes on; 0 = off",
+           "beside --commit-every: seconds between commits, which are made while training goes on; "
+           "0 = off",
            Range{0, 1e9})
       .add_bytes("commit_dirty", commit_dirty_bytes,
-                 "and once so many bytes of pages have changed; 0 = off. Of the CPU's",
+                 "and once so many bytes of pages have changed in the host's memory; 0 = off",
                  Range{0, 1e15})
       .add("routing_inputs", routing_inputs,
            "inputs of each test set whose routing is recorded after each experience; 0 = off",

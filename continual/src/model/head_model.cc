@@ -67,11 +67,11 @@ class HeadModel : public Model {
   PeerImpl* peer() override { return peer_.get(); }
 
   void add_to_commit(storage::CommitRequest& request) override {
+    if (peer_ != nullptr) peer_->add_to_commit(request);
     if (filters_) {
       DenseEntries::Offer offer = entries_.offer(request);
       filters_->offer(offer);
     }
-    if (peer_ != nullptr) peer_->add_to_commit(request);
     head_.add_to_commit(request);
   }
   void committed() override {

@@ -126,11 +126,11 @@ class PeerModel : public Model {
   }
 
   void add_to_commit(storage::CommitRequest& request) override {
+    peer_->add_to_commit(request);  // first: it refuses a second commit beside one in flight
     DenseEntries::Offer offer = entries_.offer(request);
     layers_.offer(offer);
     if (!owners_.empty()) offer.bytes(kOwners, bytes_from(at::tensor(owners_, at::kLong)));
     if (!known_.empty()) offer.bytes(kKnown, bytes_from(at::tensor(known_, at::kLong)));
-    peer_->add_to_commit(request);
     if (gate_ != nullptr) gate_->add_to_commit(request);
     if (autoencoders_ != nullptr) autoencoders_->add_to_commit(request);
   }

@@ -255,8 +255,7 @@ void RunConfig::validate() const {
 void RunConfig::validate_growth() const {
   const std::string drift = "growth drift";
   if (train.strategy != StrategyKind::grow_freeze) {
-    throw InvalidOptions(drift + " is of strategy grow_freeze alone, not of " +
-                         train.strategy.text());
+    throw InvalidOptions(drift + " is for strategy grow_freeze, not for " + train.strategy.text());
   }
   if (gate() != GateKind::analytic) {
     throw InvalidOptions(drift + " needs the analytic gate, not gate " +

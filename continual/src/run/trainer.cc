@@ -73,7 +73,7 @@ void Trainer::Impl::evaluate_further() {
   record_row(row);
 }
 
-// What was learnt is safe by now: a report that cannot be written is no failure of the run.
+// What was learnt is safe by now, so a report that cannot be written does not fail the run.
 void Trainer::Impl::write_report() const {
   if (settings.run_folder.empty()) return;
   try {

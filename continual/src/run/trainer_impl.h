@@ -75,7 +75,7 @@ struct Trainer::Impl {
   void evaluate_row(std::int64_t row);
   // The column of a test set that came with further data, in the row before it is learnt.
   void evaluate_further();
-  // What was learnt is safe by now: a report that cannot be written is no failure of the run.
+  // What was learnt is safe by now, so a report that cannot be written does not fail the run.
   void write_report() const;
   // After the first `learnt` experiences.
   Evaluation evaluate_now(std::int64_t learnt);

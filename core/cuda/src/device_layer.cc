@@ -42,9 +42,18 @@ at::Tensor query_of(const Router& router, const at::Tensor& x, bool batch_statis
              router.amp);
   if (options.query_norm == QueryNorm::none || router.folded()) return raw;
   if (options.query_norm == QueryNorm::batch) {
-    return at::batch_norm(raw, router.gamma, router.beta, router.running_mean, router.running_var,
-                          batch_statistics, options.norm_momentum, options.norm_eps,
-                          /*cudnn_enabled=*/false);
+    // Copies: a later forward may move the statistics before this one's backward; and torch would
+    // move them without counting that.
+    const at::Tensor mean = router.running_mean.clone(), var = router.running_var.clone();
+    at::Tensor normed = at::batch_norm(raw, router.gamma, router.beta, mean, var, batch_statistics,
+                                       options.norm_momentum, options.norm_eps,
+                                       /*cudnn_enabled=*/false);
+    if (batch_statistics) {
+      const at::NoGradGuard no_grad;
+      router.running_mean.copy_(mean);
+      router.running_var.copy_(var);
+    }
+    return normed;
   }
   const std::int64_t heads = options.heads, dim = options.d_key;
   const at::Tensor each = raw.view({-1, heads, dim}), gamma = router.gamma.view({heads, dim});

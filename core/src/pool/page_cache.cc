@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <cstring>
+#include <exception>
 
 #include "pool/cache_state.h"
 #include "pool/copy_on_write.h"
@@ -135,16 +136,22 @@ Result<bool> PageCache::read_changed(PageKey page,
   const storage::SpillFile* const spill = cache.spill.get();
   std::vector<std::byte> buffer(content.empty() ? cache.table.pages(page).bytes : 0);
   Status status;
+  std::exception_ptr failure;
   {
     const MutexUnlock meanwhile(cache.turns.mutex);
-    if (content.empty()) {
-      status = spill->read(*slot, buffer);
-      content = buffer;
+    try {
+      if (content.empty()) {
+        status = spill->read(*slot, buffer);
+        content = buffer;
+      }
+      if (status.ok()) read(content);
+    } catch (...) {  // others wait for the page to be free again
+      failure = std::current_exception();
     }
-    if (status.ok()) read(content);
   }
   --changed->busy;
   cache.turns.notify();
+  if (failure) std::rethrow_exception(failure);
   if (!status.ok()) return about(cache.table.id(page), status);
   return true;
 }

@@ -23,9 +23,9 @@ namespace perennial {
 //
 // A tensor counts as changed when it is another one, or torch counted an operation in place on it.
 // What torch does not count must be counted by who does it (count_write()): writing through a
-// pointer, torch's fused optimizers. One exception, because no optimizer of torch may lose what was
-// trained (torch::optim::SGD does not count either): a tensor that trains is compared with its copy
-// before it passes for unchanged.
+// pointer, torch's fused optimizers, the running statistics of torch's batch norm. One exception,
+// because no optimizer of torch may lose what was trained (torch::optim::SGD does not count
+// either): a tensor that trains is compared with its copy before it passes for unchanged.
 //
 // Changed tensors are copied, on several threads where they are large, into memory that is kept and
 // used again by the next commit that needs it: once its own commit is done, else there are two. So
