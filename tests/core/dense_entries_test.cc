@@ -125,6 +125,10 @@ TEST(DenseEntries, AFailedCommitTakesNothingOffTheList) {
   EXPECT_TRUE(same_bits(offered(next, "a"), parts.tensors["a"]));
   // A share whose end nobody told has failed.
   EXPECT_THAT(parts.commit(), ElementsAre("a", "record"));
+  parts.texts["record"] = "2";
+  (void)parts.share();
+  parts.texts["record"] = "1";
+  EXPECT_THAT(parts.commit(), ElementsAre("record"));
   EXPECT_THAT(parts.commit(), IsEmpty());
   // An entry that only the failed commit had is removed.
   parts.tensors["new"] = at::ones({1});
