@@ -236,10 +236,10 @@ void PeerImpl::drop_generations_from(const storage::PageReader& store, const std
 void PeerImpl::drop_generation(const storage::PageReader& store, const std::string& name,
                                std::uint32_t generation, storage::CommitRequest& request) {
   const std::string entry = layer_entry(name);
-  require_isolated_record(read_record(store, entry), entry);
-  edit_record(store, entry, request, [&](json::object& record) {
-    record.at(kRouters).as_array().at(generation) = nullptr;
-  });
+  json::object record = read_record(store, entry);
+  require_isolated_record(record, entry);
+  from_record(entry, [&] { record.at(kRouters).as_array().at(generation) = nullptr; });
+  request.dense[entry] = bytes_from(record_text(record));
   remove_entries(store, entry + "/" + Router::prefix(generation), request);
 }
 
