@@ -43,7 +43,7 @@ RunConfig config_of(const Size& size, GateChoice gate) {
   config.stream.experiences = size.tasks;
   config.stream.limit = size.examples;
   config.stream.test_limit = size.tests;
-  config.train.strategy = StrategyKind::grow_freeze;
+  config.train.strategy = "grow_freeze";
   config.train.gate = gate;
   config.train.gate_options.features = size.features;
   config.train.batch = 50;

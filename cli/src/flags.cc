@@ -24,42 +24,7 @@ constexpr std::size_t kHelpColumns = 100;
 // Flags longer than this have their description on the next line.
 constexpr std::size_t kFlagColumns = 28;
 constexpr std::string_view kNegation = "no-";
-
-std::string short_number(double value) {
-  std::array<char, 32> text;
-  const bool whole = std::abs(value) < 1e15 && value == std::trunc(value);
-  const auto end = whole ? std::to_chars(text.data(), text.data() + text.size(),
-                                         static_cast<std::int64_t>(value))
-                         : std::to_chars(text.data(), text.data() + text.size(), value);
-  return {text.data(), end.ptr};
-}
-
-template <class T>
-bool parse_whole(const std::string& text, T& value) {
-  const char* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
-  return error == std::errc{} && stop == end;
-}
-
-}  // namespace
-
-namespace flags_detail {
-
-std::int64_t parse_integer(const std::string& flag, const std::string& text) {
-  std::int64_t value = 0;
-  if (!parse_whole(text, value)) {
-    throw InvalidOptions(flag + " is '" + text + "'; an integer was expected");
-  }
-  return value;
-}
-
-double parse_number(const std::string& flag, const std::string& text) {
-  double value = 0;
-  if (!parse_whole(text, value) || !std::isfinite(value)) {
-    throw InvalidOptions(flag + " is '" + text + "'; a number was expected");
-  }
-  return value;
-}
+constexpr std::string_view kSet = "set";
 
 std::int64_t parse_bytes(const std::string& flag, const std::string& text) {
   double value = 0;
@@ -80,21 +45,51 @@ std::int64_t parse_bytes(const std::string& flag, const std::string& text) {
   return static_cast<std::int64_t>(bytes);
 }
 
-void check_range(const std::string& flag, double value, Range range) {
-  if (value >= range.min && value <= range.max) return;
-  throw InvalidOptions(flag + " is " + short_number(value) +
-                       "; allowed: " + short_number(range.min) + " to " + short_number(range.max));
-}
-
-std::string number_note(double value, Range range) {
-  std::string note = "default " + short_number(value);
+// "default 256; 1 to 1048576"
+std::string number_note(const Option& option) {
+  std::string note = "default " + option.text();
+  const Range range = option.range();
   if (std::isfinite(range.min) && std::isfinite(range.max)) {
-    note += "; " + short_number(range.min) + " to " + short_number(range.max);
+    note += "; " + options_detail::short_number(range.min) + " to " +
+            options_detail::short_number(range.max);
   }
   return note;
 }
 
-}  // namespace flags_detail
+std::string_view placeholder_of(Option::Type type) {
+  switch (type) {
+    case Option::Type::boolean:
+      return "";
+    case Option::Type::integer:
+      return "N";
+    case Option::Type::number:
+      return "X";
+    case Option::Type::choice:
+    case Option::Type::name:
+      return "NAME";
+    case Option::Type::text:
+      break;
+  }
+  return "TEXT";
+}
+
+std::string note_of(const Option& option) {
+  switch (option.type()) {
+    case Option::Type::boolean:
+      return option.text() == "true" ? "default on" : "default off";
+    case Option::Type::integer:
+    case Option::Type::number:
+      return number_note(option);
+    case Option::Type::choice:
+      return options_detail::join(option.choices()) + "; default " + option.text();
+    case Option::Type::name:
+    case Option::Type::text:
+      break;
+  }
+  return option.text().empty() ? "" : "default " + option.text();
+}
+
+}  // namespace
 
 Flags::Flags(std::string_view command, std::string_view summary, std::string_view example)
     : command_(command), summary_(summary), example_(example) {}
@@ -111,16 +106,41 @@ Flags::Flag& Flags::append(std::string_view name, std::string_view placeholder,
   if (find(flag) != nullptr) throw Error("flag --" + flag + " is declared twice");
   Flag& made = flags_.emplace_back();
   made.name = flag;
+  made.path = name;
   made.placeholder = placeholder;
   made.description = description;
   return made;
+}
+
+void Flags::append(std::string_view name, const std::string& path, const Option& option) {
+  const std::string flag = flag_name(name);
+  bool only_path = shared_.contains(flag);
+  for (Flag& other : flags_) {
+    if (other.name != flag) continue;
+    // The same name in another group.
+    if (path == name || other.path == name) {
+      throw Error("flag --" + flag + " is declared twice");
+    }
+    other.name.clear();
+    shared_.insert(flag);
+    only_path = true;
+  }
+  flags_.push_back({.name = only_path ? std::string() : flag,
+                    .path = path,
+                    .placeholder = std::string(placeholder_of(option.type())),
+                    .description = std::string(option.doc()),
+                    .note = note_of(option),
+                    .negatable = option.type() == Option::Type::boolean,
+                    .set = [option](const std::string& label, const std::string& text) {
+                      option.set_text(label, text);
+                    }});
 }
 
 Flags& Flags::add_text(std::string_view name, std::string& value, std::string_view placeholder,
                        std::string_view description) {
   Flag& made = append(name, placeholder, description);
   if (!value.empty()) made.note = "default " + value;
-  made.set = [&value](const std::string& text) { value = text; };
+  made.set = [&value](const std::string&, const std::string& text) { value = text; };
   return *this;
 }
 
@@ -129,8 +149,8 @@ Flags& Flags::require(std::string_view name, std::string& value, std::string_vie
   Flag& made = append(name, placeholder, description);
   made.note = "required";
   made.required = true;
-  made.set = [&value, flag = "--" + made.name](const std::string& text) {
-    if (text.empty()) throw InvalidOptions(flag + " is empty");
+  made.set = [&value](const std::string& label, const std::string& text) {
+    if (text.empty()) throw InvalidOptions(label + " is empty");
     value = text;
   };
   return *this;
@@ -140,9 +160,9 @@ Flags& Flags::add_bytes(std::string_view name, std::int64_t& value, std::string_
                         Range range) {
   Flag& made = append(name, "SIZE", description);
   made.note = "default " + (value == 0 ? "0" : format_bytes(static_cast<std::uint64_t>(value)));
-  made.set = [&value, flag = "--" + made.name, range](const std::string& text) {
-    const std::int64_t bytes = flags_detail::parse_bytes(flag, text);
-    flags_detail::check_range(flag, static_cast<double>(bytes), range);
+  made.set = [&value, range](const std::string& label, const std::string& text) {
+    const std::int64_t bytes = parse_bytes(label, text);
+    options_detail::check_range(label, static_cast<double>(bytes), range);
     value = bytes;
   };
   return *this;
@@ -150,13 +170,64 @@ Flags& Flags::add_bytes(std::string_view name, std::int64_t& value, std::string_
 
 Flags& Flags::add_switch(std::string_view name, bool& value, std::string_view description) {
   Flag& made = append(name, "", description);
-  made.set = [&value](const std::string&) { value = true; };
+  made.set = [&value](const std::string&, const std::string&) { value = true; };
   return *this;
+}
+
+Flags& Flags::add_set() {
+  by_path_ = true;
+  Flag& made = append(kSet, "PATH=VALUE",
+                      "set an option by its path, as model.peer.heads=4; --print-config shows all "
+                      "of them. May be given more than once");
+  made.set = [this](const std::string&, const std::string& text) { set_by_path(text); };
+  return *this;
+}
+
+void Flags::give(Flag& flag, const std::string& label, const std::string& text) {
+  if (flag.given) throw InvalidOptions(label + " is given more than once");
+  flag.given = true;
+  flag.set(label, text);
+}
+
+void Flags::set_by_path(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  if (equals == std::string::npos) {
+    throw InvalidOptions("--set " + text + ": PATH=VALUE was expected");
+  }
+  const std::string path = text.substr(0, equals);
+  Flag& flag = at_path(path);
+  give(flag, flag.path, text.substr(equals + 1));
+}
+
+// The option whose path is, or alone ends in, `path`.
+Flags::Flag& Flags::at_path(const std::string& path) {
+  std::vector<Flag*> ending;
+  std::vector<std::string> known;
+  for (Flag& flag : flags_) {
+    if (flag.path.find('.') == std::string::npos) continue;  // of the command, no option of a group
+    if (flag.path == path) return flag;
+    if (flag.path.ends_with('.' + path)) ending.push_back(&flag);
+    // And what its path ends in.
+    for (std::size_t at = 0; at != std::string::npos; at = flag.path.find('.', at)) {
+      known.push_back(flag.path.substr(at == 0 ? 0 : ++at));
+    }
+  }
+  if (ending.size() == 1) return *ending.front();
+  if (ending.empty()) {
+    const std::string nearest = nearest_name(path, known);
+    throw InvalidOptions("--set: no option '" + path + "'" +
+                         (nearest.empty() ? "" : "; did you mean '" + nearest + "'?"));
+  }
+  std::string message = "--set: '" + path + "' may mean ";
+  for (std::size_t i = 0; i < ending.size(); ++i) {
+    message += (i == 0 ? "" : " or ") + ending[i]->path;
+  }
+  throw InvalidOptions(message);
 }
 
 const Flags::Flag* Flags::find(std::string_view name) const {
   for (const Flag& flag : flags_) {
-    if (flag.name == name) return &flag;
+    if (!name.empty() && flag.name == name) return &flag;
   }
   return nullptr;
 }
@@ -175,6 +246,7 @@ bool Flags::given(std::string_view name) const {
 std::vector<std::string> Flags::known_names() const {
   std::vector<std::string> names = {"help"};
   for (const Flag& flag : flags_) {
+    if (flag.name.empty()) continue;
     names.push_back(flag.name);
     if (flag.negatable) names.push_back(std::string(kNegation) + flag.name);
   }
@@ -246,12 +318,12 @@ bool Flags::parse(const std::vector<std::string>& args) {
     const bool negated = find(name) == nullptr;
     if (negated) name.erase(0, kNegation.size());
     Flag& flag = at(name);
-    if (flag.given) throw InvalidOptions("--" + name + " is given more than once");
-    flag.given = true;
-    if (!flag.placeholder.empty()) {
-      flag.set(option.value.at(0));
+    if (name == kSet && by_path_) {
+      flag.set("", option.value.at(0));
+    } else if (!flag.placeholder.empty()) {
+      give(flag, "--" + name, option.value.at(0));
     } else {
-      flag.set(negated ? "false" : "true");
+      give(flag, "--" + name, negated ? "false" : "true");
     }
   }
   for (const Flag& flag : flags_) {
@@ -284,6 +356,11 @@ void Flags::print_help(std::ostream& out) const {
     }
   };
   for (const Flag& flag : flags_) {
+    if (flag.name.empty()) {
+      line("--set " + flag.path + "=" + (flag.placeholder.empty() ? "true" : flag.placeholder),
+           flag.description, flag.note);
+      continue;
+    }
     line("--" + std::string(flag.negatable ? "[no-]" : "") + flag.name +
              (flag.placeholder.empty() ? "" : " " + flag.placeholder),
          flag.description, flag.note);

@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "perennial/core/error.h"
+#include "perennial/core/options.h"
 #include "perennial/core/text.h"
 
 namespace perennial::cli {
@@ -115,6 +116,37 @@ std::string format_time(std::int64_t unix_ms) {
     return "?";
   }
   return text.data();
+}
+
+void print_json(std::ostream& out, const boost::json::value& value, std::size_t indent) {
+  const auto line = [&](std::size_t depth) -> std::ostream& {
+    return out << '\n' << std::string(2 * depth, ' ');
+  };
+  if (value.is_object() && !value.get_object().empty()) {
+    out << '{';
+    const char* separator = "";
+    for (const auto& field : value.get_object()) {
+      out << separator;
+      line(indent + 1) << boost::json::serialize(field.key()) << ": ";
+      print_json(out, field.value(), indent + 1);
+      separator = ",";
+    }
+    line(indent) << '}';
+  } else if (value.is_array() && !value.get_array().empty() && value.get_array()[0].is_object()) {
+    out << '[';
+    const char* separator = "";
+    for (const boost::json::value& element : value.get_array()) {
+      out << separator;
+      line(indent + 1);
+      print_json(out, element, indent + 1);
+      separator = ",";
+    }
+    line(indent) << ']';
+  } else if (value.is_double()) {
+    out << options_detail::short_number(value.get_double());
+  } else {
+    out << boost::json::serialize(value);
+  }
 }
 
 std::vector<std::string> wrap(std::string_view text, std::size_t columns) {

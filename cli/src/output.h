@@ -3,6 +3,7 @@
 #pragma once
 
 #include <boost/json/object.hpp>
+#include <boost/json/value.hpp>
 #include <cstdint>
 #include <iosfwd>
 #include <string>
@@ -59,6 +60,8 @@ std::string format_count(std::int64_t count);
 std::string format_number_of(std::uint64_t count, std::string_view thing);
 // Local time, "2026-03-01 12:34:56".
 std::string format_time(std::int64_t unix_ms);
+// A field a line, two spaces deeper in each object; arrays of plain values on one line.
+void print_json(std::ostream& out, const boost::json::value& value, std::size_t indent = 0);
 // `text` in lines of at most `columns`, broken at spaces where there are any.
 std::vector<std::string> wrap(std::string_view text, std::size_t columns);
 // `text` on one line: control characters become spaces, and what is beyond `columns` becomes "...".

@@ -10,7 +10,6 @@
 #include <iostream>
 #include <iterator>
 #include <ostream>
-#include <stdexcept>
 #include <thread>
 
 #include "device.h"
@@ -155,8 +154,8 @@ continual::RunConfig read_config(const std::filesystem::path& file) {
     return continual::RunConfig::from_json(boost::json::parse(text).as_object());
   } catch (const boost::system::system_error& error) {
     throw DataError(file.string() + " holds no settings of a run: " + error.code().message());
-  } catch (const std::out_of_range& error) {
-    throw DataError(file.string() + " holds no settings of a run: " + error.what());
+  } catch (const InvalidOptions& error) {
+    throw InvalidOptions(file.string() + ": " + error.what());
   }
 }
 

@@ -194,6 +194,72 @@ TEST(Flags, DeclaredTwiceIsAMistakeOfTheProgram) {
   EXPECT_THROW(flags.add("coat-count", parsed.wall.walls, "again"), Error);
 }
 
+struct HouseOptions {
+  PaintOptions inside, outside;
+  WallOptions wall;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor& visitor) {
+    visitor.group("inside", self.inside);
+    visitor.group("outside", self.outside);
+    visitor.group("wall", self.wall);
+  }
+};
+
+HouseOptions house_of(const std::vector<std::string>& args, std::string* help = nullptr) {
+  HouseOptions house;
+  Flags flags("build", "build a house", "perennial build");
+  flags.add_set().add(house, "house");
+  flags.parse(args);
+  std::ostringstream out;
+  flags.print_help(out);
+  if (help != nullptr) *help = out.str();
+  return house;
+}
+
+TEST(Flags, SetOptionsByTheirPath) {
+  const HouseOptions house =
+      house_of({"--set", "house.outside.coat_count=7", "--set", "inside.dry=false",
+                "--set=wall.walls=5", "--set", "inside.maker=a=b"});
+  EXPECT_EQ(house.outside.coat_count, 7);
+  EXPECT_EQ(house.inside.coat_count, 2);
+  EXPECT_FALSE(house.inside.dry);
+  EXPECT_TRUE(house.outside.dry);
+  EXPECT_EQ(house.wall.walls, 5);
+  EXPECT_EQ(house.inside.maker, "a=b");
+  // The name alone will do where one option has it, as a flag or a path.
+  EXPECT_EQ(house_of({"--walls", "6"}).wall.walls, 6);
+  EXPECT_EQ(house_of({"--set", "walls=6"}).wall.walls, 6);
+}
+
+TEST(Flags, RefusePathsThatAreNoneOrSeveral) {
+  const auto refused = [](const std::vector<std::string>& args) -> std::string {
+    try {
+      house_of(args);
+    } catch (const InvalidOptions& error) {
+      return error.what();
+    }
+    return "not refused";
+  };
+  EXPECT_EQ(refused({"--set", "coat_count=1"}),
+            "--set: 'coat_count' may mean house.inside.coat_count or house.outside.coat_count");
+  EXPECT_EQ(refused({"--set", "house.inside.coat_cuont=1"}),
+            "--set: no option 'house.inside.coat_cuont'; did you mean "
+            "'house.inside.coat_count'?");
+  EXPECT_EQ(refused({"--set", "walls=0"}), "house.wall.walls is 0; allowed: 1 to 100");
+  EXPECT_EQ(refused({"--set", "inside.dry=maybe"}),
+            "house.inside.dry is 'maybe'; true or false was expected");
+  EXPECT_EQ(refused({"--set", "walls"}), "--set walls: PATH=VALUE was expected");
+  EXPECT_EQ(refused({"--set", "walls=1", "--walls", "2"}), "--walls is given more than once");
+  EXPECT_EQ(refused({"--set", "walls=1", "--set", "wall.walls=2"}),
+            "house.wall.walls is given more than once");
+  EXPECT_THAT(refused({"--coat-count", "1"}), HasSubstr("unknown flag '--coat-count'"));
+  std::string help;
+  house_of({}, &help);
+  EXPECT_THAT(help, HasSubstr("--set house.inside.coat_count=N"));
+  EXPECT_THAT(help, HasSubstr("--walls N"));
+}
+
 TEST(Flags, HelpNamesEveryFlagItsDefaultAndItsValues) {
   Parsed parsed;
   const Flags flags = make_flags(parsed);

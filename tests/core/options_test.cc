@@ -159,6 +159,109 @@ TEST(Options, TextMustBeUtf8) {
               AllOf(HasSubstr("place is 'caf"), HasSubstr("not UTF-8")));
 }
 
+struct AttentionOptions {
+  std::int64_t heads = 8;
+  double dropout = 0;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor& visitor) {
+    visitor("heads", self.heads, "heads of attention", Range{1, 1024});
+    visitor("dropout", self.dropout, "of attention", Range{0, 1});
+  }
+};
+
+struct BlockOptions {
+  std::string kind = "dense";
+  AttentionOptions attention;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor& visitor) {
+    visitor("kind", self.kind, "kind of the block");
+    visitor.group("attention", self.attention);
+  }
+};
+
+struct NetworkOptions {
+  std::int64_t width = 64;
+  AttentionOptions first;
+  AttentionOptions last;
+  std::vector<BlockOptions> blocks;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor& visitor) {
+    visitor("width", self.width, "width of the network", Range{1, 65536});
+    visitor.group("first", self.first);
+    visitor.group("last", self.last);
+    visitor.group("blocks", self.blocks);
+  }
+};
+
+NetworkOptions network_of(const char* text) {
+  return from_json<NetworkOptions>(json::parse(text).as_object());
+}
+
+TEST(OptionGroups, NestedJsonGoesThereAndBack) {
+  NetworkOptions network;
+  network.width = 32;
+  network.last.heads = 2;
+  network.blocks.resize(2);
+  network.blocks[1].kind = "peer";
+  network.blocks[1].attention.dropout = 0.1;
+  const std::string text = json::serialize(to_json(network, JsonForm::nested));
+  EXPECT_EQ(text,
+            R"({"width":32,"first":{"heads":8,"dropout":0E0},"last":{"heads":2,"dropout":0E0},)"
+            R"("blocks":[{"kind":"dense","attention":{"heads":8,"dropout":0E0}},)"
+            R"({"kind":"peer","attention":{"heads":8,"dropout":1E-1}}]})");
+  const NetworkOptions back = network_of(text.c_str());
+  EXPECT_EQ(json::serialize(to_json(back, JsonForm::nested)), text);
+}
+
+TEST(OptionGroups, FlatJsonIsReadWhereANameIsOfOneGroup) {
+  const NetworkOptions block =
+      network_of(R"({"blocks": [{"kind": "peer", "heads": 3}, {"dropout": 0.5}]})");
+  ASSERT_EQ(block.blocks.size(), 2);
+  EXPECT_EQ(block.blocks[0].attention.heads, 3);
+  EXPECT_EQ(block.blocks[1].attention.dropout, 0.5);
+  EXPECT_EQ(block.first.heads, 8);
+  // `to_json` writes elements flat, too.
+  const json::object flat = to_json(block);
+  EXPECT_EQ(flat.at("blocks").as_array()[0].at("heads"), 3);
+}
+
+struct NamesakeOptions {
+  AttentionOptions heads;  // a group of the name of an option within it
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor& visitor) {
+    visitor.group("heads", self.heads);
+  }
+};
+
+TEST(OptionGroups, AGroupIsNotTakenForAnOptionOfItsName) {
+  const auto heads = [](const char* text) {
+    return from_json<NamesakeOptions>(json::parse(text).as_object()).heads.heads;
+  };
+  EXPECT_EQ(heads(R"({"heads": {"dropout": 0.5}})"), 8);
+  EXPECT_EQ(heads(R"({"heads": {"heads": 3}})"), 3);
+}
+
+TEST(OptionGroups, MistakesAreNamedByTheirPath) {
+  const auto refused = [](const char* text) {
+    return message_of<InvalidOptions>([&] { (void)network_of(text); });
+  };
+  EXPECT_THAT(refused(R"({"heads": 3})"),
+              AllOf(HasSubstr("'heads'"), HasSubstr("first.heads or last.heads")));
+  EXPECT_THAT(refused(R"({"first": {"head": 3}})"),
+              AllOf(HasSubstr("'first.head'"), HasSubstr("did you mean 'first.heads'?")));
+  EXPECT_THAT(refused(R"({"frist": {}})"), HasSubstr("did you mean 'first'?"));
+  EXPECT_THAT(refused(R"({"first": 3})"), HasSubstr("first must be an object, not 3"));
+  EXPECT_THAT(refused(R"({"blocks": {}})"), HasSubstr("blocks must be an array"));
+  EXPECT_THAT(refused(R"({"blocks": [{}, 1]})"), HasSubstr("blocks[1] must be an object"));
+  EXPECT_THAT(refused(R"({"blocks": [{"attention": {"heads": "x"}}]})"),
+              HasSubstr("blocks[0].attention.heads must be an integer"));
+  EXPECT_THAT(refused(R"({"blocks": [{"width": 3}]})"), HasSubstr("unknown key 'blocks[0].width'"));
+}
+
 TEST(Options, EnumNamesAreTheStoredOnes) {
   EXPECT_EQ(enum_name(QueryNorm::rms), "rms");
   EXPECT_EQ(parse_enum<SubKeys>("sub_keys", "per-head"), SubKeys::per_head);

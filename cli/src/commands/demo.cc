@@ -22,14 +22,14 @@ continual::RunConfig demo_config(std::int64_t limit) {
   config.stream.stream = continual::StreamKind::permuted;
   config.stream.experiences = 5;
   config.stream.limit = limit;
-  config.train.strategy = continual::StrategyKind::grow_freeze;
+  config.train.strategy = "grow_freeze";
   return config;
 }
 
 // The same layer, optimizer, passes and seeds; one pool of as many experts as the grown one has in
 // all.
 continual::RunConfig naive_config(continual::RunConfig config) {
-  config.train.strategy = continual::StrategyKind::naive;
+  config.train.strategy = "naive";
   config.model.peer.rows *= config.stream.experiences;
   return config;
 }

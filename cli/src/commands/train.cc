@@ -22,7 +22,7 @@ struct TrainCommand {
   std::string folder, config_file;
   continual::RunConfig config;
   continual::FollowOptions following;
-  bool further = false, follow = false;
+  bool further = false, follow = false, print_config = false;
   RunFlags run;
   RetentionFlags retention;
   CommonOptions common;
@@ -35,8 +35,10 @@ struct TrainCommand {
         "perennial train --store digits --dataset mnist/ --stream permuted --experiences 5");
     flags.require("store", folder, "DIR", "the store's folder; made if there is none");
     flags.add_text("config", config_file, "FILE",
-                   "settings as a JSON file, as config.json of a benchmark's run; other flags come "
-                   "on top");
+                   "settings as a JSON file, as --print-config writes it or config.json of a "
+                   "benchmark's run; other flags come on top");
+    flags.add_switch("print-config", print_config,
+                     "print the settings that this command would run with, and leave");
     flags
         .add_switch("continue", further,
                     "learn --dataset as further data of a run over --stream single that has "
@@ -49,7 +51,8 @@ struct TrainCommand {
     run.add_to(flags);
     run.add_training_to(flags);
     retention.add_to(flags);
-    flags.add(config.stream).add(config.train).add(config.model);
+    flags.add_set().add(config.stream, "stream").add(config.train, "train");
+    flags.add(config.model, "model");
     if (!flags.parse(args)) return std::nullopt;
     // A table that grows is one stream of rows.
     if (follow && !flags.given("stream") && !stored) {
@@ -63,8 +66,6 @@ struct TrainCommand {
   void refuse_idle(const Flags& flags) const {
     const auto refuse = [&](const std::vector<std::string>& names, const std::string& needs) {
       for (const std::string& name : names) {
-        // Who repeats runs over seeds gives all of them, also where nothing draws from one.
-        if (name.ends_with("_seed")) continue;
         if (flags.given(name)) throw InvalidOptions("--" + dashed(name) + " needs " + needs);
       }
     };
@@ -73,71 +74,12 @@ struct TrainCommand {
     if (further && !flags.given("dataset")) {
       throw InvalidOptions("--continue needs --dataset: the further data");
     }
-    if (config.model.model == continual::ModelKind::peer) {
-      refuse({"inputs", "hidden", "depth"}, "--model mlp; the model is peer");
-    } else {
-      const std::string peer = "--model peer; the model is mlp";
-      refuse({"spare_classes", "width", "expert_lr", "expert_optimizer", "expert_momentum",
-              "expert_weight_decay", "router_lr", "budget"},
-             peer);
-      // Seed and dropout are either model's; the widths are no flags.
-      refuse(names_of<PeerOptions>({"seed", "dropout", "d_in", "d_out"}), peer);
-    }
-    const std::vector<std::string> used = continual::options_of(config.train.strategy);
-    refuse(names_of<continual::StrategyOptions>(used),
-           "a strategy that reads it; this run has " + config.train.strategy.text());
-    if (config.task() == continual::TaskKind::regression) {
-      refuse({"lwf_temperature"}, "--task classification; squared differences have no temperature");
-    }
-    if (config.train.strategy_options.growth == continual::GrowthKind::drift) {
-      refuse({"return_examples"},
-             "--growth experience; a drift is judged by the batches held back");
-    } else {
-      refuse({"drift_threshold", "drift_steps", "drift_window"}, "--growth drift");
-    }
-    if (config.train.strategy_options.growth_size == continual::GrowthSize::full) {
-      refuse({"growth_start", "growth_loss", "growth_window"}, "--growth-size need");
-    }
-    if (config.model.head == continual::HeadKind::trained) {
-      refuse({"head_inputs", "head_width", "head_ridge", "head_pool"}, "--head analytic");
-      if (config.model.inputs == continual::InputKind::raw) {
-        refuse({"head_filters", "head_filter_size", "head_grid"},
-               "--head analytic, or --inputs filters");
-      }
-    } else {
-      refuse(
-          {"lr", "lr_schedule", "warmup", "optimizer", "weight_decay", "clip_norm", "micro_batch",
-           "router_lr", "expert_lr", "expert_optimizer", "expert_momentum", "expert_weight_decay"},
-          "--head trained; an analytic head is solved");
-      if (config.model.head_pool == 0) refuse({"amp"}, "--head-pool; the run has no pool");
-    }
-    const GateKind gate = config.gate();
-    const std::string has = " gate; this run has gate " + std::string(enum_name(gate));
-    if (gate != GateKind::analytic) {
-      const std::vector<std::string> of_both = {"gate_seed", "gate_answer", "gate_temperature"};
-      refuse({"return_novelty", "return_examples"}, "the analytic" + has);
-      refuse(names_of<AnalyticGateOptions>(
-                 gate == GateKind::autoencoder ? of_both : std::vector<std::string>{}),
-             "the analytic" + has);
-    }
-    if (gate != GateKind::autoencoder) {
-      refuse(names_of<AutoencoderGateOptions>(), "the autoencoder" + has);
+    for (const continual::UnreadOptions& unread : config.unread()) {
+      refuse(unread.names, unread.needs);
     }
   }
 
  private:
-  // The fields of `Options`, but for some.
-  template <class Options>
-  static std::vector<std::string> names_of(const std::vector<std::string>& except = {}) {
-    std::vector<std::string> names;
-    auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
-      if (std::find(except.begin(), except.end(), name) == except.end()) names.emplace_back(name);
-    };
-    Options options;
-    Options::visit(options, collect);
-    return names;
-  }
-
   static std::string dashed(std::string name) {
     std::replace(name.begin(), name.end(), '_', '-');
     return name;
@@ -213,6 +155,11 @@ int run_train(const std::vector<std::string>& args) {
   }
   command.refuse_idle(*command.parse(args));
   command.config.validate();
+  if (command.print_config) {
+    print_json(std::cout, to_json(command.config, JsonForm::nested));
+    std::cout << '\n';
+    return kExitOk;
+  }
   command.run.apply(command.common);
   const std::string run_folder = (folder / "runs" / command.config.train.strategy.text()).string();
   std::vector<std::string> notes;

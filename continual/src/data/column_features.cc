@@ -36,7 +36,7 @@ ColumnFeatures::ColumnFeatures(const ModelOptions& options, std::int64_t columns
     : random_(columns, {},
               {.kind = FeatureKind::random,
                .count = options.head_width,
-               .seed = options.peer.seed,
+               .seed = options.seed,
                .stream = kColumns}),
       fixed_(1 + (columns <= kMostColumns ? columns : 0)) {}
 

@@ -48,7 +48,7 @@ class Columns : public Model {
     const std::int64_t beside = options_.hidden * (columns_ + 1);
     for (std::int64_t i = 0; i <= options_.depth; ++i) {
       layers_.add(layer_name(columns_, i), i == 0 ? inputs_.size() : beside,
-                  i == options_.depth ? classes_ : options_.hidden, options_.peer.seed);
+                  i == options_.depth ? classes_ : options_.hidden, options_.seed);
     }
     ++columns_;
   }

@@ -90,9 +90,7 @@ void DenseLayers::load(const storage::PageReader& store, DenseEntries& entries,
 }
 
 UnitDropout::UnitDropout(const ModelOptions& options, std::size_t layers)
-    : p_(options.peer.dropout),
-      seed_(static_cast<std::uint64_t>(options.peer.seed)),
-      layers_(layers) {}
+    : p_(options.dropout), seed_(static_cast<std::uint64_t>(options.seed)), layers_(layers) {}
 
 torch::Tensor UnitDropout::operator()(const torch::Tensor& h, std::size_t layer) const {
   torch::Tensor keep = at::ones(h.sizes());

@@ -140,10 +140,8 @@ std::unique_ptr<Model> make_head_model(const RunConfig& config, std::int64_t fea
   }
   inputs.filters = ImageFilters::make(config, features, image);
   if (options.head_pool > 0) {
-    PeerOptions layer = options.peer;
-    layer.d_in = features;
-    layer.d_out = options.head_pool;
-    inputs.peer = std::make_shared<PeerImpl>(layer, store, budget_bytes);
+    inputs.peer = std::make_shared<PeerImpl>(options.layer(features, options.head_pool), store,
+                                             budget_bytes);
     inputs.peer->grow();
     inputs.peer->freeze();
   }

@@ -41,7 +41,7 @@ ImageFilters::ImageFilters(const ModelOptions& options, std::int64_t features, I
                  .filters = options.head_filters,
                  .filter_size = options.head_filter_size,
                  .grid = options.head_grid,
-                 .seed = options.peer.seed,
+                 .seed = options.seed,
                  .stream = kFilters}) {}
 
 std::optional<ImageFilters> ImageFilters::make(const RunConfig& config, std::int64_t features,

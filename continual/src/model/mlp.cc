@@ -40,10 +40,10 @@ class Mlp : public Model {
     const ModelOptions& options = config.model;
     std::int64_t in = inputs_.size();
     for (std::int64_t i = 0; i < options.depth; ++i) {
-      layers_.add("hidden" + std::to_string(i), in, options.hidden, options.peer.seed);
+      layers_.add("hidden" + std::to_string(i), in, options.hidden, options.seed);
       in = options.hidden;
     }
-    layers_.add("output", in, classes, options.peer.seed);
+    layers_.add("output", in, classes, options.seed);
   }
   void load(const storage::PageReader& store, std::int64_t outputs) {
     layers_.load(store, entries_, outputs);

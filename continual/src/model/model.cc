@@ -42,9 +42,9 @@ class PeerModel : public Model {
         gate_(std::move(gate)),
         autoencoders_(std::move(autoencoders)) {
     if (width_ > 0) {
-      const std::uint32_t lane = config.model.peer.dropout > 0 ? kBesideDropout : 0;
-      layers_.add("input", features, width_, config.model.peer.seed, lane);
-      layers_.add("output", width_, classes, config.model.peer.seed, lane);
+      const std::uint32_t lane = config.model.dropout > 0 ? kBesideDropout : 0;
+      layers_.add("input", features, width_, config.model.seed, lane);
+      layers_.add("output", width_, classes, config.model.seed, lane);
     }
     peer_->set_amp(config.train.amp);
     if (placement.place) placement.place(*peer_);
@@ -273,19 +273,19 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
                            "; model mlp has no pool to page");
     }
     DenseInputs inputs = DenseInputs::make(config, features, image);
-    return config.train.strategy.has(StrategyKind::progressive)
+    return config.train.strategy.has("progressive")
                ? make_columns(config, std::move(inputs), classes, placement)
                : make_mlp(config, std::move(inputs), classes, placement);
   }
   if (config.model.head == HeadKind::analytic) {
     return make_head_model(config, features, classes, store, budget_bytes, image, placement);
   }
-  PeerOptions options = config.model.peer;
-  options.d_in = config.model.width > 0 ? config.model.width : features;
-  options.d_out =
-      config.model.width > 0 ? config.model.width : classes + config.model.spare_classes;
+  const std::int64_t width = config.model.width;
+  const PeerOptions options =
+      width > 0 ? config.model.layer(width, width)
+                : config.model.layer(features, classes + config.model.spare_classes);
   auto peer = std::make_shared<PeerImpl>(options, store, budget_bytes);
-  peer->grow(0, first_columns(config.train.strategy_options));
+  peer->grow(0, config.first_columns());
   std::unique_ptr<AnalyticGate> gate;
   if (config.gate() == GateKind::analytic) {
     gate = std::make_unique<AnalyticGate>(features, config.train.gate_options, classes, image);
@@ -312,7 +312,7 @@ std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features
                            "; model mlp has no pool to page");
     }
     DenseInputs inputs = DenseInputs::load(config, features, store);
-    return config.train.strategy.has(StrategyKind::progressive)
+    return config.train.strategy.has("progressive")
                ? load_columns(config, std::move(inputs), classes, store, placement)
                : load_mlp(config, std::move(inputs), classes, store, learnt, placement);
   }

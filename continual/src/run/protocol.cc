@@ -136,26 +136,20 @@ Protocol load_protocol(std::string_view name, std::string_view scenario,
 
 RunConfig with_settings(const RunConfig& config, const json::object& settings,
                         const std::string& where) {
-  json::object all = config.to_json();
-  for (const auto& section : settings) {
-    json::value* known = all.if_contains(section.key());
-    if (known == nullptr) throw DataError(where + ": no section " + std::string(section.key()));
-    for (const auto& field : section.value().as_object()) {
-      if (!known->as_object().contains(field.key())) {
-        throw DataError(where + ": no setting " + std::string(section.key()) + "." +
-                        std::string(field.key()));
-      }
-      known->as_object()[field.key()] = field.value();
-    }
+  RunConfig made = config;
+  try {
+    read_json(made, settings);
+  } catch (const InvalidOptions& error) {
+    throw DataError(where + ": " + error.what());
   }
-  return RunConfig::from_json(all);
+  return made;
 }
 
 RunConfig with_seed(RunConfig config, std::int64_t seed) {
   config.stream.stream_seed = seed;
-  config.model.peer.seed = seed;
+  config.model.seed = seed;
   config.train.train_seed = seed;
-  config.train.strategy_options.strategy_seed = seed;
+  config.train.strategy_options.set("strategy_seed", seed);
   config.train.gate_options.gate_seed = seed;
   return config;
 }

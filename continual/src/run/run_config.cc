@@ -3,7 +3,6 @@
 #include "perennial/continual/run_config.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <numbers>
 
@@ -109,66 +108,67 @@ GateKind RunConfig::gate() const {
     return stream.resolved_scenario() == Scenario::task_incremental ? GateKind::oracle
                                                                     : GateKind::none;
   }
-  const bool generations = train.strategy.has(StrategyKind::grow_freeze) &&
-                           model.model == ModelKind::peer && model.head == HeadKind::trained &&
+  const bool generations = train.strategy.has("grow_freeze") && model.model == ModelKind::peer &&
+                           model.head == HeadKind::trained &&
                            model.peer.routing == Routing::isolated;
   return generations ? GateKind::analytic : GateKind::none;
 }
 
 bool RunConfig::needs_experience() const {
-  return train.strategy.has(StrategyKind::packnet) || train.strategy.has(StrategyKind::progressive);
+  return std::ranges::any_of(train.strategy.parts(), [](const StrategyDeclaration* part) {
+    return !part->needs.oracle.empty();
+  });
 }
 
-// What a strategy would have to read or change and cannot with this model.
-void RunConfig::require_reach() const {
-  if (train.strategy.has(StrategyKind::sparse_slot) &&
-      (model.model != ModelKind::peer || model.width > 0)) {
-    throw InvalidOptions(
-        "strategy sparse_slot chooses among the experts that an input retrieves: use model peer "
-        "with width 0");
+std::int64_t RunConfig::first_columns() const {
+  for (const StrategyDeclaration* part : train.strategy.parts()) {
+    if (part->first_columns != nullptr) return part->first_columns(train.strategy_options);
   }
-  if (model.model != ModelKind::peer) return;
-  for (const StrategyKind kind : train.strategy.kinds()) {
-    const std::string name(enum_name(kind));
-    switch (kind) {
-      case StrategyKind::l2:
-      case StrategyKind::ewc:
-      case StrategyKind::online_ewc:
-      case StrategyKind::si:
-      case StrategyKind::mas:
-        throw InvalidOptions("strategy " + name +
-                             " keeps an importance for each dense parameter, and the experts of a "
-                             "pool are none: use model mlp, not peer");
-      case StrategyKind::gem:
-      case StrategyKind::agem:
-        throw InvalidOptions("strategy " + name +
-                             " projects the gradient of dense parameters, and the experts of a "
-                             "pool are none: use model mlp, not peer");
-      case StrategyKind::packnet:
-      case StrategyKind::progressive:
-        throw InvalidOptions("strategy " + name +
-                             " divides the layers of a dense network among experiences: use model "
-                             "mlp, not peer");
-      case StrategyKind::gdumb:
-        throw InvalidOptions(
-            "strategy gdumb starts the model anew after each experience, and a pool keeps its "
-            "experts: use model mlp, not peer");
-      case StrategyKind::icarl:
-        throw InvalidOptions(
-            "strategy icarl needs the model as it was before the experience and its last hidden "
-            "layer, which a pool does not keep or have: use model mlp, not peer");
-      case StrategyKind::lwf:
-        if (!train.strategy.has(StrategyKind::grow_freeze) ||
-            model.peer.routing != Routing::isolated) {
-          throw InvalidOptions(
-              "strategy lwf needs the model as it was before the experience, and a pool that "
-              "trains on keeps none: use grow_freeze+lwf with isolated routing, whose frozen "
-              "generation it is, or model mlp");
-        }
-        break;
-      default:
-        break;
+  return 0;
+}
+
+PeerOptions ModelOptions::layer(std::int64_t d_in, std::int64_t d_out) const {
+  PeerOptions options = peer;
+  options.d_in = d_in;
+  options.d_out = d_out;
+  options.dropout = dropout;
+  options.seed = seed;
+  return options;
+}
+
+void RunConfig::validate_strategies() const {
+  const bool peer = model.model == ModelKind::peer;
+  for (const StrategyDeclaration* part : train.strategy.parts()) {
+    const auto refuse = [&](std::string_view why, const char* remedy) {
+      throw InvalidOptions("strategy " + std::string(part->name) + " " + std::string(why) + remedy);
+    };
+    const StrategyNeeds& needs = part->needs;
+    if (!needs.dense_parameters.empty() && peer) {
+      refuse(needs.dense_parameters, ": use model mlp, not peer");
     }
+    if (!needs.pool.empty() && !peer) refuse(needs.pool, ": use model peer, not mlp");
+    if (!needs.expert_gradients.empty() && (!peer || model.width > 0)) {
+      refuse(needs.expert_gradients, ": use model peer with width 0");
+    }
+    if (!needs.classes.empty() && task() == TaskKind::regression) {
+      refuse(needs.classes, ": it needs classes, and task regression has none");
+    }
+    if (!needs.oracle.empty() && gate() != GateKind::oracle) {
+      refuse(needs.oracle, ": use scenario task, or gate oracle");
+    }
+    // Where the experience of an example is known, its loss counts the classes of that only.
+    if (part->all_outputs && stream.resolved_scenario() == Scenario::task_incremental) {
+      refuse(
+          "reads outputs of other experiences' classes, which scenario task leaves out of the "
+          "loss",
+          "; use scenario class or domain");
+    }
+    if (!part->without_training && model.head == HeadKind::analytic) {
+      throw InvalidOptions("head analytic is solved, not trained: strategy " +
+                           std::string(part->name) +
+                           " has nothing to do; use naive, joint, cumulative or grow_freeze");
+    }
+    if (part->refuse != nullptr) part->refuse(*this);
   }
 }
 
@@ -178,46 +178,14 @@ void RunConfig::validate() const {
   validate_ranges(train);
   const bool peer = model.model == ModelKind::peer;
   const bool isolated = peer && model.peer.routing == Routing::isolated;
-  const bool grows = train.strategy.has(StrategyKind::grow_freeze);
+  const bool grows = train.strategy.has("grow_freeze");
   if (task() == TaskKind::regression) validate_regression();
   validate_training();
-  require_reach();
-  require_loss_of_tasks();
-  if (train.strategy == StrategyKind::icarl &&
-      stream.resolved_scenario() == Scenario::domain_incremental) {
-    throw InvalidOptions(
-        "strategy icarl is for classes that come in turn, and in scenario domain no class is new "
-        "after the first experience; use scenario class");
-  }
-  if (train.strategy == StrategyKind::gdumb) {
-    if (train.strategy_options.memory == 0) {
-      throw InvalidOptions("memory is 0; strategy gdumb learns from nothing else");
-    }
-    if (train.lr_schedule != LrSchedule::constant) {
-      throw InvalidOptions("strategy gdumb needs lr_schedule constant, not " +
-                           std::string(enum_name(train.lr_schedule)) +
-                           ": it trains after an experience, not within");
-    }
-  }
-  if (grows && !peer) {
-    throw InvalidOptions("strategy grow_freeze needs a pool of experts: use model peer, not " +
-                         std::string(enum_name(model.model)));
-  }
-  if (grows && isolated && model.width > 0) {
-    throw InvalidOptions("strategy grow_freeze with isolated routing needs width 0, not " +
-                         std::to_string(model.width) +
-                         ": dense layers around the pool would go on changing what is frozen");
-  }
-  if (train.strategy_options.output_regularisation > 0) validate_output_regularisation();
   if (model.head == HeadKind::analytic) validate_head();
+  validate_strategies();
   validate_dense();
   if (model.spare_classes > 0) validate_spare_classes();
   const GateKind kind = gate();
-  if (needs_experience() && kind != GateKind::oracle) {
-    throw InvalidOptions("strategy " + train.strategy.text() +
-                         " answers with the part of the network that learnt an input's experience, "
-                         "and must be told which: use scenario task, or gate oracle");
-  }
   if (kind != GateKind::none && !(grows && isolated) && !needs_experience()) {
     throw InvalidOptions("gate " + std::string(enum_name(kind)) +
                          " needs generations to choose from: strategy grow_freeze with isolated "
@@ -232,11 +200,9 @@ void RunConfig::validate() const {
     throw InvalidOptions("return_novelty is " + std::to_string(train.return_novelty) +
                          "; it needs the statistics of the analytic gate");
   }
-  if (train.strategy_options.growth == GrowthKind::drift) validate_growth();
-  if (train.strategy_options.growth_size == GrowthSize::need) validate_growth_size();
   if (peer) {
-    PeerOptions options = model.peer;
-    options.d_in = options.d_out = model.width > 0 ? model.width : 1;
+    const std::int64_t width = model.width > 0 ? model.width : 1;
+    const PeerOptions options = model.layer(width, width);
     options.validate();
     if (train.expert_momentum > 0 && train.experts().algorithm != SparseAlgorithm::sgd) {
       std::string message = "expert_momentum is " + std::to_string(train.expert_momentum);
@@ -252,35 +218,6 @@ void RunConfig::validate() const {
   }
 }
 
-void RunConfig::validate_growth() const {
-  const std::string drift = "growth drift";
-  if (train.strategy != StrategyKind::grow_freeze) {
-    throw InvalidOptions(drift + " is for strategy grow_freeze, not for " + train.strategy.text());
-  }
-  if (gate() != GateKind::analytic) {
-    throw InvalidOptions(drift + " needs the analytic gate, not gate " +
-                         std::string(enum_name(gate())) +
-                         ": generations are no experiences, and nobody says which is asked");
-  }
-  if (model.head != HeadKind::trained) {
-    throw InvalidOptions(drift + " needs a loss: head trained, not analytic");
-  }
-  if (stream.stream == StreamKind::single) {
-    throw InvalidOptions(drift +
-                         " needs a stream that changes: permuted, split or rotated, not "
-                         "single");
-  }
-  if (train.epochs != 1) {
-    throw InvalidOptions(drift + " is for one pass, not for " + std::to_string(train.epochs) +
-                         " epochs: passes over an experience announce its boundaries");
-  }
-  if (train.lr_schedule != LrSchedule::constant) {
-    throw InvalidOptions(drift + " needs lr_schedule constant, not " +
-                         std::string(enum_name(train.lr_schedule)) +
-                         ": nobody knows when an experience will end");
-  }
-}
-
 void RunConfig::validate_spare_classes() const {
   const std::string spare = "spare_classes is " + std::to_string(model.spare_classes);
   if (model.model != ModelKind::peer || model.width > 0 || model.head != HeadKind::trained) {
@@ -288,7 +225,7 @@ void RunConfig::validate_spare_classes() const {
                          "; only experts that answer with the classes themselves (model peer, "
                          "width 0, head trained) need them, other models grow");
   }
-  if (train.strategy.has(StrategyKind::grow_freeze) && model.peer.routing != Routing::isolated) {
+  if (train.strategy.has("grow_freeze") && model.peer.routing != Routing::isolated) {
     throw InvalidOptions(spare +
                          "; with shared routing frozen experts would have a say in classes that "
                          "they never saw: use isolated routing or a width");
@@ -298,41 +235,10 @@ void RunConfig::validate_spare_classes() const {
   }
 }
 
-void RunConfig::validate_output_regularisation() const {
-  const std::string is =
-      "output_regularisation is " + std::to_string(train.strategy_options.output_regularisation);
-  if (!train.strategy.has(StrategyKind::grow_freeze) || model.model != ModelKind::peer ||
-      model.peer.routing != Routing::shared) {
-    throw InvalidOptions(is +
-                         "; it distils what growth would change: use strategy grow_freeze with "
-                         "shared routing (isolated generations do not change)");
-  }
-  if (model.width > 0 || model.head != HeadKind::trained) {
-    throw InvalidOptions(is +
-                         "; it needs width 0 and head trained, so that the layer's outputs are "
-                         "the model's");
-  }
-  if (stream.resolved_scenario() == Scenario::task_incremental) {
-    throw InvalidOptions(is +
-                         "; it reads outputs of other experiences' classes, which scenario task "
-                         "leaves out of the loss; use scenario class or domain");
-  }
-}
-
 void RunConfig::validate_head() const {
   const std::string head = "head analytic";
   if (model.model != ModelKind::peer || model.width > 0) {
     throw InvalidOptions(head + " needs model peer with width 0");
-  }
-  using enum StrategyKind;
-  constexpr std::array kAllowed = {naive, joint, cumulative, grow_freeze};
-  for (const StrategyKind kind : train.strategy.kinds()) {
-    if (std::find(kAllowed.begin(), kAllowed.end(), kind) != kAllowed.end()) continue;
-    std::string message = head;
-    message.append(" is solved, not trained: strategy ")
-        .append(enum_name(kind))
-        .append(" has nothing to do; use naive, joint, cumulative or grow_freeze");
-    throw InvalidOptions(message);
   }
   if (train.gate != GateChoice::automatic && train.gate != GateChoice::none) {
     throw InvalidOptions(head + " answers for all classes; it has no gate " +
@@ -351,28 +257,6 @@ void RunConfig::validate_head() const {
   }
   if (model.head_filters == 0 && model.head_pool == 0) {
     throw InvalidOptions(head + " needs features: head_filters and head_pool are both 0");
-  }
-  if (model.head_pool == 0 && train.strategy.has(grow_freeze)) {
-    throw InvalidOptions("head_pool is 0; strategy grow_freeze needs a pool");
-  }
-}
-
-// Where the experience of an example is known, its loss counts the classes of that only; what looks
-// at other outputs of the model would not.
-void RunConfig::require_loss_of_tasks() const {
-  if (stream.resolved_scenario() != Scenario::task_incremental) return;
-  using enum StrategyKind;
-  constexpr std::array kAllowed = {naive,      joint, cumulative, grow_freeze, l2, ewc,
-                                   online_ewc, si,    mas,        lwf,         er, agem,
-                                   gem,        gdumb, packnet,    progressive};
-  for (const StrategyKind kind : train.strategy.kinds()) {
-    if (std::find(kAllowed.begin(), kAllowed.end(), kind) != kAllowed.end()) continue;
-    std::string message = "strategy ";
-    message.append(enum_name(kind))
-        .append(
-            " reads outputs of other experiences' classes, which scenario task "
-            "leaves out of the loss; use scenario class or domain");
-    throw InvalidOptions(message);
   }
 }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A run's configuration as it is stored and compared.
+#include <algorithm>
 #include <array>
 #include <boost/json/serialize.hpp>
+#include <span>
 #include <utility>
 
 #include "perennial/continual/run_config.h"
@@ -12,54 +14,120 @@ namespace json = boost::json;
 
 namespace {
 
-// Options that there were not always. At their defaults they are left out, so that what was learnt
-// before keeps its digest.
-constexpr std::array<std::pair<const char*, const char*>, 14> kLaterFields = {{
-    {"stream", "task"},
-    {"stream", "target_column"},
-    {"stream", "separator"},
-    {"stream", "encoding"},
-    {"stream", "class_order"},
-    {"stream", "validation_share"},
-    {"model", "head_inputs"},
-    {"model", "head_width"},
-    {"train", "amp"},
-    {"train", "micro_batch"},
-    {"train", "weight_decay"},
-    {"train", "clip_norm"},
-    {"train", "router_lr"},
-    {"train", "warmup"},
-}};
+// The options of version 0.1, in its order: stores have all of them. Later ones follow, and are
+// left out at their defaults, so that what was learnt before keeps its digest.
+constexpr std::string_view kStreamFields[] = {
+    "stream",       "dataset", "experiences", "scenario",       "angle_step",  "gradual",
+    "blur",         "cycle",   "limit",       "test_limit",     "stream_seed", "normalize",
+    "label_column", "header",  "bad_rows",    "missing_values", "test_share"};
+constexpr std::string_view kModelFields[] = {
+    "model",         "inputs",    "hidden",        "depth",        "width",
+    "spare_classes", "head",      "head_ridge",    "head_filters", "head_filter_size",
+    "head_grid",     "head_pool", "heads",         "top_k",        "d_key",
+    "rows",          "cols",      "routing",       "sub_keys",     "score",
+    "activation",    "glu",       "expert_width",  "dtype",        "dropout",
+    "query_norm",    "norm_eps",  "norm_momentum", "key_scale",    "distribution",
+    "u_scale",       "v_scale",   "page_bytes",    "seed"};
+constexpr std::string_view kTrainFields[] = {"strategy",
+                                             "output_regularisation",
+                                             "growth",
+                                             "growth_size",
+                                             "growth_start",
+                                             "growth_loss",
+                                             "growth_window",
+                                             "drift_threshold",
+                                             "drift_steps",
+                                             "drift_window",
+                                             "l2_strength",
+                                             "ewc_strength",
+                                             "online_ewc_strength",
+                                             "ewc_gamma",
+                                             "fisher",
+                                             "fisher_examples",
+                                             "si_strength",
+                                             "si_damping",
+                                             "mas_strength",
+                                             "lwf_strength",
+                                             "lwf_temperature",
+                                             "memory",
+                                             "buffer",
+                                             "memory_fill",
+                                             "replay_batch",
+                                             "der_alpha",
+                                             "der_beta",
+                                             "task_memory",
+                                             "gem_margin",
+                                             "gdumb_epochs",
+                                             "update_slots",
+                                             "packnet_prune",
+                                             "packnet_retrain",
+                                             "strategy_seed",
+                                             "epochs",
+                                             "batch",
+                                             "optimizer",
+                                             "lr",
+                                             "expert_lr",
+                                             "lr_schedule",
+                                             "expert_optimizer",
+                                             "expert_momentum",
+                                             "expert_weight_decay",
+                                             "gate",
+                                             "features",
+                                             "ridge",
+                                             "gate_seed",
+                                             "gate_features",
+                                             "gate_filters",
+                                             "gate_filter_size",
+                                             "gate_grid",
+                                             "gate_answer",
+                                             "gate_temperature",
+                                             "head_weight",
+                                             "autoencoder_code",
+                                             "autoencoder_lr",
+                                             "return_novelty",
+                                             "return_examples",
+                                             "train_seed",
+                                             "commit_every",
+                                             "anytime_every",
+                                             "anytime_first",
+                                             "anytime_examples"};
 
-json::object all_fields(const RunConfig& config) {
-  return {{"stream", perennial::to_json(config.stream)},
-          {"model", perennial::to_json(config.model)},
-          {"train", perennial::to_json(config.train)}};
+json::object stored(const json::object& fields, const json::object& defaults,
+                    std::span<const std::string_view> first) {
+  json::object made;
+  for (const std::string_view name : first) made[name] = fields.at(name);
+  for (const auto& field : fields) {
+    if (made.contains(field.key()) || field.value() == defaults.at(field.key())) continue;
+    made[field.key()] = field.value();
+  }
+  return made;
 }
 
 }  // namespace
 
+json::object RunConfig::settings() const {
+  return {{"stream", perennial::to_json(stream)},
+          {"model", perennial::to_json(model)},
+          {"train", perennial::to_json(train)}};
+}
+
 json::object RunConfig::to_json() const {
-  json::object object = all_fields(*this);
-  const json::object defaults = all_fields(RunConfig());
-  for (const auto& [section, field] : kLaterFields) {
-    json::object& fields = object.at(section).as_object();
-    if (fields.at(field) == defaults.at(section).at(field)) fields.stable_erase(field);
-  }
-  return object;
+  const json::object all = settings(), defaults = RunConfig().settings();
+  const auto section = [&](std::string_view name, std::span<const std::string_view> first) {
+    return stored(all.at(name).as_object(), defaults.at(name).as_object(), first);
+  };
+  return {{"stream", section("stream", kStreamFields)},
+          {"model", section("model", kModelFields)},
+          {"train", section("train", kTrainFields)}};
 }
 
 RunConfig RunConfig::from_json(const json::object& object) {
-  RunConfig config;
-  config.stream = perennial::from_json<StreamOptions>(object.at("stream").as_object());
-  config.model = perennial::from_json<ModelOptions>(object.at("model").as_object());
-  config.train = perennial::from_json<TrainOptions>(object.at("train").as_object());
-  return config;
+  return perennial::from_json<RunConfig>(object);
 }
 
-std::vector<std::string> differences(const RunConfig& stored, const RunConfig& asked) {
+std::vector<std::string> differences(const RunConfig& from, const RunConfig& asked) {
   std::vector<std::string> fields;
-  const json::object a = all_fields(stored), b = all_fields(asked);
+  const json::object a = from.settings(), b = asked.settings();
   for (const auto& section : a) {
     const json::object& other = b.at(section.key()).as_object();
     for (const auto& field : section.value().as_object()) {

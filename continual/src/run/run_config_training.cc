@@ -20,13 +20,10 @@ void RunConfig::validate_training() const {
   if (model.head == HeadKind::analytic) {
     throw InvalidOptions(option + "; head analytic is solved, and takes no steps by gradient");
   }
-  for (const StrategyKind kind : train.strategy.kinds()) {
-    if (kind != StrategyKind::gdumb && kind != StrategyKind::packnet) continue;
-    throw InvalidOptions(option + "; strategy " + std::string(enum_name(kind)) +
+  for (const StrategyDeclaration* part : train.strategy.parts()) {
+    if (!part->trains_after) continue;
+    throw InvalidOptions(option + "; strategy " + std::string(part->name) +
                          " also trains after an experience, where it does not hold");
-  }
-  if (train.warmup > 0 && train.strategy_options.growth == GrowthKind::drift) {
-    throw InvalidOptions(option + "; with growth drift nobody knows when an experience begins");
   }
   if (train.micro_batch == 0) return;
   if (model.model == ModelKind::peer && model.peer.query_norm == QueryNorm::batch) {
@@ -34,13 +31,10 @@ void RunConfig::validate_training() const {
                          "; query_norm batch takes its statistics over the whole batch: use "
                          "query_norm layer or rms");
   }
-  for (const StrategyKind kind : train.strategy.kinds()) {
-    if (!has_own_loss(kind)) continue;
-    throw InvalidOptions(option + "; the loss of strategy " + std::string(enum_name(kind)) +
+  for (const StrategyDeclaration* part : train.strategy.parts()) {
+    if (!part->own_loss) continue;
+    throw InvalidOptions(option + "; the loss of strategy " + std::string(part->name) +
                          " is of a step's rows together");
-  }
-  if (train.strategy_options.output_regularisation > 0) {
-    throw InvalidOptions(option + "; output_regularisation is of a step's rows together");
   }
 }
 

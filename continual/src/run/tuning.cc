@@ -40,7 +40,7 @@ std::string plain_text(const json::value& value) {
 }
 
 json::value value_of(const RunConfig& config, const TuningAxis& axis) {
-  return config.to_json().at(axis.section).at(axis.field);
+  return config.settings().at(axis.section).at(axis.field);
 }
 
 void set(json::object& settings, const std::string& section, const std::string& field,

@@ -18,6 +18,7 @@
 #include "run/boundaries.h"
 #include "run/run_note.h"
 #include "run/run_state.h"
+#include "strategies/grow_freeze.h"
 #include "strategies/strategy_state.h"
 
 namespace perennial::continual {
@@ -38,13 +39,13 @@ void require_generations(const RunConfig& config) {
   if (config.model.head == HeadKind::analytic) {
     refuse("an analytic head adds all experiences up in one sum");
   }
-  if (!config.train.strategy.has(StrategyKind::grow_freeze)) {
+  if (!config.train.strategy.has("grow_freeze")) {
     refuse("strategy " + config.train.strategy.text() + " trains all experts on everything");
   }
   if (config.model.peer.routing != Routing::isolated) {
     refuse("with shared routing the query network and column keys learnt from every experience");
   }
-  if (config.train.strategy_options.growth == GrowthKind::drift) {
+  if (config.train.strategy_options[kGrowth] == GrowthKind::drift) {
     refuse("with growth drift a generation is no experience, and what it learnt from has no name");
   }
   const GateKind gate = config.gate();
@@ -55,8 +56,8 @@ void require_generations(const RunConfig& config) {
 
 // Why newer generations are no longer independent of older ones; empty when they are.
 std::string reader(const RunConfig& config) {
-  for (const StrategyKind kind : config.train.strategy.kinds()) {
-    if (kind != StrategyKind::grow_freeze) return "strategy " + std::string(enum_name(kind));
+  for (const StrategyDeclaration* part : config.train.strategy.parts()) {
+    if (part->name != "grow_freeze") return "strategy " + std::string(part->name);
   }
   return {};
 }

@@ -15,10 +15,10 @@ class AveragedGem : public TaskMemory {
  public:
   AveragedGem(const RunConfig& config, const StreamShape& shape)
       : TaskMemory("agem", config, shape),
-        count_(config.train.strategy_options.replay_batch > 0
-                   ? config.train.strategy_options.replay_batch
+        count_(config.train.strategy_options[kReplayBatch] > 0
+                   ? config.train.strategy_options[kReplayBatch]
                    : config.train.batch),
-        drawing_(config.train.strategy_options.strategy_seed, LaneUse::replay_draw) {}
+        drawing_(config.train.strategy_options[kStrategySeed], LaneUse::replay_draw) {}
 
   void after_backward(StrategyContext& context, const TrainingBatch&) override {
     const std::int64_t before = held_before(context.experience);
@@ -47,8 +47,19 @@ class AveragedGem : public TaskMemory {
 
 }  // namespace
 
-StrategyPointer make_agem(const RunConfig& config, const StreamShape& shape) {
-  return std::make_unique<AveragedGem>(config, shape);
+const StrategyDeclaration& strategies::agem() {
+  static const StrategyDeclaration declaration{
+      .name = "agem",
+      .description =
+          "averaged gradient episodic memory: projects gradients that would raise the memory's "
+          "loss",
+      .options = {&kTaskMemory, &kReplayBatch, &kStrategySeed},
+      .needs = {.dense_parameters = "projects the gradient of dense parameters, and experts of a "
+                                    "pool are left out of it",
+                .boundaries = true},
+      .make = make_one<AveragedGem>,
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

@@ -16,6 +16,16 @@ class Cumulative : public Strategy {
 
 }  // namespace
 
-StrategyPointer make_cumulative() { return std::make_unique<Cumulative>(); }
+const StrategyDeclaration& strategies::cumulative() {
+  static const StrategyDeclaration declaration{
+      .name = "cumulative",
+      .description =
+          "trains on all experiences so far, keeping every example; its cost grows with the stream",
+      .needs = {.boundaries = true},
+      .without_training = true,
+      .make = make_one<Cumulative>,
+  };
+  return declaration;
+}
 
 }  // namespace perennial::continual

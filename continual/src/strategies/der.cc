@@ -8,6 +8,9 @@ namespace perennial::continual {
 
 namespace {
 
+constexpr StrategyOption<double> kDerBeta{
+    "der_beta", 0.5, "der++: weight of the replayed labels' cross entropy", Range{0, 1e6}};
+
 // Buzzega et al. 2020, "Dark Experience for General Continual Learning" (arXiv 2004.07211), eq. 5
 // (der) and 6 (der++): L = L_task(fresh rows) + alpha mean (z - h(x'))^2 [+ beta L_ce(x'', y'')]
 // where x', z and x'', y'' are two samples of the memory and z the outputs that x' had when it was
@@ -18,9 +21,10 @@ namespace {
 class DarkReplay : public Replay {
  public:
   DarkReplay(const std::string& name, const RunConfig& config, const StreamShape& shape,
-             double alpha, double beta)
-      : Replay(name, config, shape, From::earlier, true, (alpha > 0 ? 1 : 0) + (beta > 0 ? 1 : 0)),
-        alpha_(alpha),
+             double beta)
+      : Replay(name, config, shape, From::earlier, true,
+               (config.train.strategy_options[kDerAlpha] > 0 ? 1 : 0) + (beta > 0 ? 1 : 0)),
+        alpha_(config.train.strategy_options[kDerAlpha]),
         beta_(beta) {}
 
   torch::Tensor target_loss(StrategyContext& context, const TrainingBatch& batch) override {
@@ -48,14 +52,40 @@ class DarkReplay : public Replay {
 
 }  // namespace
 
-StrategyPointer make_der(const RunConfig& config, const StreamShape& shape) {
-  const StrategyOptions& options = config.train.strategy_options;
-  return std::make_unique<DarkReplay>("der", config, shape, options.der_alpha, 0);
+const StrategyDeclaration& strategies::der() {
+  static const StrategyDeclaration declaration{
+      .name = "der",
+      .sort = StrategySort::replay,
+      .description = "dark experience replay: keeps the logits of remembered examples",
+      .options = {&kMemory, &kBuffer, &kMemoryFill, &kReplayBatch, &kDerAlpha, &kStrategySeed},
+      .needs = {.boundaries = true},
+      .own_loss = true,
+      .all_outputs = true,
+      .refuse = Replay::refuse,
+      .make = [](const RunConfig& config, const StreamShape& shape) -> StrategyPointer {
+        return std::make_unique<DarkReplay>("der", config, shape, 0);
+      },
+  };
+  return declaration;
 }
 
-StrategyPointer make_derpp(const RunConfig& config, const StreamShape& shape) {
-  const StrategyOptions& options = config.train.strategy_options;
-  return std::make_unique<DarkReplay>("derpp", config, shape, options.der_alpha, options.der_beta);
+const StrategyDeclaration& strategies::derpp() {
+  static const StrategyDeclaration declaration{
+      .name = "der++",
+      .sort = StrategySort::replay,
+      .description = "dark experience replay with the labels of a second sample",
+      .options = {&kMemory, &kBuffer, &kMemoryFill, &kReplayBatch, &kDerAlpha, &kDerBeta,
+                  &kStrategySeed},
+      .needs = {.boundaries = true},
+      .own_loss = true,
+      .all_outputs = true,
+      .refuse = Replay::refuse,
+      .make = [](const RunConfig& config, const StreamShape& shape) -> StrategyPointer {
+        return std::make_unique<DarkReplay>("derpp", config, shape,
+                                            config.train.strategy_options[kDerBeta]);
+      },
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

@@ -19,8 +19,17 @@ class ExperienceReplay : public Replay {
 
 }  // namespace
 
-StrategyPointer make_er(const RunConfig& config, const StreamShape& shape) {
-  return std::make_unique<ExperienceReplay>(config, shape);
+const StrategyDeclaration& strategies::er() {
+  static const StrategyDeclaration declaration{
+      .name = "er",
+      .sort = StrategySort::replay,
+      .description = "experience replay: adds examples from a memory to each batch",
+      .options = {&kMemory, &kBuffer, &kMemoryFill, &kReplayBatch, &kStrategySeed},
+      .needs = {.boundaries = true},
+      .refuse = Replay::refuse,
+      .make = make_one<ExperienceReplay>,
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

@@ -36,8 +36,19 @@ class ErAce : public Replay {
 
 }  // namespace
 
-StrategyPointer make_er_ace(const RunConfig& config, const StreamShape& shape) {
-  return std::make_unique<ErAce>(config, shape);
+const StrategyDeclaration& strategies::er_ace() {
+  static const StrategyDeclaration declaration{
+      .name = "er_ace",
+      .sort = StrategySort::replay,
+      .description =
+          "replay with an asymmetric cross entropy: new examples compete among their own classes",
+      .options = {&kMemory, &kBuffer, &kMemoryFill, &kReplayBatch, &kStrategySeed},
+      .needs = {.classes = "lets fresh examples compete among their own classes"},
+      .own_loss = true,
+      .all_outputs = true,
+      .make = make_one<ErAce>,
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

@@ -4,11 +4,26 @@
 
 #include "strategies/importance.h"
 #include "strategies/quadratic_penalty.h"
-#include "strategies/replay_buffer.h"
+#include "strategies/shared_options.h"
 
 namespace perennial::continual {
 
 namespace {
+
+constexpr StrategyOption<double> kEwcStrength{
+    "ewc_strength", 1200,
+    "ewc: lambda of lambda/2 sum F (theta - theta*)^2 (libraries that drop the 1/2 call half of it "
+    "lambda)",
+    Range{0, 1e12}};
+constexpr StrategyOption<double> kOnlineEwcStrength{
+    "online_ewc_strength", 200, "online_ewc: lambda of lambda/2 sum F (theta - theta*)^2",
+    Range{0, 1e12}};
+constexpr StrategyOption<double> kEwcGamma{
+    "ewc_gamma", 1, "online_ewc: decay of older Fisher information", Range{0, 1}};
+constexpr StrategyOption<FisherKind> kFisher{
+    "fisher", FisherKind::sample,
+    "ewc: exact (expectation over classes), sample (a class drawn), empirical (true labels) or "
+    "batched (squared minibatch means, true labels)"};
 
 // Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks" (arXiv
 // 1612.00796), eq. 3, the 1/2 included: L = L_ce + lambda/2 sum_t sum_p F_t,p (theta_p -
@@ -20,13 +35,13 @@ namespace {
 // their 100 for task- and domain-incremental. Naive, bit for bit, at lambda = 0.
 class Ewc : public QuadraticPenalty {
  public:
-  explicit Ewc(const StrategyOptions& options) : Ewc("ewc", options.ewc_strength, options) {}
+  explicit Ewc(const StrategyOptions& options) : Ewc("ewc", options[kEwcStrength], options) {}
 
   void after_experience(StrategyContext& context) override {
     if (!on()) return;
     ParameterVector fisher = fisher_information(
         context.model, context.stream, context.experience,
-        {options_.fisher, options_.fisher_examples, context.config.train.batch}, labels_);
+        {options_[kFisher], options_[kFisherExamples], context.config.train.batch}, labels_);
     ParameterVector now;
     now.set_values(parameters_of(context.model));
     consolidate(fisher, now);
@@ -41,7 +56,7 @@ class Ewc : public QuadraticPenalty {
   Ewc(std::string name, double strength, const StrategyOptions& options)
       : QuadraticPenalty(std::move(name), strength),
         options_(options),
-        labels_(options.strategy_seed, LaneUse::fisher_sample) {}
+        labels_(options[kStrategySeed], LaneUse::fisher_sample) {}
 
   virtual void consolidate(ParameterVector& fisher, ParameterVector& now) {
     if (!importance().defined()) {
@@ -73,13 +88,13 @@ class Ewc : public QuadraticPenalty {
 class OnlineEwc : public Ewc {
  public:
   explicit OnlineEwc(const StrategyOptions& options)
-      : Ewc("online_ewc", options.online_ewc_strength, options) {}
+      : Ewc("online_ewc", options[kOnlineEwcStrength], options) {}
 
  protected:
   void consolidate(ParameterVector& fisher, ParameterVector& now) override {
     if (importance().defined()) {
       const at::NoGradGuard no_grad;
-      fisher.flat().add_(importance().flat(), options().ewc_gamma);
+      fisher.flat().add_(importance().flat(), options()[kEwcGamma]);
     }
     importance() = std::move(fisher);
     anchor() = std::move(now);
@@ -88,9 +103,39 @@ class OnlineEwc : public Ewc {
 
 }  // namespace
 
-StrategyPointer make_ewc(const StrategyOptions& options) { return std::make_unique<Ewc>(options); }
-StrategyPointer make_online_ewc(const StrategyOptions& options) {
-  return std::make_unique<OnlineEwc>(options);
+const StrategyDeclaration& strategies::ewc() {
+  static const StrategyDeclaration declaration{
+      .name = "ewc",
+      .sort = StrategySort::penalty,
+      .description =
+          "elastic weight consolidation: the same, weighted by Fisher information summed over "
+          "experiences",
+      .options = {&kEwcStrength, &kFisher, &kFisherExamples, &kStrategySeed},
+      .needs = {.dense_parameters =
+                    "keeps an importance for each dense parameter, and experts of a pool have none",
+                .boundaries = true},
+      .make = make_one<Ewc>,
+  };
+  return declaration;
+}
+
+const StrategyDeclaration& strategies::online_ewc() {
+  static const StrategyDeclaration declaration{
+      .name = "online_ewc",
+      .sort = StrategySort::penalty,
+      .description = "EWC with one decaying Fisher information and the newest parameters",
+      .options = {&kOnlineEwcStrength, &kEwcGamma, &kFisher, &kFisherExamples, &kStrategySeed},
+      .needs = {.dense_parameters =
+                    "keeps an importance for each dense parameter, and experts of a pool have none",
+                .boundaries = true},
+      .differs =
+          "an experience's Fisher information is not normalised before it is added: the paper does "
+          "so "
+          "where rewards have scales of their own, a cross entropy has one scale, and published "
+          "strengths (Hsu et al. 2018) are without it",
+      .make = make_one<OnlineEwc>,
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

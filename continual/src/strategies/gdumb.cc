@@ -6,11 +6,15 @@
 #include "model/dense_optimizer.h"
 #include "model/parameter_vector.h"
 #include "strategies/replay_buffer.h"
+#include "strategies/shared_options.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {
 
 namespace {
+
+constexpr StrategyOption<std::int64_t> kGdumbEpochs{
+    "gdumb_epochs", 50, "gdumb: passes over the memory", Range{1, 100000}};
 
 // Prabhu et al. 2020, "GDumb: A Simple Approach that Questions Our Progress in Continual Learning"
 // (ECCV): the stream only fills a memory that is as balanced over classes as greed makes it
@@ -22,8 +26,8 @@ namespace {
 class Gdumb : public Strategy {
  public:
   Gdumb(const RunConfig& config, const StreamShape& shape)
-      : memory_(BufferKind::greedy, config.train.strategy_options.memory, shape.classes,
-                config.train.strategy_options.strategy_seed) {}
+      : memory_(BufferKind::greedy, config.train.strategy_options[kMemory], shape.classes,
+                config.train.strategy_options[kStrategySeed]) {}
 
   void before_step(StrategyContext& context, TrainingBatch& batch) override {
     batch.train = false;
@@ -39,10 +43,10 @@ class Gdumb : public Strategy {
     DenseOptimizer optimizer(config.train);
     optimizer.set_parameters(model.trainable());
     const std::int64_t size = memory_.size(), batch = config.train.batch;
-    for (std::int64_t epoch = 0; epoch < config.train.strategy_options.gdumb_epochs; ++epoch) {
+    for (std::int64_t epoch = 0; epoch < config.train.strategy_options[kGdumbEpochs]; ++epoch) {
       std::vector<std::uint32_t> order(static_cast<std::size_t>(size));
       kernels::shuffled_indices(
-          static_cast<std::uint64_t>(config.train.strategy_options.strategy_seed),
+          static_cast<std::uint64_t>(config.train.strategy_options[kStrategySeed]),
           random_lane(LaneUse::memory_order, context.experience, epoch), order);
       const torch::Tensor rows =
           at::tensor(std::vector<std::int64_t>(order.begin(), order.end()), at::kLong);
@@ -74,10 +78,38 @@ class Gdumb : public Strategy {
   ReplayBuffer memory_;
 };
 
+void refuse_gdumb(const RunConfig& config) {
+  if (config.train.strategy_options[kMemory] == 0) {
+    throw InvalidOptions("memory is 0; strategy gdumb learns from nothing else");
+  }
+  if (config.train.lr_schedule != LrSchedule::constant) {
+    throw InvalidOptions("strategy gdumb needs lr_schedule constant, not " +
+                         std::string(enum_name(config.train.lr_schedule)) +
+                         ": it trains after an experience, not within");
+  }
+}
+
 }  // namespace
 
-StrategyPointer make_gdumb(const RunConfig& config, const StreamShape& shape) {
-  return std::make_unique<Gdumb>(config, shape);
+const StrategyDeclaration& strategies::gdumb() {
+  static const StrategyDeclaration declaration{
+      .name = "gdumb",
+      .description =
+          "keeps a balanced memory, and after each experience trains a new model on it alone",
+      .options = {&kMemory, &kGdumbEpochs, &kStrategySeed},
+      .needs = {.dense_parameters =
+                    "starts the model anew after each experience, and a pool keeps its experts",
+                .classes = "balances its memory over classes",
+                .boundaries = true},
+      .differs =
+          "trains with the run's optimizer, rate and batch, without cut-mix and warm restarts, so "
+          "that "
+          "rows of a table differ in the method alone",
+      .trains_after = true,
+      .refuse = refuse_gdumb,
+      .make = make_one<Gdumb>,
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

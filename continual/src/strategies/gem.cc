@@ -9,6 +9,9 @@ namespace perennial::continual {
 
 namespace {
 
+constexpr StrategyOption<double> kGemMargin{
+    "gem_margin", 0.5, "gem: gamma, added to the dual solution", Range{0, 1e3}};
+
 // Lopez-Paz & Ranzato 2017, "Gradient Episodic Memory for Continual Learning" (arXiv 1706.08840),
 // algorithm 1: each step takes the vector nearest to its gradient g whose product with the gradient
 // g_k on the memory of each earlier experience k is not negative (eq. 8), by the dual program (eq.
@@ -19,7 +22,7 @@ namespace {
 class Gem : public TaskMemory {
  public:
   Gem(const RunConfig& config, const StreamShape& shape)
-      : TaskMemory("gem", config, shape), margin_(config.train.strategy_options.gem_margin) {}
+      : TaskMemory("gem", config, shape), margin_(config.train.strategy_options[kGemMargin]) {}
 
   void after_backward(StrategyContext& context, const TrainingBatch&) override {
     std::vector<torch::Tensor> memory;
@@ -40,8 +43,18 @@ class Gem : public TaskMemory {
 
 }  // namespace
 
-StrategyPointer make_gem(const RunConfig& config, const StreamShape& shape) {
-  return std::make_unique<Gem>(config, shape);
+const StrategyDeclaration& strategies::gem() {
+  static const StrategyDeclaration declaration{
+      .name = "gem",
+      .description =
+          "gradient episodic memory: the same for each experience's memory, by a quadratic program",
+      .options = {&kTaskMemory, &kGemMargin},
+      .needs = {.dense_parameters = "projects the gradient of dense parameters, and experts of a "
+                                    "pool are left out of it",
+                .boundaries = true},
+      .make = make_one<Gem>,
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

@@ -9,8 +9,7 @@ namespace perennial::continual {
 namespace json = boost::json;
 
 std::uint32_t open_generation(StrategyContext& context) {
-  const Generation& generation =
-      context.model.grow(0, first_columns(context.config.train.strategy_options));
+  const Generation& generation = context.model.grow(0, context.config.first_columns());
   context.log("grow", json::object{{"experience", context.experience},
                                    {"generation", generation.index},
                                    {"first_row", generation.first_row},

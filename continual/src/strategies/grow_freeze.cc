@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Grow and freeze: a generation of experts for each experience.
+#include "strategies/grow_freeze.h"
+
 #include <algorithm>
 #include <optional>
 
 #include "strategies/generations.h"
 #include "strategies/growth_size.h"
-#include "strategies/strategies.h"
 
 namespace perennial::continual {
 
@@ -24,7 +25,7 @@ namespace {
 class GrowFreeze : public Strategy {
  public:
   explicit GrowFreeze(const StrategyOptions& options)
-      : strength_(options.output_regularisation), size_(options) {}
+      : strength_(options[kOutputRegularisation]), size_(options) {}
 
   void before_experience(StrategyContext& context) override {
     if (!context.model.learns_by_gradient()) return;  // its pool is frozen from the start
@@ -101,10 +102,43 @@ class GrowFreeze : public Strategy {
   std::optional<std::int64_t> returned_;  // of the experience that goes on
 };
 
+std::int64_t first_columns(const StrategyOptions& options) {
+  return options[kGrowthSize] == GrowthSize::need ? options[kGrowthStart] : 0;
+}
+
+std::vector<UnreadOptions> unread_of_growth(const RunConfig& config) {
+  const StrategyOptions& options = config.train.strategy_options;
+  std::vector<UnreadOptions> unread;
+  if (options[kGrowth] != GrowthKind::drift) {
+    unread.push_back({{"drift_threshold", "drift_steps", "drift_window"}, "--growth drift"});
+  }
+  if (options[kGrowthSize] == GrowthSize::full) {
+    unread.push_back({{"growth_start", "growth_loss", "growth_window"}, "--growth-size need"});
+  }
+  return unread;
+}
+
 }  // namespace
 
-StrategyPointer make_grow_freeze(const StrategyOptions& options) {
-  return std::make_unique<GrowFreeze>(options);
+const StrategyDeclaration& strategies::grow_freeze() {
+  static const StrategyDeclaration declaration{
+      .name = "grow_freeze",
+      .sort = StrategySort::growth,
+      .description = "grows the pool by a generation for each experience and freezes it afterwards",
+      .options = {&kOutputRegularisation, &kGrowth, &kGrowthSize, &kGrowthStart, &kGrowthLoss,
+                  &kGrowthWindow, &kDriftThreshold, &kDriftSteps, &kDriftWindow},
+      .needs = {.pool = "grows a pool of experts", .boundaries = true},
+      .without_training = true,
+      .first_columns = first_columns,
+      .refuse = refuse_growth,
+      .unread = unread_of_growth,
+      .make = [](const RunConfig& config, const StreamShape&) -> StrategyPointer {
+        const StrategyOptions& options = config.train.strategy_options;
+        if (options[kGrowth] == GrowthKind::drift) return make_grow_on_drift(options);
+        return std::make_unique<GrowFreeze>(options);
+      },
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

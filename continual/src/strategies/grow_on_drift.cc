@@ -4,7 +4,7 @@
 
 #include "perennial/continual/drift.h"
 #include "strategies/generations.h"
-#include "strategies/strategies.h"
+#include "strategies/grow_freeze.h"
 
 namespace perennial::continual {
 
@@ -27,7 +27,7 @@ namespace json = boost::json;
 class GrowOnDrift : public Strategy {
  public:
   explicit GrowOnDrift(const StrategyOptions& options)
-      : detector_({options.drift_threshold, options.drift_steps, options.drift_window}) {}
+      : detector_({options[kDriftThreshold], options[kDriftSteps], options[kDriftWindow]}) {}
 
   void before_experience(StrategyContext& context) override {
     if (current_ >= 0) return;

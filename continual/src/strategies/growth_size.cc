@@ -22,7 +22,7 @@ void GrowthByNeed::begin() {
 }
 
 void GrowthByNeed::before_step(StrategyContext& context) {
-  if (!on() || steps_ < options_.growth_window) return;
+  if (!on() || steps_ < window_) return;
   const double loss = sum_ / static_cast<double>(steps_);
   const bool stalled = before_ > 0 && loss > kStalled * before_;
   begin();
@@ -30,7 +30,7 @@ void GrowthByNeed::before_step(StrategyContext& context) {
   PeerImpl& peer = *context.model.peer();
   const Generation generation = peer.pool().generations().back();
   const std::int64_t most = peer.options().cols;
-  if (!stalled || !(loss > options_.growth_loss) || generation.cols >= most) return;
+  if (!stalled || !(loss > most_loss_) || generation.cols >= most) return;
   context.settle();
   peer.grow_columns(std::min<std::int64_t>(generation.cols, most - generation.cols));
   peer.unmask();

@@ -2,7 +2,7 @@
 // How large a generation becomes, by the loss that it trains with.
 #pragma once
 
-#include "perennial/continual/strategy.h"
+#include "strategies/grow_freeze.h"
 
 namespace perennial::continual {
 
@@ -18,9 +18,12 @@ namespace perennial::continual {
 // The figures so far are the state, so a run that resumes grows at the same step.
 class GrowthByNeed {
  public:
-  explicit GrowthByNeed(const StrategyOptions& options) : options_(options) {}
+  explicit GrowthByNeed(const StrategyOptions& options)
+      : on_(options[kGrowthSize] == GrowthSize::need),
+        most_loss_(options[kGrowthLoss]),
+        window_(options[kGrowthWindow]) {}
 
-  bool on() const { return options_.growth_size == GrowthSize::need; }
+  bool on() const { return on_; }
   // A generation opens.
   void begin();
   // Before a step: perhaps widens the open generation.
@@ -31,7 +34,9 @@ class GrowthByNeed {
   void visit_state(StateVisitor& visitor);
 
  private:
-  StrategyOptions options_;
+  bool on_;
+  double most_loss_;
+  std::int64_t window_;
   double sum_ = 0;
   double before_ = 0;       // the mean at the look before; 0 = there was none
   std::int64_t steps_ = 0;  // in the sum

@@ -13,6 +13,7 @@
 #include "model/parameter_vector.h"
 #include "strategies/herding.h"
 #include "strategies/replay_buffer.h"
+#include "strategies/shared_options.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {
@@ -39,10 +40,10 @@ class Icarl : public Strategy {
  public:
   Icarl(const RunConfig& config, const StreamShape& shape)
       : preprocessing_(shape.preprocessing),
-        slots_(config.train.strategy_options.memory),
+        slots_(config.train.strategy_options[kMemory]),
         held_(static_cast<std::size_t>(shape.classes)),
         seen_(static_cast<std::size_t>(shape.classes)),
-        drawing_(config.train.strategy_options.strategy_seed, LaneUse::replay_draw) {}
+        drawing_(config.train.strategy_options[kStrategySeed], LaneUse::replay_draw) {}
 
   void before_experience(StrategyContext& context) override {
     teacher_.reset();
@@ -240,10 +241,36 @@ class Icarl : public Strategy {
   torch::Tensor means_;  // (C, F); undefined when out of date
 };
 
+void refuse_icarl(const RunConfig& config) {
+  if (config.stream.resolved_scenario() != Scenario::domain_incremental) return;
+  throw InvalidOptions(
+      "strategy icarl is for classes that come in turn, and in scenario domain no class is new "
+      "after the first experience; use scenario class");
+}
+
 }  // namespace
 
-StrategyPointer make_icarl(const RunConfig& config, const StreamShape& shape) {
-  return std::make_unique<Icarl>(config, shape);
+const StrategyDeclaration& strategies::icarl() {
+  static const StrategyDeclaration declaration{
+      .name = "icarl",
+      .description =
+          "distils with exemplars chosen by herding, and answers by the nearest mean of their "
+          "features",
+      .options = {&kMemory, &kStrategySeed},
+      .needs = {.dense_parameters = "needs the model as it was before the experience and its last "
+                                    "hidden layer, which a pool does not keep or have",
+                .classes = "keeps exemplars of each class",
+                .boundaries = true},
+      .differs =
+          "the loss is the mean over rows and classes where the paper writes the sum: a factor "
+          "that "
+          "Adam does not see, and that makes a learning rate independent of batch and classes",
+      .own_loss = true,
+      .all_outputs = true,
+      .refuse = refuse_icarl,
+      .make = make_one<Icarl>,
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

@@ -12,6 +12,13 @@
 
 namespace perennial::continual {
 
+EnumNames<FisherKind> enum_names(FisherKind) {
+  return {{FisherKind::exact, "exact"},
+          {FisherKind::sample, "sample"},
+          {FisherKind::empirical, "empirical"},
+          {FisherKind::batched, "batched"}};
+}
+
 namespace {
 
 // Examples a pass takes at once: enough for full speed, few enough to stay small.

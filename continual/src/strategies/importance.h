@@ -10,6 +10,15 @@
 
 namespace perennial::continual {
 
+// How the diagonal of the Fisher information is estimated, all averaged over examples x:
+//   exact: sum over classes c of p(c|x) (d log p(c|x) / d theta)^2, the definition;
+//   sample: the same with one class drawn from p(.|x), unbiased;
+//   empirical: with the true label; not the Fisher information away from the optimum;
+//   batched: the square of a minibatch's mean gradient at the true labels, averaged over
+//     minibatches (what Avalanche computes); smaller by about the batch size.
+enum class FisherKind : std::uint8_t { exact, sample, empirical, batched };
+EnumNames<FisherKind> enum_names(FisherKind);
+
 // The gradient of example n in a dense layer y = x W' + b is the outer product of its output's
 // gradient d_n and its input x_n. So sum_n d_n,i^2 x_n,j^2 is one matrix product, (d o d)' (x o x),
 // and the same holds for absolute values: per-example gradients cost about what one backward pass

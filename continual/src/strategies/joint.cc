@@ -14,6 +14,15 @@ class Joint : public Strategy {
 
 }  // namespace
 
-StrategyPointer make_joint() { return std::make_unique<Joint>(); }
+const StrategyDeclaration& strategies::joint() {
+  static const StrategyDeclaration declaration{
+      .name = "joint",
+      .description =
+          "trains on all experiences together, shuffled; the upper bound, not a continual learner",
+      .without_training = true,
+      .make = make_one<Joint>,
+  };
+  return declaration;
+}
 
 }  // namespace perennial::continual

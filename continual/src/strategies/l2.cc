@@ -8,13 +8,16 @@ namespace perennial::continual {
 
 namespace {
 
+constexpr StrategyOption<double> kL2Strength{
+    "l2_strength", 0.5, "l2: lambda of lambda |theta - theta*|^2", Range{0, 1e12}};
+
 // The baseline of Kirkpatrick et al. 2017 (arXiv 1612.00796) and Hsu et al. 2018 (arXiv
 // 1810.12488): L = L_ce + lambda |theta - theta*|^2, theta* the parameters at the end of the last
 // experience. Default lambda .5 (Hsu et al., split MNIST, domain- and class-incremental). Naive,
 // bit for bit, at lambda = 0.
 class L2 : public QuadraticPenalty {
  public:
-  explicit L2(const StrategyOptions& options) : QuadraticPenalty("l2", 2 * options.l2_strength) {}
+  explicit L2(const StrategyOptions& options) : QuadraticPenalty("l2", 2 * options[kL2Strength]) {}
 
   void after_experience(StrategyContext& context) override {
     if (!on()) return;
@@ -30,6 +33,18 @@ class L2 : public QuadraticPenalty {
 
 }  // namespace
 
-StrategyPointer make_l2(const StrategyOptions& options) { return std::make_unique<L2>(options); }
+const StrategyDeclaration& strategies::l2() {
+  static const StrategyDeclaration declaration{
+      .name = "l2",
+      .sort = StrategySort::penalty,
+      .description = "pulls parameters to where the last experience left them",
+      .options = {&kL2Strength},
+      .needs = {.dense_parameters =
+                    "keeps an importance for each dense parameter, and experts of a pool have none",
+                .boundaries = true},
+      .make = make_one<L2>,
+  };
+  return declaration;
+}
 
 }  // namespace perennial::continual

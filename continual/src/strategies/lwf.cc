@@ -11,6 +11,11 @@ namespace perennial::continual {
 
 namespace {
 
+constexpr StrategyOption<double> kLwfStrength{
+    "lwf_strength", 1, "lwf: weight of the distillation loss", Range{0, 1e6}};
+constexpr StrategyOption<double> kLwfTemperature{
+    "lwf_temperature", 2, "lwf: temperature of the distillation", Range{0.01, 1e3}};
+
 // Li & Hoiem 2016, "Learning without Forgetting" (arXiv 1606.09282), eq. 2 and 3: L = L_task +
 // alpha T^2 KL(q || p) over the fresh rows, with q and p the softmax at temperature T of the
 // outputs, of the model before the experience and now, over the classes of earlier experiences. T^2
@@ -23,9 +28,9 @@ namespace {
 // generation before the open one, which is frozen.
 class LearningWithoutForgetting : public Strategy {
  public:
-  LearningWithoutForgetting(const StrategyOptions& options, const StreamShape& shape)
-      : strength_(options.lwf_strength),
-        temperature_(options.lwf_temperature),
+  LearningWithoutForgetting(const RunConfig& config, const StreamShape& shape)
+      : strength_(config.train.strategy_options[kLwfStrength]),
+        temperature_(config.train.strategy_options[kLwfTemperature]),
         known_(static_cast<std::size_t>(shape.classes)),
         seen_(static_cast<std::size_t>(shape.classes)) {}
 
@@ -106,10 +111,38 @@ class LearningWithoutForgetting : public Strategy {
   std::vector<std::int64_t> seen_;   // (C) with those of this one
 };
 
+void refuse_lwf(const RunConfig& config) {
+  if (config.model.model != ModelKind::peer) return;
+  if (config.train.strategy.has("grow_freeze") && config.model.peer.routing == Routing::isolated) {
+    return;
+  }
+  throw InvalidOptions(
+      "strategy lwf needs the model as it was before the experience, and a pool that trains on "
+      "keeps none: use grow_freeze+lwf with isolated routing, whose frozen generation it is, or "
+      "model mlp");
+}
+
+std::vector<UnreadOptions> unread_of_lwf(const RunConfig& config) {
+  if (config.task() != TaskKind::regression) return {};
+  return {{{"lwf_temperature"}, "--task classification; squared differences have no temperature"}};
+}
+
 }  // namespace
 
-StrategyPointer make_lwf(const StrategyOptions& options, const StreamShape& shape) {
-  return std::make_unique<LearningWithoutForgetting>(options, shape);
+const StrategyDeclaration& strategies::lwf() {
+  static const StrategyDeclaration declaration{
+      .name = "lwf",
+      .sort = StrategySort::distillation,
+      .description =
+          "learning without forgetting: distils the model before the experience on its new data",
+      .options = {&kLwfStrength, &kLwfTemperature},
+      .needs = {.boundaries = true},
+      .own_loss = true,
+      .refuse = refuse_lwf,
+      .unread = unread_of_lwf,
+      .make = make_one<LearningWithoutForgetting>,
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

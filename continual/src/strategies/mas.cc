@@ -4,10 +4,14 @@
 
 #include "strategies/importance.h"
 #include "strategies/quadratic_penalty.h"
+#include "strategies/shared_options.h"
 
 namespace perennial::continual {
 
 namespace {
+
+constexpr StrategyOption<double> kMasStrength{
+    "mas_strength", 1, "mas: lambda of lambda sum Omega (theta - theta*)^2", Range{0, 1e12}};
 
 // Aljundi et al. 2018, "Memory Aware Synapses" (arXiv 1711.09601), eq. 2 to 4: L = L_ce + lambda
 // sum_p Omega_p (theta_p - theta*_p)^2, where each experience adds mean over its examples of
@@ -18,7 +22,7 @@ namespace {
 class MemoryAwareSynapses : public QuadraticPenalty {
  public:
   explicit MemoryAwareSynapses(const StrategyOptions& options)
-      : QuadraticPenalty("mas", 2 * options.mas_strength), examples_(options.fisher_examples) {}
+      : QuadraticPenalty("mas", 2 * options[kMasStrength]), examples_(options[kFisherExamples]) {}
 
   void after_experience(StrategyContext& context) override {
     if (!on()) return;
@@ -38,8 +42,18 @@ class MemoryAwareSynapses : public QuadraticPenalty {
 
 }  // namespace
 
-StrategyPointer make_mas(const StrategyOptions& options) {
-  return std::make_unique<MemoryAwareSynapses>(options);
+const StrategyDeclaration& strategies::mas() {
+  static const StrategyDeclaration declaration{
+      .name = "mas",
+      .sort = StrategySort::penalty,
+      .description = "memory aware synapses: the same, weighted by the outputs' sensitivity",
+      .options = {&kMasStrength, &kFisherExamples},
+      .needs = {.dense_parameters =
+                    "keeps an importance for each dense parameter, and experts of a pool have none",
+                .boundaries = true},
+      .make = make_one<MemoryAwareSynapses>,
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

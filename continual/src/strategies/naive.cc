@@ -14,6 +14,15 @@ class Naive : public Strategy {
 
 }  // namespace
 
-StrategyPointer make_naive() { return std::make_unique<Naive>(); }
+const StrategyDeclaration& strategies::naive() {
+  static const StrategyDeclaration declaration{
+      .name = "naive",
+      .description =
+          "trains on each experience in turn and does nothing against forgetting; the lower bound",
+      .without_training = true,
+      .make = make_one<Naive>,
+  };
+  return declaration;
+}
 
 }  // namespace perennial::continual

@@ -17,6 +17,14 @@ namespace perennial::continual {
 
 namespace {
 
+constexpr StrategyOption<double> kPacknetPrune{
+    "packnet_prune", 0.75,
+    "packnet: share of an experience's weights that is pruned and left to later ones",
+    Range{0, 0.999}};
+constexpr StrategyOption<std::int64_t> kPacknetRetrain{
+    "packnet_retrain", 0,
+    "packnet: passes that retrain what was kept; 0 = half of epochs, rounded up", Range{0, 100000}};
+
 // Owners are bytes, 0 = nobody's.
 constexpr std::int64_t kMostExperiences = 254;
 
@@ -43,9 +51,9 @@ class PackNet : public Strategy {
  public:
   PackNet(const RunConfig& config, const StreamShape& shape)
       : task_(config.task()),
-        prune_(config.train.strategy_options.packnet_prune),
-        retrain_(config.train.strategy_options.packnet_retrain > 0
-                     ? config.train.strategy_options.packnet_retrain
+        prune_(config.train.strategy_options[kPacknetPrune]),
+        retrain_(config.train.strategy_options[kPacknetRetrain] > 0
+                     ? config.train.strategy_options[kPacknetRetrain]
                      : (config.train.epochs + 1) / 2) {
     if (shape.experiences > kMostExperiences) {
       throw InvalidOptions("strategy packnet keeps owners of weights for up to " +
@@ -200,10 +208,29 @@ class PackNet : public Strategy {
   torch::Tensor fixed_;     // (P) bool: what does not train now; undefined when out of date
 };
 
+void refuse_packnet(const RunConfig& config) {
+  if (config.model.depth > 0) return;
+  throw InvalidOptions(
+      "depth is 0; strategy packnet divides the weights of hidden layers among experiences, and a "
+      "mlp of depth 0 has none");
+}
+
 }  // namespace
 
-StrategyPointer make_packnet(const RunConfig& config, const StreamShape& shape) {
-  return std::make_unique<PackNet>(config, shape);
+const StrategyDeclaration& strategies::packnet() {
+  static const StrategyDeclaration declaration{
+      .name = "packnet",
+      .description = "gives each experience weights of its own by pruning the rest",
+      .options = {&kPacknetPrune, &kPacknetRetrain},
+      .needs = {.dense_parameters = "divides the layers of a dense network among experiences",
+                .oracle =
+                    "answers with the weights of an input's experience, and must be told which",
+                .boundaries = true},
+      .trains_after = true,
+      .refuse = refuse_packnet,
+      .make = make_one<PackNet>,
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

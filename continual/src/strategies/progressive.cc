@@ -25,6 +25,19 @@ class Progressive : public Strategy {
 
 }  // namespace
 
-StrategyPointer make_progressive() { return std::make_unique<Progressive>(); }
+const StrategyDeclaration& strategies::progressive() {
+  static const StrategyDeclaration declaration{
+      .name = "progressive",
+      .description =
+          "progressive networks: a new column of layers for each experience that reads the older "
+          "ones",
+      .needs = {.dense_parameters = "divides the layers of a dense network among experiences",
+                .oracle =
+                    "answers with the column of an input's experience, and must be told which",
+                .boundaries = true},
+      .make = make_one<Progressive>,
+  };
+  return declaration;
+}
 
 }  // namespace perennial::continual

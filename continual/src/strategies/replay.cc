@@ -10,15 +10,23 @@ namespace perennial::continual {
 Replay::Replay(std::string name, const RunConfig& config, const StreamShape& shape, From from,
                bool with_outputs, int samples)
     : name_(std::move(name)),
-      memory_(config.train.strategy_options.buffer, config.train.strategy_options.memory,
-              shape.classes, config.train.strategy_options.strategy_seed),
-      fill_(config.train.strategy_options.memory_fill),
-      draw_(config.train.strategy_options.replay_batch > 0
-                ? config.train.strategy_options.replay_batch
+      memory_(config.train.strategy_options[kBuffer], config.train.strategy_options[kMemory],
+              shape.classes, config.train.strategy_options[kStrategySeed]),
+      fill_(config.train.strategy_options[kMemoryFill]),
+      draw_(config.train.strategy_options[kReplayBatch] > 0
+                ? config.train.strategy_options[kReplayBatch]
                 : config.train.batch),
       from_(from),
       with_outputs_(with_outputs),
       samples_(samples) {}
+
+void Replay::refuse(const RunConfig& config) {
+  const BufferKind buffer = config.train.strategy_options[kBuffer];
+  if (config.task() != TaskKind::regression) return;
+  if (buffer != BufferKind::class_balanced && buffer != BufferKind::greedy) return;
+  throw InvalidOptions("buffer " + std::string(enum_name(buffer)) +
+                       " needs classes, and task regression has none");
+}
 
 void Replay::before_step(StrategyContext& context, TrainingBatch& batch) {
   replayed_.clear();

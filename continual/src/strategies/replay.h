@@ -3,6 +3,7 @@
 #pragma once
 
 #include "strategies/replay_buffer.h"
+#include "strategies/shared_options.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {
@@ -22,6 +23,9 @@ class Replay : public Strategy {
   // replaying.
   Replay(std::string name, const RunConfig& config, const StreamShape& shape, From from,
          bool with_outputs, int samples);
+
+  // A buffer that balances classes where there are none.
+  static void refuse(const RunConfig& config);
 
   void before_step(StrategyContext& context, TrainingBatch& batch) override;
   void after_step(StrategyContext& context, const TrainingBatch& batch) override;

@@ -15,6 +15,17 @@
 
 namespace perennial::continual {
 
+EnumNames<BufferKind> enum_names(BufferKind) {
+  return {{BufferKind::reservoir, "reservoir"},
+          {BufferKind::class_balanced, "class_balanced"},
+          {BufferKind::ring, "ring"},
+          {BufferKind::greedy, "greedy"}};
+}
+
+EnumNames<FillKind> enum_names(FillKind) {
+  return {{FillKind::stream, "stream"}, {FillKind::experience, "experience"}};
+}
+
 namespace {
 
 // The bytes that the preprocessing made these rows of; undefined when there are none.

@@ -17,6 +17,23 @@ namespace perennial::continual {
 
 // D features, C outputs of a model, n rows of a call.
 
+// Which examples a replay memory of M keeps.
+//   reservoir: a uniform sample of all seen (Vitter 1985, algorithm R);
+//   class_balanced: class-balancing reservoir (Chrysakis & Moens 2020, algorithm 1);
+//   ring: the newest floor(M / classes) of each class;
+//   greedy: as many of each class as possible, evicting from the largest (GDumb, algorithm 1).
+enum class BufferKind : std::uint8_t { reservoir, class_balanced, ring, greedy };
+EnumNames<BufferKind> enum_names(BufferKind);
+
+// When a replay memory is filled.
+//   stream: with each step's examples, in the first pass over them; knows no boundaries. While an
+//     experience is trained, its own examples take more and more of the memory's places.
+//   experience: after each experience, with all of its examples and, for der and der++, the logits
+//     that the trained model gives them; earlier experiences have the whole memory while one is
+//     trained (what Avalanche does).
+enum class FillKind : std::uint8_t { stream, experience };
+EnumNames<FillKind> enum_names(FillKind);
+
 // A stream of random numbers whose position is state.
 class StateRandom {
  public:

@@ -8,6 +8,11 @@ namespace perennial::continual {
 
 namespace {
 
+constexpr StrategyOption<double> kSiStrength{
+    "si_strength", 600, "si: c of c sum Omega (theta - theta*)^2", Range{0, 1e12}};
+constexpr StrategyOption<double> kSiDamping{"si_damping", 0.1, "si: xi, keeps importances finite",
+                                            Range{1e-12, 1e6}};
+
 // Zenke et al. 2017, "Continual Learning Through Synaptic Intelligence" (arXiv 1703.04200), eq. 3
 // to 5: L = L_ce + c sum_p Omega_p (theta_p - theta*_p)^2, where each experience adds max(w_p, 0) /
 // ((theta_p - theta*_p)^2 + xi) to Omega, w_p = -sum over its steps of g_p dtheta_p with g the
@@ -18,7 +23,7 @@ namespace {
 class SynapticIntelligence : public QuadraticPenalty {
  public:
   explicit SynapticIntelligence(const StrategyOptions& options)
-      : QuadraticPenalty("si", 2 * options.si_strength), damping_(options.si_damping) {}
+      : QuadraticPenalty("si", 2 * options[kSiStrength]), damping_(options[kSiDamping]) {}
 
   void before_experience(StrategyContext& context) override {
     if (!on()) return;
@@ -71,8 +76,23 @@ class SynapticIntelligence : public QuadraticPenalty {
 
 }  // namespace
 
-StrategyPointer make_si(const StrategyOptions& options) {
-  return std::make_unique<SynapticIntelligence>(options);
+const StrategyDeclaration& strategies::si() {
+  static const StrategyDeclaration declaration{
+      .name = "si",
+      .sort = StrategySort::penalty,
+      .description =
+          "synaptic intelligence: the same, weighted by what each parameter did for the loss on "
+          "its way",
+      .options = {&kSiStrength, &kSiDamping},
+      .needs = {.dense_parameters =
+                    "keeps an importance for each dense parameter, and experts of a pool have none",
+                .boundaries = true},
+      .differs =
+          "what a parameter did counts only where it lowered the loss: a negative importance would "
+          "reward change",
+      .make = make_one<SynapticIntelligence>,
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

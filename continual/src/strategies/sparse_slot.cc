@@ -15,6 +15,10 @@ namespace perennial::continual {
 
 namespace {
 
+constexpr StrategyOption<std::int64_t> kUpdateSlots{
+    "update_slots", 64, "sparse_slot: experts that a step updates, t; 0 = all, and the router",
+    Range{0, 1e9}};
+
 // Lin et al. 2025, "Continual Learning via Sparse Memory Finetuning" (arXiv 2510.15103), section 3,
 // with a PEER pool for the memory layer. The first experience trains everything. From the second on
 // the router stays as it is, its parameters and the running statistics of its norm, and a step
@@ -27,7 +31,7 @@ namespace {
 // the second experience on a step costs one more retrieval.
 class SparseSlot : public Strategy {
  public:
-  explicit SparseSlot(const StrategyOptions& options) : slots_(options.update_slots) {}
+  explicit SparseSlot(const StrategyOptions& options) : slots_(options[kUpdateSlots]) {}
 
   bool reads_expert_gradients() const override { return slots_ > 0; }
 
@@ -122,8 +126,17 @@ class SparseSlot : public Strategy {
 
 }  // namespace
 
-StrategyPointer make_sparse_slot(const StrategyOptions& options) {
-  return std::make_unique<SparseSlot>(options);
+const StrategyDeclaration& strategies::sparse_slot() {
+  static const StrategyDeclaration declaration{
+      .name = "sparse_slot",
+      .description =
+          "after the first experience updates only the experts that matter to what is new",
+      .options = {&kUpdateSlots},
+      .needs = {.expert_gradients = "chooses among the experts that an input retrieves",
+                .boundaries = true},
+      .make = make_one<SparseSlot>,
+  };
+  return declaration;
 }
 
 }  // namespace perennial::continual

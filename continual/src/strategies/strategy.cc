@@ -47,6 +47,16 @@ class Composition : public Strategy {
   void after_backward(StrategyContext& context, const TrainingBatch& batch) override {
     for (auto& part : std::views::reverse(parts_)) part->after_backward(context, batch);
   }
+  bool reads_expert_gradients() const override {
+    return std::ranges::any_of(parts_,
+                               [](const auto& part) { return part->reads_expert_gradients(); });
+  }
+  void after_expert_backward(StrategyContext& context, const TrainingBatch& batch,
+                             CompactGradient& gradient) override {
+    for (auto& part : std::views::reverse(parts_)) {
+      if (part->reads_expert_gradients()) part->after_expert_backward(context, batch, gradient);
+    }
+  }
   void after_step(StrategyContext& context, const TrainingBatch& batch) override {
     for (auto& part : std::views::reverse(parts_)) part->after_step(context, batch);
   }
@@ -114,56 +124,6 @@ class AnsweringModel : public Model {
   std::shared_ptr<Strategy> strategy_;
 };
 
-StrategyPointer make_one(StrategyKind kind, const RunConfig& config, const StreamShape& shape) {
-  const StrategyOptions& options = config.train.strategy_options;
-  switch (kind) {
-    case StrategyKind::naive:
-      return make_naive();
-    case StrategyKind::joint:
-      return make_joint();
-    case StrategyKind::cumulative:
-      return make_cumulative();
-    case StrategyKind::grow_freeze:
-      return options.growth == GrowthKind::drift ? make_grow_on_drift(options)
-                                                 : make_grow_freeze(options);
-    case StrategyKind::l2:
-      return make_l2(options);
-    case StrategyKind::ewc:
-      return make_ewc(options);
-    case StrategyKind::online_ewc:
-      return make_online_ewc(options);
-    case StrategyKind::si:
-      return make_si(options);
-    case StrategyKind::mas:
-      return make_mas(options);
-    case StrategyKind::lwf:
-      return make_lwf(options, shape);
-    case StrategyKind::er:
-      return make_er(config, shape);
-    case StrategyKind::er_ace:
-      return make_er_ace(config, shape);
-    case StrategyKind::agem:
-      return make_agem(config, shape);
-    case StrategyKind::gem:
-      return make_gem(config, shape);
-    case StrategyKind::der:
-      return make_der(config, shape);
-    case StrategyKind::derpp:
-      return make_derpp(config, shape);
-    case StrategyKind::gdumb:
-      return make_gdumb(config, shape);
-    case StrategyKind::sparse_slot:
-      return make_sparse_slot(options);
-    case StrategyKind::icarl:
-      return make_icarl(config, shape);
-    case StrategyKind::packnet:
-      return make_packnet(config, shape);
-    case StrategyKind::progressive:
-      return make_progressive();
-  }
-  throw InvalidOptions("unknown strategy");
-}
-
 }  // namespace
 
 torch::Tensor step_loss(Strategy& strategy, StrategyContext& context, const TrainingBatch& batch) {
@@ -175,8 +135,8 @@ torch::Tensor step_loss(Strategy& strategy, StrategyContext& context, const Trai
 
 std::unique_ptr<Strategy> make_strategy(const RunConfig& config, const StreamShape& shape) {
   std::vector<StrategyPointer> parts;
-  for (const StrategyKind kind : config.train.strategy.kinds()) {
-    parts.push_back(make_one(kind, config, shape));
+  for (const StrategyDeclaration* part : config.train.strategy.parts()) {
+    parts.push_back(part->make(config, shape));
   }
   if (parts.size() == 1) return std::move(parts[0]);
   return std::make_unique<Composition>(std::move(parts));

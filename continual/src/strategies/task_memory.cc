@@ -11,7 +11,7 @@ namespace perennial::continual {
 
 TaskMemory::TaskMemory(std::string name, const RunConfig& config, const StreamShape& shape)
     : name_(std::move(name)),
-      each_(config.train.strategy_options.task_memory),
+      each_(config.train.strategy_options[kTaskMemory]),
       slots_(each_ * shape.experiences),
       seen_(static_cast<std::size_t>(shape.experiences)) {}
 

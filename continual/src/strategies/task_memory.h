@@ -6,6 +6,7 @@
 
 #include "model/parameter_vector.h"
 #include "strategies/replay_buffer.h"
+#include "strategies/shared_options.h"
 #include "strategies/strategies.h"
 
 namespace perennial::continual {

@@ -20,8 +20,8 @@ RunConfig recommended(const std::string& table, std::int64_t seed) {
   config.stream.dataset = std::string(PERENNIAL_TEST_TABLES) + "/" + table + ".csv.gz";
   config.stream.stream_seed = seed;
   config.model.head = HeadKind::analytic;
-  config.model.peer.seed = seed;
-  config.train.strategy = StrategyKind::naive;
+  config.model.seed = seed;
+  config.train.strategy = "naive";
   return config;
 }
 

@@ -29,7 +29,7 @@ Dataset make_table(std::int64_t n, std::uint64_t seed) {
 }
 
 const Case kMlp{"mlp", [](RunConfig& config) {
-                  config.train.strategy = StrategyKind::naive;
+                  config.train.strategy = "naive";
                   config.model.model = ModelKind::mlp;
                   config.train.epochs = 4;
                 }};
@@ -103,7 +103,7 @@ TEST(TaskRun, KnownTasksLeaveFewerAnswers) {
   EXPECT_GT(known.matrix.at(2, 1), 0.8);
   const LearntModel learnt = load_learnt(*store, 0);
   EXPECT_EQ(evaluate(*learnt.model, make_stream(config), false).scores[0], known.matrix.at(2, 0));
-  config.train.strategy = StrategyKind::joint;
+  config.train.strategy = "joint";
   EXPECT_GT(acc(run(config, nullptr).matrix), 0.8);
 }
 

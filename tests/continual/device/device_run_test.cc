@@ -138,17 +138,17 @@ TEST_F(DeviceRecordTest, TellsOfTheDeviceAndOfTheRoutingThere) {
 
 Case strategy(const std::string& name, const std::function<void(RunConfig&)>& change = {}) {
   return {name, [name, change](RunConfig& c) {
-            c.train.strategy = StrategySet::parse("strategy", name);
+            c.train.strategy = StrategySet(name);
             c.model.model = ModelKind::mlp;
             c.train.epochs = 2;
             c.train.lr = 0.03;
             StrategyOptions& options = c.train.strategy_options;
-            options.memory = 24;
-            options.task_memory = 8;
-            options.gdumb_epochs = 5;
-            options.ewc_strength = 50;
-            options.si_strength = 5;
-            options.mas_strength = 0.05;
+            options.set("memory", 24);
+            options.set("task_memory", 8);
+            options.set("gdumb_epochs", 5);
+            options.set("ewc_strength", 50);
+            options.set("si_strength", 5);
+            options.set("mas_strength", 0.05);
             if (change) change(c);
           }};
 }
@@ -178,7 +178,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"grow_freeze_shared",
              [](RunConfig& c) {
                c.model.peer.routing = Routing::shared;
-               c.train.strategy_options.output_regularisation = 1;
+               c.train.strategy_options.set("output_regularisation", 1);
              }},
         Case{"grow_freeze_shared_trunk",
              [](RunConfig& c) {
@@ -193,14 +193,14 @@ INSTANTIATE_TEST_SUITE_P(
                c.model.width = 8;
                c.train.amp = Amp::bf16;
              }},
-        Case{"grow_freeze_dropout", [](RunConfig& c) { c.model.peer.dropout = 0.25; }},
+        Case{"grow_freeze_dropout", [](RunConfig& c) { c.model.dropout = 0.25; }},
         Case{"grow_freeze_by_need",
              [](RunConfig& c) {
                c.train.epochs = 4;
-               c.train.strategy_options.growth_size = GrowthSize::need;
-               c.train.strategy_options.growth_start = 2;
-               c.train.strategy_options.growth_loss = 0.01;
-               c.train.strategy_options.growth_window = 4;
+               c.train.strategy_options.set("growth_size", "need");
+               c.train.strategy_options.set("growth_start", 2);
+               c.train.strategy_options.set("growth_loss", 0.01);
+               c.train.strategy_options.set("growth_window", 4);
              }},
         Case{"grow_freeze_sgd",
              [](RunConfig& c) {
@@ -214,19 +214,17 @@ INSTANTIATE_TEST_SUITE_P(
              }},
         Case{"grow_on_drift",
              [](RunConfig& c) {
-               c.train.strategy_options.growth = GrowthKind::drift;
-               c.train.strategy_options.drift_window = 4;
-               c.train.strategy_options.drift_steps = 2;
+               c.train.strategy_options.set("growth", "drift");
+               c.train.strategy_options.set("drift_window", 4);
+               c.train.strategy_options.set("drift_steps", 2);
              }},
         Case{"grow_freeze_lwf",
-             [](RunConfig& c) {
-               c.train.strategy = StrategySet::parse("strategy", "grow_freeze+lwf");
-             }},
-        Case{"naive_peer", [](RunConfig& c) { c.train.strategy = StrategyKind::naive; }},
+             [](RunConfig& c) { c.train.strategy = StrategySet("grow_freeze+lwf"); }},
+        Case{"naive_peer", [](RunConfig& c) { c.train.strategy = "naive"; }},
         Case{"sparse_slot",
              [](RunConfig& c) {
-               c.train.strategy = StrategyKind::sparse_slot;
-               c.train.strategy_options.update_slots = 6;
+               c.train.strategy = "sparse_slot";
+               c.train.strategy_options.set("update_slots", 6);
              }},
         Case{"head_of_the_pool",
              [](RunConfig& c) {
@@ -252,17 +250,14 @@ INSTANTIATE_TEST_SUITE_P(
         named("ewc_exact_tasks", strategy("ewc",
                                           [](RunConfig& c) {
                                             tasks(c);
-                                            c.train.strategy_options.fisher = FisherKind::exact;
+                                            c.train.strategy_options.set("fisher", "exact");
                                           })),
-        named("online_ewc_batched", strategy("online_ewc",
-                                             [](RunConfig& c) {
-                                               c.train.strategy_options.fisher =
-                                                   FisherKind::batched;
-                                             })),
+        named("online_ewc_batched",
+              strategy("online_ewc",
+                       [](RunConfig& c) { c.train.strategy_options.set("fisher", "batched"); })),
         named("packnet", strategy("packnet", tasks)),
         named("progressive", strategy("progressive", tasks)),
-        named("naive_dropout",
-              strategy("naive", [](RunConfig& c) { c.model.peer.dropout = 0.25; })),
+        named("naive_dropout", strategy("naive", [](RunConfig& c) { c.model.dropout = 0.25; })),
         named("naive_sgd", strategy("naive",
                                     [](RunConfig& c) {
                                       c.train.optimizer = OptimizerKind::sgd;

@@ -67,12 +67,12 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"oracle", [](RunConfig& c) { c.train.gate = GateChoice::oracle; }},
                       Case{"dropout",
                            [](RunConfig& c) {
-                             c.train.strategy = StrategyKind::naive;
-                             c.model.peer.dropout = 0.2;
+                             c.train.strategy = "naive";
+                             c.model.dropout = 0.2;
                            }},
                       Case{"joint_mlp",
                            [](RunConfig& c) {
-                             c.train.strategy = StrategyKind::joint;
+                             c.train.strategy = "joint";
                              c.model.model = ModelKind::mlp;
                            }}),
     [](const auto& info) { return info.param.name; });

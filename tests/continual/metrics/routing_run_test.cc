@@ -61,8 +61,8 @@ TEST_F(RoutingRun, IsolatedGenerationsNeitherDriftNorLeak) {
 }
 
 TEST_F(RoutingRun, APoolThatTrainsOnDrifts) {
-  const RunFolder run = learn(
-      small_config({"", [](RunConfig& c) { c.train.strategy = StrategyKind::naive; }}), nullptr);
+  const RunFolder run =
+      learn(small_config({"", [](RunConfig& c) { c.train.strategy = "naive"; }}), nullptr);
   ASSERT_THAT(run.routing, SizeIs(3));
   EXPECT_EQ(run.routing[2].drift[2], 0) << "just learnt";
   EXPECT_GT(run.routing[2].drift[0], 0);
@@ -87,8 +87,8 @@ TEST_F(RoutingRun, SparseSlotsKeepTheRoutesOfTheFirstExperience) {
   for (const auto& [norm, name] : enum_names(QueryNorm{})) {
     SCOPED_TRACE(name);
     RunConfig config = small_config({"", [](RunConfig&) {}});
-    config.train.strategy = StrategyKind::sparse_slot;
-    config.train.strategy_options.update_slots = 5;
+    config.train.strategy = "sparse_slot";
+    config.train.strategy_options.set("update_slots", 5);
     config.model.peer.query_norm = norm;
     const auto store = storage::make_memory_store();
     const std::int64_t steps = make_stream(config).steps_per_epoch(0, config.train.batch);
@@ -114,8 +114,7 @@ TEST_F(RoutingRun, SharedRoutingLeaksIntoNewRows) {
 }
 
 TEST_F(RoutingRun, RecordingChangesNoBitAndResumes) {
-  const RunConfig config =
-      small_config({"", [](RunConfig& c) { c.train.strategy = StrategyKind::naive; }});
+  const RunConfig config = small_config({"", [](RunConfig& c) { c.train.strategy = "naive"; }});
   const auto off = storage::make_memory_store(), on = storage::make_memory_store(),
              stopped = storage::make_memory_store();
   EXPECT_TRUE(learn(config, off.get(), 0).routing.empty());

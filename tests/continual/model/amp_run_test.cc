@@ -42,12 +42,12 @@ INSTANTIATE_TEST_SUITE_P(Models, AmpRunTest,
                                                 }},
                                            Case{"mlp",
                                                 [](RunConfig& c) {
-                                                  c.train.strategy = StrategyKind::naive;
+                                                  c.train.strategy = "naive";
                                                   c.model.model = ModelKind::mlp;
                                                 }},
                                            Case{"ewc",
                                                 [](RunConfig& c) {
-                                                  c.train.strategy = StrategyKind::ewc;
+                                                  c.train.strategy = "ewc";
                                                   c.model.model = ModelKind::mlp;
                                                 }}),
                          [](const auto& info) { return info.param.name; });

@@ -19,7 +19,7 @@ void on_filters(RunConfig& c) {
   c.model.head_filters = 3;
   c.model.head_filter_size = 2;
   c.model.head_grid = 2;
-  c.train.strategy = StrategyKind::joint;
+  c.train.strategy = "joint";
 }
 
 Stream images(const RunConfig& config) { return {config.stream, image_data()}; }
@@ -39,35 +39,35 @@ INSTANTIATE_TEST_SUITE_P(Runs, DenseInputsTest,
                                            Case{"linear_replay",
                                                 [](RunConfig& c) {
                                                   on_filters(c);
-                                                  c.train.strategy = StrategyKind::er;
-                                                  c.train.strategy_options.memory = 20;
+                                                  c.train.strategy = "er";
+                                                  c.train.strategy_options.set("memory", 20);
                                                 }},
                                            // Both make a new model while they learn.
                                            Case{"gdumb",
                                                 [](RunConfig& c) {
                                                   on_filters(c);
-                                                  c.train.strategy = StrategyKind::gdumb;
-                                                  c.train.strategy_options.memory = 40;
+                                                  c.train.strategy = "gdumb";
+                                                  c.train.strategy_options.set("memory", 40);
                                                 }},
                                            Case{"packnet",
                                                 [](RunConfig& c) {
                                                   on_filters(c);
                                                   c.model.depth = 1;
-                                                  c.train.strategy = StrategyKind::packnet;
+                                                  c.train.strategy = "packnet";
                                                   c.train.gate = GateChoice::oracle;
                                                 }},
                                            Case{"columns",
                                                 [](RunConfig& c) {
                                                   on_filters(c);
                                                   c.model.depth = 1;
-                                                  c.train.strategy = StrategyKind::progressive;
+                                                  c.train.strategy = "progressive";
                                                   c.train.gate = GateChoice::oracle;
                                                 }}),
                          [](const auto& info) { return info.param.name; });
 
 TEST(DenseInputs, AreTheFeaturesOfTheAnalyticHead) {
   RunConfig config = small_config({"", on_filters});
-  config.model.peer.seed = 5;
+  config.model.seed = 5;
   const Stream stream = images(config);
   const Batch batch = stream.train_batch(0, 0, 0, 60, 1);
   const auto linear = make_model(config, 12, kClasses, nullptr, 0, {3, 4});
@@ -88,7 +88,7 @@ TEST(DenseInputs, AreTheFeaturesOfTheAnalyticHead) {
   config.model.inputs = InputKind::raw;
   config.model.head = HeadKind::analytic;
   config.model.head_pool = 0;
-  config.train.strategy = StrategyKind::naive;
+  config.train.strategy = "naive";
   config.validate();
   const auto solved = make_model(config, 12, kClasses, nullptr, 0, {3, 4});
   solved->observe(batch.x, batch.y);
@@ -106,7 +106,7 @@ TEST(DenseInputs, AreRefusedWhereTheyCannotWork) {
   EXPECT_NO_THROW(with([](RunConfig&) {}).validate());
   expect_invalid(with([](RunConfig& c) { c.model.model = ModelKind::peer; }), "model mlp");
   expect_invalid(with([](RunConfig& c) { c.model.head_filters = 0; }), "head_filters");
-  expect_invalid(with([](RunConfig& c) { c.model.peer.dropout = 0.5; }), "dropout");
+  expect_invalid(with([](RunConfig& c) { c.model.dropout = 0.5; }), "dropout");
   const RunConfig config = with([](RunConfig&) {});
   const auto store = storage::make_memory_store();
   EXPECT_THROW(Trainer(config, make_stream(config), store.get(), {}), InvalidOptions)

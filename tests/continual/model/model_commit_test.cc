@@ -26,7 +26,7 @@ using ::testing::SizeIs;
 using ::testing::StartsWith;
 using ::testing::UnorderedElementsAre;
 
-RunConfig mlp_config(StrategyKind strategy, OptimizerKind optimizer) {
+RunConfig small_mlp(const char* strategy, OptimizerKind optimizer) {
   RunConfig config = small_config(kPlain);
   config.model.model = ModelKind::mlp;
   config.model.depth = 1;
@@ -60,7 +60,7 @@ void step(Model& model, DenseOptimizer& optimizer, const std::string& which = ""
 
 TEST(ModelCommits, AnMlpOffersWhatAStepChanged) {
   for (const OptimizerKind kind : {OptimizerKind::sgd, OptimizerKind::adam}) {
-    const RunConfig config = mlp_config(StrategyKind::naive, kind);
+    const RunConfig config = small_mlp("naive", kind);
     const auto store = storage::make_memory_store();
     const std::unique_ptr<Model> model = make_model(config, kFeatures, kClasses, nullptr, 0);
     DenseOptimizer optimizer(config.train);
@@ -83,7 +83,7 @@ TEST(ModelCommits, AnMlpOffersWhatAStepChanged) {
 }
 
 TEST(ModelCommits, MomentsAreOfferedWhenTheyMoved) {
-  const RunConfig config = mlp_config(StrategyKind::naive, OptimizerKind::adam);
+  const RunConfig config = small_mlp("naive", OptimizerKind::adam);
   const auto store = storage::make_memory_store();
   const std::unique_ptr<Model> model = make_model(config, kFeatures, kClasses, nullptr, 0);
   DenseOptimizer optimizer(config.train);
@@ -112,7 +112,7 @@ TEST(ModelCommits, MomentsAreOfferedWhenTheyMoved) {
 }
 
 TEST(ModelCommits, OnlyTheNewestColumnIsOffered) {
-  const RunConfig config = mlp_config(StrategyKind::progressive, OptimizerKind::sgd);
+  const RunConfig config = small_mlp("progressive", OptimizerKind::sgd);
   const auto store = storage::make_memory_store();
   const std::unique_ptr<Model> model = make_model(config, kFeatures, kClasses, nullptr, 0);
   DenseOptimizer optimizer(config.train);

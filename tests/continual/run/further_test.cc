@@ -258,7 +258,7 @@ TEST(FurtherData, RefusesWhatCannotGoOn) {
   refused(table_config("gem"), "strategy gem cannot go on");
   refused(table_config("der"), "1 new classes");
   RunConfig ring = table_config("er");
-  ring.train.strategy_options.buffer = BufferKind::ring;
+  ring.train.strategy_options.set("buffer", "ring");
   refused(ring, "1 new classes");
   refused(table_config("grow_freeze", ModelKind::peer), "experts answer with the classes");
   RunConfig anytime = table_config();
@@ -275,7 +275,7 @@ TEST(FurtherData, RefusesWhatCannotGoOn) {
   invalid([](RunConfig& c) { c.model.peer.routing = Routing::shared; });
   invalid([](RunConfig& c) { c.train.gate_options.head_weight = 1; });
   invalid([](RunConfig& c) {
-    c.train.strategy = StrategyKind::naive;
+    c.train.strategy = "naive";
     c.model.model = ModelKind::mlp;
   });
 
@@ -294,7 +294,7 @@ TEST(FurtherData, RefusesWhatCannotGoOn) {
   EXPECT_THROW(Trainer(table_config("der"), stream, empty.get(), {}), InvalidOptions);
   EXPECT_THROW(further_stream(table_config(), *empty), InvalidOptions);
   RunConfig permuted = small_config({"permuted", [](RunConfig& config) {
-                                       config.train.strategy = StrategyKind::naive;
+                                       config.train.strategy = "naive";
                                        config.model.model = ModelKind::mlp;
                                      }});
   run(permuted, empty.get());

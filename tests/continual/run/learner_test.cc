@@ -82,7 +82,7 @@ INSTANTIATE_TEST_SUITE_P(
                c.train.lr_schedule = LrSchedule::linear;
                c.train.optimizer = OptimizerKind::sgd;
                c.train.lr = 0.4;
-               c.train.strategy = StrategyKind::joint;
+               c.train.strategy = "joint";
                c.model.model = ModelKind::mlp;
              }},
         Case{"mixed",
@@ -106,18 +106,18 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"analytic_head_naive_without_pool",
              [](RunConfig& c) {
                analytic_head(c);
-               c.train.strategy = StrategyKind::naive;
+               c.train.strategy = "naive";
                c.model.head_pool = 0;
              }},
         Case{"analytic_head_joint_pool_alone",
              [](RunConfig& c) {
                analytic_head(c);
-               c.train.strategy = StrategyKind::joint;
+               c.train.strategy = "joint";
                c.model.head_filters = 0;
              }},
         Case{"analytic_head_of_columns",
              [](RunConfig& c) {
-               c.train.strategy = StrategyKind::naive;
+               c.train.strategy = "naive";
                c.model.head = HeadKind::analytic;
                c.model.head_inputs = HeadInputs::columns;
                c.model.head_width = 48;
@@ -137,7 +137,7 @@ TEST(LearningRate, FollowsItsSchedule) {
 
 TEST(LearningRate, ActsOnDenseParametersAndOnExperts) {
   // A first step at the full rate is the same under every schedule, the next ones are not.
-  const auto digest = [](LrSchedule schedule, StrategyKind strategy, int steps) {
+  const auto digest = [](LrSchedule schedule, const char* strategy, int steps) {
     RunConfig config = small_config({"", [](RunConfig&) {}});
     config.train.strategy = strategy;
     config.train.lr_schedule = schedule;
@@ -149,10 +149,10 @@ TEST(LearningRate, ActsOnDenseParametersAndOnExperts) {
     double sum = experts.v.to(torch::kDouble).abs().sum().item<double>();
     return std::pair{sum, learnt.model->trainable()[0].second.sum().item<double>()};
   };
-  const auto constant = digest(LrSchedule::constant, StrategyKind::naive, 1);
-  EXPECT_EQ(digest(LrSchedule::linear, StrategyKind::naive, 1), constant);
-  const auto later = digest(LrSchedule::constant, StrategyKind::naive, 4);
-  const auto decayed = digest(LrSchedule::linear, StrategyKind::naive, 4);
+  const auto constant = digest(LrSchedule::constant, "naive", 1);
+  EXPECT_EQ(digest(LrSchedule::linear, "naive", 1), constant);
+  const auto later = digest(LrSchedule::constant, "naive", 4);
+  const auto decayed = digest(LrSchedule::linear, "naive", 4);
   EXPECT_NE(decayed.first, later.first) << "experts";
   EXPECT_NE(decayed.second, later.second) << "dense parameters";
 }
@@ -162,7 +162,7 @@ TEST(AnalyticHeadRun, ClassesInTurnEndWhereJointTrainingEnds) {
   config.stream.stream = StreamKind::split;
   config.stream.experiences = 2;
   const RunResult in_turn = learn(config, nullptr);
-  config.train.strategy = StrategyKind::joint;
+  config.train.strategy = "joint";
   const RunResult joint = learn(config, nullptr);
   EXPECT_GT(acc(joint.matrix), 0.8);
   for (std::int64_t j = 0; j < 2; ++j) {
@@ -217,7 +217,7 @@ TEST(RunConfig, RefusesHeadsAndReturnsThatCannotWork) {
   refused(
       [](RunConfig& c) {
         analytic_head(c);
-        c.train.strategy = StrategyKind::naive;
+        c.train.strategy = "naive";
         c.model.model = ModelKind::mlp;
       },
       "model peer");

@@ -159,9 +159,10 @@ TEST(Protocols, ASeedDrawsEverything) {
   const RunConfig config = load_protocol("permuted", "", "x").rows[0].config;
   const RunConfig one = with_seed(config, 1), two = with_seed(config, 2);
   EXPECT_NE(one.stream.stream_seed, two.stream.stream_seed);
-  EXPECT_NE(one.model.peer.seed, two.model.peer.seed);
+  EXPECT_NE(one.model.seed, two.model.seed);
   EXPECT_NE(one.train.train_seed, two.train.train_seed);
-  EXPECT_NE(one.train.strategy_options.strategy_seed, two.train.strategy_options.strategy_seed);
+  EXPECT_NE(one.train.strategy_options.get("strategy_seed"),
+            two.train.strategy_options.get("strategy_seed"));
   EXPECT_NE(one.train.gate_options.gate_seed, two.train.gate_options.gate_seed);
   EXPECT_TRUE(differences(with_seed(two, 1), one).empty());
 }

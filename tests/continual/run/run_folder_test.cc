@@ -196,7 +196,7 @@ TEST_F(RunFolderTest, TheCommandHasWhatIsNotAtItsDefault) {
   EXPECT_EQ(reproducing_command(run), "perennial train --store DIR");
   RunConfig config;
   config.stream.dataset = "my data's/folder";
-  config.train.strategy = StrategyKind::naive;
+  config.train.strategy = "naive";
   config.train.lr = 0.1 + 0.2;
   config.train.epochs = 3;
   config.model.peer.glu = true;

@@ -96,7 +96,8 @@ TEST(Tuning, ChoosesTheAxesOneAfterTheOtherAtTheBestSoFar) {
   const Tuning tuning = settle(
       row,
       [](const RunConfig& c) {
-        return around(c, 1e-3) - std::abs(c.train.strategy_options.si_strength - 1) / 100 +
+        return around(c, 1e-3) -
+               std::abs(c.train.strategy_options.get("si_strength").to_number<double>() - 1) / 100 +
                static_cast<double>(c.train.batch) / 1e6;
       },
       &rounds);

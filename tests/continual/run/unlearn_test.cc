@@ -105,10 +105,10 @@ TEST_P(UnlearnTest, InTheMiddleOfAnExperience) {
   EXPECT_EQ(done.commit.state_digest, digest_of(*store, "experience-2"));
 }
 
-void dropout(RunConfig& c) { c.model.peer.dropout = 0.2; }
+void dropout(RunConfig& c) { c.model.dropout = 0.2; }
 void replay(RunConfig& c) {
-  c.train.strategy = StrategySet::parse("strategy", "grow_freeze+er");
-  c.train.strategy_options.memory = 24;
+  c.train.strategy = StrategySet("grow_freeze+er");
+  c.train.strategy_options.set("memory", 24);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -120,10 +120,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"anytime",
              [](RunConfig& c) { c.train.anytime = {.anytime_every = 3, .anytime_examples = 10}; }},
         Case{"dropout", dropout}, Case{"replay", replay},
-        Case{"distilled",
-             [](RunConfig& c) {
-               c.train.strategy = StrategySet::parse("strategy", "grow_freeze+lwf");
-             }}),
+        Case{"distilled", [](RunConfig& c) { c.train.strategy = StrategySet("grow_freeze+lwf"); }}),
     [](const auto& info) { return info.param.name; });
 
 TEST(Unlearn, OfAnOlderOneTakesItsTraceAndLeavesTheOthersBits) {
@@ -203,7 +200,7 @@ TEST(Unlearn, OfAnOlderOneIsRefusedWhereItWasReadUnlessToldToCascade) {
   for (const char* strategies : {"grow_freeze+er", "grow_freeze+lwf"}) {
     SCOPED_TRACE(strategies);
     RunConfig config = small_config(kPlain);
-    config.train.strategy = StrategySet::parse("strategy", strategies);
+    config.train.strategy = StrategySet(strategies);
     const auto store = storage::make_memory_store();
     run(config, store.get());
     const storage::Digest before = digest_of(*store);
@@ -246,12 +243,11 @@ TEST(Unlearn, RefusesWhatHasNoGenerationsOfItsOwn) {
     run(config, store.get());
     return refusal([&] { unlearn(*store, {}); });
   };
-  EXPECT_THAT(refused([](RunConfig& c) { c.train.strategy = StrategyKind::naive; }),
-              HasSubstr("naive"));
+  EXPECT_THAT(refused([](RunConfig& c) { c.train.strategy = "naive"; }), HasSubstr("naive"));
   EXPECT_THAT(refused([](RunConfig& c) { c.model.peer.routing = Routing::shared; }),
               HasSubstr("shared"));
   EXPECT_THAT(refused([](RunConfig& c) {
-                c.train.strategy = StrategyKind::naive;
+                c.train.strategy = "naive";
                 c.model.model = ModelKind::mlp;
               }),
               HasSubstr("mlp"));

@@ -123,32 +123,45 @@ const std::map<std::string, std::vector<double>, std::less<>>& values_to_draw() 
 
 // A visitor that draws options: one in three, and always those that decide what a run is; except
 // for one choice, "name=value", which is given.
-class Draw {
+class Draw : public OptionVisitor {
  public:
   Draw(kernels::RandomStream& random, const std::string& given)
       : random_(random),
         name_(given.substr(0, given.find('='))),
         value_(given.substr(given.find('=') + 1)) {}
 
-  template <class T>
-  void operator()(std::string_view name, T& value, std::string_view, Range = {}) {
-    const bool drawn = random_.below(3) == 0 || kAlways.contains(name);
-    if constexpr (std::is_same_v<T, StrategySet>) {
-      value = some_set(name);
-    } else if constexpr (std::is_same_v<T, bool>) {
-      if (drawn) value = random_.below(2) == 1;
-    } else if constexpr (std::is_enum_v<T>) {
-      if (name == name_) {
-        value = parse_enum<T>(name, value_);
-      } else if (drawn) {
-        value = of(enum_names(T{})).first;
+  void option(const Option& option) override {
+    const std::string name(option.name());
+    const bool drawn = random_.below(3) == 0 || kAlways.contains(option.name());
+    if (name == "strategy") {
+      option.set_text(name, some_set());
+      return;
+    }
+    switch (option.type()) {
+      case Option::Type::boolean:
+        if (drawn) option.set_json(name, random_.below(2) == 1);
+        break;
+      case Option::Type::choice:
+        if (name == name_) {
+          option.set_text(name, value_);
+        } else if (drawn) {
+          option.set_text(name, of(option.choices()));
+        }
+        break;
+      case Option::Type::integer:
+      case Option::Type::number: {
+        // Without values of its own its default, and the least that it may be.
+        const auto found = values_to_draw().find(name);
+        if (found != values_to_draw().end()) {
+          const double value = drawn ? of(found->second) : found->second.front();
+          option.set_text(name, options_detail::short_number(value));
+        } else if (drawn) {
+          option.set_text(name, options_detail::short_number(option.range().min));
+        }
+        break;
       }
-    } else if constexpr (std::is_arithmetic_v<T>) {
-      const auto found = values_to_draw().find(name);
-      if (found == values_to_draw().end()) {
-        throw Error("say which values to draw for " + std::string(name));
-      }
-      value = static_cast<T>(drawn ? of(found->second) : found->second.front());
+      default:
+        break;
     }
   }
 
@@ -160,15 +173,14 @@ class Draw {
     return all[random_.below(static_cast<std::uint32_t>(all.size()))];
   }
   // A strategy, in half of the draws with another one beside it where they compose.
-  StrategySet some_set(std::string_view name) {
-    const auto names = enum_names(StrategyKind{});
-    const std::string own = name == name_ ? value_ : std::string(of(names).second);
+  std::string some_set() {
+    const std::string own = "strategy" == name_ ? value_ : std::string(of(all_strategies())->name);
     const bool alone = random_.below(2) == 0;
-    const std::string other(of(names).second);
+    const std::string other(of(all_strategies())->name);
     try {
-      return StrategySet::parse(name, alone ? own : own + "+" + other);
+      return StrategySet(alone ? own : own + "+" + other).text();
     } catch (const InvalidOptions&) {
-      return StrategySet::parse(name, own);
+      return own;
     }
   }
 
@@ -176,24 +188,23 @@ class Draw {
   std::string name_, value_;
 };
 
-// Collects "name=value" of every enum option: of one configuration, or with all values there are.
-class EnumValues {
+// Collects "name=value" of every choice: of one configuration, or with all values there are.
+class Choices : public OptionVisitor {
  public:
-  explicit EnumValues(bool all) : all_(all) {}
+  explicit Choices(bool all) : all_(all) {}
 
-  template <class T>
-  void operator()(std::string_view name, const T& value, std::string_view, Range = {}) {
+  void option(const Option& option) override {
     const auto add = [&](std::string_view text) {
-      values.insert(std::string(name) + "=" + std::string(text));
+      values.insert(std::string(option.name()) + "=" + std::string(text));
     };
-    if constexpr (std::is_enum_v<T>) {
-      for (const auto& [known, text] : enum_names(T{})) {
-        if (all_ || known == value) add(text);
+    if (option.name() == "strategy") {
+      const StrategySet set(option.text());
+      for (const StrategyDeclaration* declaration : all_strategies()) {
+        if (all_ || set.has(declaration->name)) add(declaration->name);
       }
-    } else if constexpr (std::is_same_v<T, StrategySet>) {
-      for (const auto& [kind, text] : enum_names(StrategyKind{})) {
-        if (all_ || value.has(kind)) add(text);
-      }
+    }
+    for (const std::string& name : option.choices()) {
+      if (all_ || name == option.text()) add(name);
     }
   }
   std::set<std::string> values;
@@ -202,11 +213,8 @@ class EnumValues {
   bool all_;
 };
 
-template <class Config, class Visitor>
-void visit_all(Config& config, Visitor& visitor) {
-  StreamOptions::visit(config.stream, visitor);
-  ModelOptions::visit(config.model, visitor);
-  TrainOptions::visit(config.train, visitor);
+void visit_all(RunConfig config, Choices& choices) {
+  RunConfig::visit(config, static_cast<OptionVisitor&>(choices));
 }
 
 struct Combination {
@@ -220,7 +228,7 @@ Combination combination_of(std::uint64_t number, const std::string& given) {
   kernels::RandomStream random(number, 41);
   Combination combination;
   Draw draw(random, given);
-  visit_all(combination.config, draw);
+  RunConfig::visit(combination.config, static_cast<OptionVisitor&>(draw));
   combination.images = random.below(4) > 0;
   combination.folder = random.below(4) == 0;
   combination.stop_after = static_cast<int>(1 + random.below(6));
@@ -295,7 +303,7 @@ std::string text_of(std::uint64_t number, const Combination& combination) {
 }
 
 TEST_F(Combinations, WhatIsAcceptedRuns) {
-  EnumValues ran(false), all(true);
+  Choices ran(false), all(true);
   const RunConfig defaults;
   visit_all(defaults, all);
   const std::vector<std::string> choices(all.values.begin(), all.values.end());

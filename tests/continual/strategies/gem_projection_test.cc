@@ -63,7 +63,7 @@ TEST(GemProjection, OneMemoryIsAGem) {
 
 TEST(GemProjection, GemKeepsTheProductsOfItsMemoriesPositive) {
   Driver driver(
-      mlp_config(StrategyKind::gem, [](RunConfig& c) { c.train.strategy_options.gem_margin = 0; }));
+      mlp_config("gem", [](RunConfig& c) { c.train.strategy_options.set("gem_margin", 0); }));
   for (std::int64_t step = 0; step < 3; ++step) driver.step(0, step, 0.5);
   const StateMap state(*driver.strategy);
   const torch::Tensor seen = state.tensors.at("gem/seen");

@@ -35,9 +35,9 @@ inline RunConfig mlp_config(StrategySet strategy,
   config.stream.stream = StreamKind::split;
   config.stream.experiences = 2;
   config.train.strategy = std::move(strategy);
-  config.train.strategy_options.memory = 24;
-  config.train.strategy_options.task_memory = 8;
-  config.train.strategy_options.gdumb_epochs = 5;
+  config.train.strategy_options.set("memory", 24);
+  config.train.strategy_options.set("task_memory", 8);
+  config.train.strategy_options.set("gdumb_epochs", 5);
   if (change) change(config);
   config.validate();
   return config;

@@ -172,10 +172,10 @@ TEST(ReplayBuffer, BytesAreKeptAsBytesAndComeBackToTheBit) {
 }
 
 TEST(Replay, DerDistilsTheLogitsThatWereStored) {
-  Driver driver(mlp_config(StrategyKind::derpp, [](RunConfig& c) {
-    c.train.strategy_options.der_alpha = 0.3;
-    c.train.strategy_options.der_beta = 0.7;
-    c.train.strategy_options.replay_batch = 100;  // all that the memory has
+  Driver driver(mlp_config("der++", [](RunConfig& c) {
+    c.train.strategy_options.set("der_alpha", 0.3);
+    c.train.strategy_options.set("der_beta", 0.7);
+    c.train.strategy_options.set("replay_batch", 100);  // all that the memory has
   }));
   const Batch first = driver.stream.train_batch(0, 0, 0, 16, 1);
   const torch::Tensor stored = driver.model->train_forward(first.x).detach();
@@ -196,9 +196,9 @@ TEST(Replay, DerDistilsTheLogitsThatWereStored) {
 }
 
 TEST(Replay, FilledAfterAnExperienceItHoldsLogitsOfTheTrainedModel) {
-  Driver driver(mlp_config(StrategyKind::der, [](RunConfig& c) {
-    c.train.strategy_options.memory_fill = FillKind::experience;
-    c.model.peer.dropout = 0.3;
+  Driver driver(mlp_config("der", [](RunConfig& c) {
+    c.train.strategy_options.set("memory_fill", "experience");
+    c.model.dropout = 0.3;
   }));
   StrategyContext first = driver.context(0);
   for (std::int64_t step = 0; step < 3; ++step) driver.step(0, step);
@@ -224,8 +224,8 @@ TEST(Replay, FilledAfterAnExperienceItHoldsLogitsOfTheTrainedModel) {
 }
 
 TEST(Replay, ErAceKeepsNewClassesAmongThemselves) {
-  Driver driver(mlp_config(StrategyKind::er_ace,
-                           [](RunConfig& c) { c.train.strategy_options.replay_batch = 100; }));
+  Driver driver(mlp_config(
+      "er_ace", [](RunConfig& c) { c.train.strategy_options.set("replay_batch", 100); }));
   driver.step(0, 0);
   const Batch first = driver.stream.train_batch(0, 0, 0, 16, 1);
   const Batch batch = driver.stream.train_batch(1, 0, 0, 16, 1);  // classes 2 and 3
@@ -241,7 +241,7 @@ TEST(Replay, ErAceKeepsNewClassesAmongThemselves) {
 }
 
 TEST(Replay, GdumbIsANewModelTrainedOnItsMemory) {
-  Driver driver(mlp_config(StrategyKind::gdumb));
+  Driver driver(mlp_config("gdumb"));
   const torch::Tensor initial = driver.values();
   ReplayBuffer memory(BufferKind::greedy, 24, kClasses, 1);
   StrategyContext context = driver.context(0);
@@ -305,7 +305,7 @@ TEST(Herding, EachChoiceBringsTheMeanNearest) {
 }
 
 TEST(Replay, IcarlAnswersByTheNearestMeanOfItsExemplars) {
-  Driver driver(mlp_config(StrategyKind::icarl, [](RunConfig& c) { c.model.hidden = 32; }));
+  Driver driver(mlp_config("icarl", [](RunConfig& c) { c.model.hidden = 32; }));
   StrategyContext first = driver.context(0), second = driver.context(1);
   const Batch test = driver.stream.test_batch(0, 0, 20);
   EXPECT_FALSE(driver.strategy->predict(*driver.model, test.x, {}));

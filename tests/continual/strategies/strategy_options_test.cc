@@ -12,15 +12,15 @@ namespace perennial::continual {
 namespace {
 
 TEST(StrategySet, NamesComposeWhereThatMakesSense) {
-  const auto text = [](const char* names) { return StrategySet::parse("strategy", names).text(); };
+  const auto text = [](const char* names) { return StrategySet(names).text(); };
   EXPECT_EQ(text("naive"), "naive");
   EXPECT_EQ(text("der++"), "der++");
   EXPECT_EQ(text("er+grow_freeze"), "grow_freeze+er");
   EXPECT_EQ(text("der+++grow_freeze"), "grow_freeze+der++");
   EXPECT_EQ(text("grow_freeze+der++"), "grow_freeze+der++");
   EXPECT_EQ(text("grow_freeze+lwf+der"), "grow_freeze+lwf+der");
-  EXPECT_TRUE(StrategySet::parse("strategy", "er") == StrategyKind::er);
-  EXPECT_FALSE(StrategySet::parse("strategy", "er+lwf") == StrategyKind::er);
+  EXPECT_TRUE(StrategySet("er") == "er");
+  EXPECT_FALSE(StrategySet("er+lwf") == "er");
   const auto refused = [&](const char* names, const char* word) {
     try {
       text(names);
@@ -41,35 +41,35 @@ TEST(StrategySet, NamesComposeWhereThatMakesSense) {
 }
 
 TEST(StrategySet, IsStoredAsItsText) {
-  RunConfig config = mlp_config(StrategyKind::naive);
-  config.train.strategy = StrategySet::parse("strategy", "lwf+er");
-  config.train.strategy_options.buffer = BufferKind::ring;
+  RunConfig config = mlp_config("naive");
+  config.train.strategy = StrategySet("lwf+er");
+  config.train.strategy_options.set("buffer", "ring");
   const RunConfig back = RunConfig::from_json(config.to_json());
   EXPECT_EQ(back.train.strategy, config.train.strategy);
-  EXPECT_EQ(back.train.strategy_options.buffer, BufferKind::ring);
+  EXPECT_EQ(back.train.strategy_options.get("buffer"), "ring");
   EXPECT_TRUE(differences(back, config).empty());
 }
 
 TEST(Strategy, WhatCannotReachAPoolIsRefused) {
   for (const char* name : {"l2", "ewc", "online_ewc", "si", "mas", "lwf", "gem", "agem", "gdumb",
                            "icarl", "packnet", "progressive", "grow_freeze+ewc"}) {
-    RunConfig config = mlp_config(StrategyKind::naive);
+    RunConfig config = mlp_config("naive");
     config.model.model = ModelKind::peer;
-    config.train.strategy = StrategySet::parse("strategy", name);
+    config.train.strategy = StrategySet(name);
     SCOPED_TRACE(name);
     expect_invalid(config, "use ");
   }
   for (const char* name : {"grow_freeze+er", "sparse_slot"}) {
-    RunConfig config = mlp_config(StrategyKind::naive);
-    config.train.strategy = StrategySet::parse("strategy", name);
+    RunConfig config = mlp_config("naive");
+    config.train.strategy = StrategySet(name);
     EXPECT_THROW(config.validate(), InvalidOptions) << name;  // model mlp
   }
 }
 
 TEST(Strategy, WhatMustBeToldTheExperienceIsRefusedWhereItIsNot) {
-  for (const StrategyKind kind : {StrategyKind::packnet, StrategyKind::progressive}) {
-    RunConfig config = mlp_config(
-        StrategyKind::naive, [](RunConfig& c) { c.stream.scenario = Scenario::task_incremental; });
+  for (const char* kind : {"packnet", "progressive"}) {
+    RunConfig config =
+        mlp_config("naive", [](RunConfig& c) { c.stream.scenario = Scenario::task_incremental; });
     config.train.strategy = kind;
     EXPECT_NO_THROW(config.validate());
     EXPECT_EQ(config.gate(), GateKind::oracle);
@@ -84,8 +84,8 @@ TEST(Strategy, WhatMustBeToldTheExperienceIsRefusedWhereItIsNot) {
 }
 
 TEST(Strategy, WeightsToDivideAreThoseOfHiddenLayers) {
-  RunConfig config = mlp_config(
-      StrategyKind::packnet, [](RunConfig& c) { c.stream.scenario = Scenario::task_incremental; });
+  RunConfig config =
+      mlp_config("packnet", [](RunConfig& c) { c.stream.scenario = Scenario::task_incremental; });
   config.model.depth = 0;
   expect_invalid(config, "depth is 0");
 }
@@ -94,7 +94,9 @@ TEST(Strategy, WhatGrowthCannotDistilOrAskIsRefused) {
   const auto refused = [](const std::function<void(RunConfig&)>& change, const char* word) {
     expect_invalid(small_config({"", change}), word);
   };
-  const auto regularised = [](RunConfig& c) { c.train.strategy_options.output_regularisation = 1; };
+  const auto regularised = [](RunConfig& c) {
+    c.train.strategy_options.set("output_regularisation", 1);
+  };
   refused(regularised, "shared routing");
   refused(
       [&](RunConfig& c) {
@@ -118,29 +120,66 @@ TEST(Strategy, WhatGrowthCannotDistilOrAskIsRefused) {
 }
 
 TEST(Strategy, ARingOfLessThanOneAClassIsRefused) {
-  RunConfig config = mlp_config(StrategyKind::er);
-  config.train.strategy_options.buffer = BufferKind::ring;
-  config.train.strategy_options.memory = kClasses - 1;
+  RunConfig config = mlp_config("er");
+  config.train.strategy_options.set("buffer", "ring");
+  config.train.strategy_options.set("memory", kClasses - 1);
   const auto store = storage::make_memory_store();
   EXPECT_THROW(run(config, store.get()), InvalidOptions);
   EXPECT_FALSE(store->head().ok());
 }
 
-TEST(Strategy, OptionsThatAStrategyReadsExist) {
-  std::set<std::string> known;
-  StrategyOptions options;
-  auto collect = [&](std::string_view name, auto&, std::string_view, auto...) {
-    known.emplace(name);
-  };
-  StrategyOptions::visit(options, collect);
+TEST(Strategy, OptionsAreThoseThatStrategiesDeclare) {
   std::set<std::string> used;
-  for (const auto& [kind, name] : enum_names(StrategyKind{})) {
-    for (const std::string& option : options_of(kind)) {
-      EXPECT_TRUE(known.contains(option)) << option;
-      used.insert(option);
-    }
+  for (const StrategyDeclaration* declaration : all_strategies()) {
+    for (const std::string& option : StrategySet(declaration->name).options()) used.insert(option);
   }
-  EXPECT_EQ(used, known);
+  const std::vector<std::string> known = option_names<StrategyOptions>();
+  EXPECT_EQ(used, std::set<std::string>(known.begin(), known.end()));
+  EXPECT_EQ(used.size(), known.size());  // each once
+}
+
+TEST(Strategy, OptionsAreSetByName) {
+  StrategyOptions options;
+  EXPECT_EQ(options.get("ewc_strength"), 1200.0);
+  options.set("ewc_strength", 3);
+  options.set("growth", "drift");
+  const StrategyOptions copy = options;
+  options.set("ewc_strength", 4);
+  EXPECT_EQ(copy.get("ewc_strength"), 3.0);
+  EXPECT_EQ(copy.get("growth"), "drift");
+  const auto refused = [&](const char* name, const boost::json::value& value) {
+    try {
+      options.set(name, value);
+    } catch (const InvalidOptions& error) {
+      return std::string(error.what());
+    }
+    return std::string("not refused");
+  };
+  EXPECT_THAT(refused("ewc_strenght", 3), ::testing::HasSubstr("'ewc_strength'"));
+  EXPECT_THAT(refused("ewc_strength", "much"), ::testing::HasSubstr("must be a number"));
+  EXPECT_THAT(refused("memory", 2.5), ::testing::HasSubstr("must be an integer"));
+  EXPECT_THAT(refused("growth", "drft"), ::testing::HasSubstr("'drift'"));
+}
+
+TEST(Strategy, WhatARunWouldNotLookAtIsNamed) {
+  RunConfig config = mlp_config("er");
+  const auto needs = [&](const std::string& name) {
+    for (const UnreadOptions& unread : config.unread()) {
+      if (std::ranges::find(unread.names, name) != unread.names.end()) return unread.needs;
+    }
+    return std::string();
+  };
+  EXPECT_EQ(needs("memory"), "");
+  EXPECT_EQ(needs("hidden"), "");
+  EXPECT_EQ(needs("dropout"), "");
+  EXPECT_THAT(needs("ewc_strength"), ::testing::HasSubstr("this run has er"));
+  EXPECT_THAT(needs("heads"), ::testing::HasSubstr("the model is mlp"));
+  EXPECT_THAT(needs("ridge"), ::testing::HasSubstr("analytic gate"));
+  EXPECT_EQ(needs("strategy_seed"), "");
+  config = small_config({"", [](RunConfig&) {}});
+  EXPECT_THAT(needs("drift_steps"), ::testing::HasSubstr("--growth drift"));
+  config.train.strategy_options.set("growth", "drift");
+  EXPECT_EQ(needs("drift_steps"), "");
 }
 
 }  // namespace

@@ -8,42 +8,12 @@
 #include <set>
 #include <vector>
 
-#include "continual/strategies/strategy_driver.h"
+#include "continual/strategies/strategy_contract.h"
 #include "perennial/core/dense_state.h"
 #include "perennial/storage/memory_store.h"
 
 namespace perennial::continual {
 namespace {
-
-struct StrategyCase {
-  std::string name;
-  std::string strategy;
-  std::function<void(RunConfig&)> change;  // before anything else
-  std::function<void(RunConfig&)> zero;    // the strength that makes it naive; empty = it has none
-};
-
-void PrintTo(const StrategyCase& test_case, std::ostream* out) { *out << test_case.name; }
-
-void three_permutations(RunConfig& config) {
-  config.stream.stream = StreamKind::permuted;
-  config.stream.experiences = 3;
-}
-void on_peer(RunConfig& config) {
-  config.model.model = ModelKind::peer;
-  config.model.depth = 2;
-}
-void tasks(RunConfig& config) { config.stream.scenario = Scenario::task_incremental; }
-void no_memory(RunConfig& config) { config.train.strategy_options.memory = 0; }
-
-RunConfig config_of(const StrategyCase& test_case) {
-  return mlp_config(StrategySet::parse("strategy", test_case.strategy), [&](RunConfig& config) {
-    config.train.epochs = 2;
-    config.train.lr = 0.03;
-    config.model.hidden = 32;
-    config.train.strategy_options.ewc_strength = 50;
-    if (test_case.change) test_case.change(config);
-  });
-}
 
 // What was learnt: every dense entry but those that tell of the run and of the strategy.
 std::map<std::string, storage::Bytes> learnt(const storage::PageReader& store) {
@@ -54,8 +24,6 @@ std::map<std::string, storage::Bytes> learnt(const storage::PageReader& store) {
   }
   return entries;
 }
-
-class StrategyTest : public ::testing::TestWithParam<StrategyCase> {};
 
 TEST_P(StrategyTest, StoppedAndContinuedAtEveryStepEndsInTheSameState) {
   const RunConfig config = config_of(GetParam());
@@ -71,12 +39,11 @@ TEST_P(StrategyTest, StoppedAndContinuedAtEveryStepEndsInTheSameState) {
 TEST_P(StrategyTest, StrengthZeroIsNaiveBitForBitAndMoreIsNot) {
   const RunConfig config = config_of(GetParam());
   RunConfig naive = config, zero = config;
-  naive.train.strategy = config.train.strategy.has(StrategyKind::grow_freeze)
-                             ? StrategySet(StrategyKind::grow_freeze)
-                             : StrategySet(StrategyKind::naive);
+  naive.train.strategy =
+      config.train.strategy.has("grow_freeze") ? StrategySet("grow_freeze") : StrategySet("naive");
   const auto store = storage::make_memory_store(), naive_store = storage::make_memory_store(),
              zero_store = storage::make_memory_store();
-  naive.train.strategy_options.output_regularisation = 0;
+  naive.train.strategy_options.set("output_regularisation", 0);
   naive.train.gate = GateChoice::automatic;
   run(config, store.get());
   run(naive, naive_store.get());
@@ -105,94 +72,98 @@ TEST_P(StrategyTest, LearnsTheFirstExperience) {
 const std::vector<StrategyCase>& cases() {
   static const std::vector<StrategyCase> all = {
       StrategyCase{"cumulative", "cumulative", {}, {}},
-      StrategyCase{"l2", "l2", {}, [](RunConfig& c) { c.train.strategy_options.l2_strength = 0; }},
       StrategyCase{
-          "ewc_sample", "ewc", {}, [](RunConfig& c) { c.train.strategy_options.ewc_strength = 0; }},
+          "l2", "l2", {}, [](RunConfig& c) { c.train.strategy_options.set("l2_strength", 0); }},
+      StrategyCase{"ewc_sample",
+                   "ewc",
+                   {},
+                   [](RunConfig& c) { c.train.strategy_options.set("ewc_strength", 0); }},
       StrategyCase{"ewc_exact_permuted", "ewc",
                    [](RunConfig& c) {
                      three_permutations(c);
-                     c.train.strategy_options.fisher = FisherKind::exact;
-                     c.train.strategy_options.fisher_examples = 40;
+                     c.train.strategy_options.set("fisher", "exact");
+                     c.train.strategy_options.set("fisher_examples", 40);
                    },
-                   [](RunConfig& c) { c.train.strategy_options.ewc_strength = 0; }},
+                   [](RunConfig& c) { c.train.strategy_options.set("ewc_strength", 0); }},
       StrategyCase{"online_ewc", "online_ewc",
                    [](RunConfig& c) {
                      three_permutations(c);
-                     c.train.strategy_options.ewc_gamma = 0.9;
-                     c.train.strategy_options.fisher = FisherKind::batched;
+                     c.train.strategy_options.set("ewc_gamma", 0.9);
+                     c.train.strategy_options.set("fisher", "batched");
                    },
-                   [](RunConfig& c) { c.train.strategy_options.online_ewc_strength = 0; }},
-      StrategyCase{"si", "si", [](RunConfig& c) { c.train.strategy_options.si_strength = 5; },
-                   [](RunConfig& c) { c.train.strategy_options.si_strength = 0; }},
-      StrategyCase{"mas", "mas", [](RunConfig& c) { c.train.strategy_options.mas_strength = 0.05; },
-                   [](RunConfig& c) { c.train.strategy_options.mas_strength = 0; }},
+                   [](RunConfig& c) { c.train.strategy_options.set("online_ewc_strength", 0); }},
+      StrategyCase{"si", "si", [](RunConfig& c) { c.train.strategy_options.set("si_strength", 5); },
+                   [](RunConfig& c) { c.train.strategy_options.set("si_strength", 0); }},
+      StrategyCase{"mas", "mas",
+                   [](RunConfig& c) { c.train.strategy_options.set("mas_strength", 0.05); },
+                   [](RunConfig& c) { c.train.strategy_options.set("mas_strength", 0); }},
       StrategyCase{"lwf", "lwf", three_permutations,
-                   [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }},
+                   [](RunConfig& c) { c.train.strategy_options.set("lwf_strength", 0); }},
       StrategyCase{"ewc_tasks", "ewc", tasks,
-                   [](RunConfig& c) { c.train.strategy_options.ewc_strength = 0; }},
+                   [](RunConfig& c) { c.train.strategy_options.set("ewc_strength", 0); }},
       StrategyCase{"online_ewc_tasks_batched", "online_ewc",
                    [](RunConfig& c) {
                      tasks(c);
                      three_permutations(c);
-                     c.train.strategy_options.fisher = FisherKind::batched;
+                     c.train.strategy_options.set("fisher", "batched");
                    },
-                   [](RunConfig& c) { c.train.strategy_options.online_ewc_strength = 0; }},
+                   [](RunConfig& c) { c.train.strategy_options.set("online_ewc_strength", 0); }},
       StrategyCase{"mas_tasks", "mas", tasks,
-                   [](RunConfig& c) { c.train.strategy_options.mas_strength = 0; }},
+                   [](RunConfig& c) { c.train.strategy_options.set("mas_strength", 0); }},
       StrategyCase{"lwf_tasks", "lwf",
                    [](RunConfig& c) {
                      tasks(c);
                      three_permutations(c);
                    },
-                   [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }},
+                   [](RunConfig& c) { c.train.strategy_options.set("lwf_strength", 0); }},
       StrategyCase{"er", "er", {}, no_memory},
-      StrategyCase{
-          "er_class_balanced", "er",
-          [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::class_balanced; },
-          no_memory},
+      StrategyCase{"er_class_balanced", "er",
+                   [](RunConfig& c) { c.train.strategy_options.set("buffer", "class_balanced"); },
+                   no_memory},
       StrategyCase{"er_ring", "er",
-                   [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::ring; },
-                   no_memory},
+                   [](RunConfig& c) { c.train.strategy_options.set("buffer", "ring"); }, no_memory},
       StrategyCase{"er_greedy", "er",
-                   [](RunConfig& c) { c.train.strategy_options.buffer = BufferKind::greedy; },
+                   [](RunConfig& c) { c.train.strategy_options.set("buffer", "greedy"); },
                    no_memory},
-      StrategyCase{
-          "er_filled_after", "er",
-          [](RunConfig& c) { c.train.strategy_options.memory_fill = FillKind::experience; },
-          no_memory},
-      StrategyCase{"er_dropout", "er", [](RunConfig& c) { c.model.peer.dropout = 0.2; }, no_memory},
+      StrategyCase{"er_filled_after", "er",
+                   [](RunConfig& c) { c.train.strategy_options.set("memory_fill", "experience"); },
+                   no_memory},
+      StrategyCase{"er_dropout", "er", [](RunConfig& c) { c.model.dropout = 0.2; }, no_memory},
       StrategyCase{"er_peer", "er", on_peer, no_memory},
       StrategyCase{"er_ace", "er_ace", {}, no_memory},
-      StrategyCase{"der", "der", [](RunConfig& c) { c.train.strategy_options.der_alpha = 0.5; },
-                   [](RunConfig& c) { c.train.strategy_options.der_alpha = 0; }},
+      StrategyCase{"der", "der",
+                   [](RunConfig& c) { c.train.strategy_options.set("der_alpha", 0.5); },
+                   [](RunConfig& c) { c.train.strategy_options.set("der_alpha", 0); }},
       StrategyCase{"derpp",
                    "der++",
                    {},
                    [](RunConfig& c) {
-                     c.train.strategy_options.der_alpha = 0;
-                     c.train.strategy_options.der_beta = 0;
+                     c.train.strategy_options.set("der_alpha", 0);
+                     c.train.strategy_options.set("der_beta", 0);
                    }},
       StrategyCase{"derpp_filled_after", "der++",
                    [](RunConfig& c) {
-                     c.train.strategy_options.memory_fill = FillKind::experience;
-                     c.model.peer.dropout = 0.2;
+                     c.train.strategy_options.set("memory_fill", "experience");
+                     c.model.dropout = 0.2;
                    },
                    no_memory},
       StrategyCase{"derpp_peer", "der++", on_peer, no_memory},
       StrategyCase{
-          "gem", "gem", {}, [](RunConfig& c) { c.train.strategy_options.task_memory = 0; }},
+          "gem", "gem", {}, [](RunConfig& c) { c.train.strategy_options.set("task_memory", 0); }},
       StrategyCase{
-          "agem", "agem", {}, [](RunConfig& c) { c.train.strategy_options.task_memory = 0; }},
-      StrategyCase{
-          "gdumb", "gdumb", [](RunConfig& c) { c.train.strategy_options.gdumb_epochs = 30; }, {}},
+          "agem", "agem", {}, [](RunConfig& c) { c.train.strategy_options.set("task_memory", 0); }},
+      StrategyCase{"gdumb",
+                   "gdumb",
+                   [](RunConfig& c) { c.train.strategy_options.set("gdumb_epochs", 30); },
+                   {}},
       StrategyCase{"sparse_slot", "sparse_slot",
                    [](RunConfig& c) {
                      on_peer(c);
                      three_permutations(c);
-                     c.train.strategy_options.update_slots = 10;
+                     c.train.strategy_options.set("update_slots", 10);
                      c.train.lr = 0.05;
                    },
-                   [](RunConfig& c) { c.train.strategy_options.update_slots = 0; }},
+                   [](RunConfig& c) { c.train.strategy_options.set("update_slots", 0); }},
       StrategyCase{"icarl", "icarl", {}, {}},
       StrategyCase{"packnet", "packnet", tasks, {}},
       StrategyCase{"progressive", "progressive", tasks, {}},
@@ -200,7 +171,7 @@ const std::vector<StrategyCase>& cases() {
                    "progressive",
                    [](RunConfig& c) {
                      tasks(c);
-                     c.model.peer.dropout = 0.2;
+                     c.model.dropout = 0.2;
                    },
                    {}},
       StrategyCase{"er_and_ewc",
@@ -208,16 +179,16 @@ const std::vector<StrategyCase>& cases() {
                    {},
                    [](RunConfig& c) {
                      no_memory(c);
-                     c.train.strategy_options.ewc_strength = 0;
+                     c.train.strategy_options.set("ewc_strength", 0);
                    }},
       StrategyCase{"grow_freeze_output_regularisation", "grow_freeze",
                    [](RunConfig& c) {
                      on_peer(c);
                      three_permutations(c);
                      c.model.peer.routing = Routing::shared;
-                     c.train.strategy_options.output_regularisation = 1;
+                     c.train.strategy_options.set("output_regularisation", 1);
                    },
-                   [](RunConfig& c) { c.train.strategy_options.output_regularisation = 0; }},
+                   [](RunConfig& c) { c.train.strategy_options.set("output_regularisation", 0); }},
       StrategyCase{"grow_freeze_autoencoder_gate",
                    "grow_freeze",
                    [](RunConfig& c) {
@@ -229,30 +200,34 @@ const std::vector<StrategyCase>& cases() {
                    {}},
       StrategyCase{"grow_freeze_and_er", "grow_freeze+er", on_peer, no_memory},
       StrategyCase{"grow_freeze_and_lwf", "grow_freeze+lwf", on_peer,
-                   [](RunConfig& c) { c.train.strategy_options.lwf_strength = 0; }},
+                   [](RunConfig& c) { c.train.strategy_options.set("lwf_strength", 0); }},
   };
   return all;
 }
 
-INSTANTIATE_TEST_SUITE_P(Strategies, StrategyTest, ::testing::ValuesIn(cases()),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Strategies, StrategyTest, ::testing::ValuesIn(cases()), case_name);
 
-TEST(Strategy, EveryOneIsTestedAbove) {
+TEST(Strategy, EveryOneHasACase) {
   // What the others are compared with, and what has no first experience: trainer_test.cc.
-  std::set<StrategyKind> tested = {StrategyKind::naive, StrategyKind::joint};
-  for (const StrategyCase& test_case : cases()) {
-    const StrategySet set = StrategySet::parse("strategy", test_case.strategy);
-    tested.insert(set.kinds().begin(), set.kinds().end());
+  std::set<std::string> tested = {"naive", "joint"};
+  const ::testing::UnitTest& all = *::testing::UnitTest::GetInstance();
+  for (int i = 0; i < all.total_test_suite_count(); ++i) {
+    const ::testing::TestSuite& suite = *all.GetTestSuite(i);
+    if (!std::string_view(suite.name()).ends_with("/StrategyTest")) continue;
+    for (int j = 0; j < suite.total_test_count(); ++j) {
+      const StrategySet set(suite.GetTestInfo(j)->value_param());
+      for (const StrategyDeclaration* part : set.parts()) tested.emplace(part->name);
+    }
   }
-  for (const auto& [kind, name] : enum_names(StrategyKind{})) {
-    EXPECT_TRUE(tested.contains(kind)) << name;
-    EXPECT_FALSE(describe(kind).empty());
+  for (const StrategyDeclaration* declaration : all_strategies()) {
+    EXPECT_TRUE(tested.contains(std::string(declaration->name))) << declaration->name;
+    EXPECT_FALSE(declaration->description.empty());
   }
 }
 
 TEST(Strategy, UnchangedStateIsNotCommittedAgain) {
   // The anchor and the importances of EWC change at boundaries only.
-  const RunConfig config = mlp_config(StrategyKind::ewc, [](RunConfig& c) {
+  const RunConfig config = mlp_config("ewc", [](RunConfig& c) {
     c.model.hidden = 200;
     c.train.commit_every = 1;
   });
@@ -270,8 +245,8 @@ TEST(Strategy, UnchangedStateIsNotCommittedAgain) {
 
 TEST(Strategy, SparseSlotsAreThoseOfTheLargestTfIdf) {
   RunConfig config = small_config({"", [](RunConfig&) {}});
-  config.train.strategy = StrategyKind::sparse_slot;
-  config.train.strategy_options.update_slots = 5;
+  config.train.strategy = "sparse_slot";
+  config.train.strategy_options.set("update_slots", 5);
   config.train.gate = GateChoice::none;
   Driver driver(config);
   PeerImpl& peer = *driver.model->peer();

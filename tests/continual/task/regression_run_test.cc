@@ -50,10 +50,10 @@ RunConfig house_config(const std::string& strategy, ModelKind model,
                          config.stream.stream = stream;
                          config.stream.experiences = stream == StreamKind::single ? 1 : 2;
                          config.stream.table.task = TaskKind::regression;
-                         config.train.strategy = StrategySet::parse("strategy", strategy);
+                         config.train.strategy = StrategySet(strategy);
                          config.train.epochs = 8;
-                         config.train.strategy_options.memory = 40;
-                         config.train.strategy_options.task_memory = 16;
+                         config.train.strategy_options.set("memory", 40);
+                         config.train.strategy_options.set("task_memory", 16);
                          config.model.model = model;
                          config.model.peer.query_norm = QueryNorm::layer;
                        }});
@@ -99,22 +99,22 @@ INSTANTIATE_TEST_SUITE_P(
         HouseCase{"cumulative", ModelKind::mlp}, HouseCase{"er", ModelKind::mlp},
         HouseCase{"er", ModelKind::mlp,
                   [](RunConfig& c) {
-                    c.train.strategy_options.buffer = BufferKind::ring;
-                    c.train.strategy_options.memory_fill = FillKind::experience;
+                    c.train.strategy_options.set("buffer", "ring");
+                    c.train.strategy_options.set("memory_fill", "experience");
                   }},
         HouseCase{"der++", ModelKind::mlp}, HouseCase{"lwf", ModelKind::mlp},
         HouseCase{"l2", ModelKind::mlp},
         HouseCase{"ewc", ModelKind::mlp,
-                  [](RunConfig& c) { c.train.strategy_options.ewc_strength = 1; }},
+                  [](RunConfig& c) { c.train.strategy_options.set("ewc_strength", 1); }},
         HouseCase{"ewc", ModelKind::mlp,
                   [](RunConfig& c) {
-                    c.train.strategy_options.ewc_strength = 1;
-                    c.train.strategy_options.fisher = FisherKind::exact;
+                    c.train.strategy_options.set("ewc_strength", 1);
+                    c.train.strategy_options.set("fisher", "exact");
                   }},
         HouseCase{"si", ModelKind::mlp,
-                  [](RunConfig& c) { c.train.strategy_options.si_strength = 0.1; }},
+                  [](RunConfig& c) { c.train.strategy_options.set("si_strength", 0.1); }},
         HouseCase{"mas", ModelKind::mlp,
-                  [](RunConfig& c) { c.train.strategy_options.mas_strength = 0.1; }},
+                  [](RunConfig& c) { c.train.strategy_options.set("mas_strength", 0.1); }},
         HouseCase{"gem", ModelKind::mlp}, HouseCase{"agem", ModelKind::mlp},
         HouseCase{"naive", ModelKind::peer,
                   [](RunConfig& c) {
@@ -133,8 +133,8 @@ TEST(RegressionRun, GrowsByDriftOfTheLoss) {
   RunConfig config = house_config("grow_freeze", ModelKind::peer);
   config.train.epochs = 1;
   config.train.batch = 8;
-  config.train.strategy_options.growth = GrowthKind::drift;
-  config.train.strategy_options.drift_window = 10;
+  config.train.strategy_options.set("growth", "drift");
+  config.train.strategy_options.set("drift_window", 10);
   const TrainTest data{house_rows(600, 3, 0), house_rows(60, 4, 0), "houses"};
   const auto store = storage::make_memory_store();
   const RunResult result = expect_resumes(
@@ -219,10 +219,13 @@ TEST(RegressionRun, WhatNeedsClassesIsRefusedByName) {
   const auto as_it_is = [](RunConfig&) {};
   for (const char* strategy : {"icarl", "gdumb", "er_ace"}) {
     refused(std::string("strategy ") + strategy, as_it_is, strategy);
-    EXPECT_FALSE(needs_classes(parse_enum<StrategyKind>("strategy", strategy)).empty());
+    EXPECT_FALSE(strategy_named("strategy", strategy).needs.classes.empty());
   }
-  for (const BufferKind buffer : {BufferKind::class_balanced, BufferKind::greedy}) {
-    refused("buffer", [&](RunConfig& c) { c.train.strategy_options.buffer = buffer; });
+  for (const char* buffer : {"class_balanced", "greedy"}) {
+    refused("buffer", [&](RunConfig& c) {
+      c.train.strategy = "er";
+      c.train.strategy_options.set("buffer", buffer);
+    });
   }
   refused("split", [](RunConfig& c) { c.stream.stream = StreamKind::split; });
   refused("scenario class", [](RunConfig& c) { c.stream.scenario = Scenario::class_incremental; });

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "perennial/continual/anytime.h"
-#include "perennial/continual/strategy_options.h"
+#include "perennial/continual/strategy_declaration.h"
 #include "perennial/continual/stream.h"
 #include "perennial/continual/task_kind.h"
 #include "perennial/core/amp.h"
@@ -54,7 +54,12 @@ struct ModelOptions {
   std::int64_t head_filter_size = 7;
   std::int64_t head_grid = 4;
   std::int64_t head_pool = 1024;
-  PeerOptions peer;  // d_in and d_out follow from the stream and width
+  double dropout = 0;
+  std::int64_t seed = 1;
+  PeerOptions peer;  // but for its widths, dropout and seed
+
+  // The options of a PEER layer between these widths.
+  PeerOptions layer(std::int64_t d_in, std::int64_t d_out) const;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
@@ -99,17 +104,15 @@ struct ModelOptions {
             "width of the layer's output that the analytic head reads; 0 = the head without the "
             "pool, for comparison",
             Range{0, 65536});
-    // The layer's own widths follow from the stream and `width`.
-    auto but_widths = [&visitor](std::string_view name, auto& value, std::string_view doc,
-                                 auto... range) {
-      if (name == "dropout") {
-        doc =
+    visitor("dropout", self.dropout,
             "probability that training leaves out, of a mlp, a hidden unit; of a PEER layer, a "
-            "retrieved expert of a token's sum";
-      }
-      if (name != "d_in" && name != "d_out") visitor(name, value, doc, range...);
-    };
-    PeerOptions::visit(self.peer, but_widths);
+            "retrieved expert of a token's sum",
+            Range{0, 0.99});
+    visitor("seed", self.seed, "seed of the initial values and of dropout", Range{0, 9e15});
+    visitor.group("peer", [&self](OptionVisitor& inner) {
+      ExceptVisitor but_those(inner, {"d_in", "d_out", "dropout", "seed"});
+      PeerOptions::visit(self.peer, static_cast<OptionVisitor&>(but_those));
+    });
   }
 };
 
@@ -133,7 +136,7 @@ enum class GateChoice : std::uint8_t { automatic, oracle, none, analytic, autoen
 EnumNames<GateChoice> enum_names(GateChoice);
 
 struct TrainOptions {
-  StrategySet strategy = StrategyKind::grow_freeze;
+  StrategySet strategy = "grow_freeze";
   StrategyOptions strategy_options;
   std::int64_t epochs = 1;
   std::int64_t batch = 256;
@@ -166,7 +169,7 @@ struct TrainOptions {
   static void visit(Self& self, Visitor& visitor) {
     visitor("strategy", self.strategy,
             "a name that `perennial strategies` lists, or several as grow_freeze+er");
-    StrategyOptions::visit(self.strategy_options, visitor);
+    visitor.group("strategy_options", self.strategy_options);
     visitor("epochs", self.epochs, "passes over each experience", Range{1, 100000});
     visitor("batch", self.batch, "examples a step", Range{1, 1048576});
     visitor("micro_batch", self.micro_batch,
@@ -212,8 +215,8 @@ struct TrainOptions {
     visitor("gate", self.gate,
             "who picks the generation at test; automatic: analytic for grow_freeze with isolated "
             "routing, else none");
-    AnalyticGateOptions::visit(self.gate_options, visitor);
-    AutoencoderGateOptions::visit(self.autoencoder_options, visitor);
+    visitor.group("analytic_gate", self.gate_options);
+    visitor.group("autoencoder_gate", self.autoencoder_options);
     visitor("return_novelty", self.return_novelty,
             "grow_freeze: an experience whose first inputs are less foreign than this to what a "
             "frozen generation learnt (1 = as its own, by the gate's statistics) returns to it "
@@ -224,7 +227,7 @@ struct TrainOptions {
     visitor("train_seed", self.train_seed, "seed of the order of examples", Range{0, 9e15});
     visitor("commit_every", self.commit_every,
             "steps between commits within an experience; 0 = at its end only", Range{0, 1e9});
-    AnytimeOptions::visit(self.anytime, visitor);
+    visitor.group("anytime", self.anytime);
   }
 };
 
@@ -242,18 +245,30 @@ struct RunConfig {
   // True when the strategy answers only when told which experience an input is from.
   bool needs_experience() const;
 
-  // {"stream": {...}, "model": {...}, "train": {...}}. Options that there were not always are left
-  // out at their defaults: what was learnt before keeps its digest.
+  // Columns that a new generation opens with; 0 = as the model's options say.
+  std::int64_t first_columns() const;
+  // Options that this run would not look at whatever they are, and what they would need.
+  std::vector<UnreadOptions> unread() const;
+
+  // {"stream": {...}, "model": {...}, "train": {...}} with all options, flat in their section.
+  boost::json::object settings() const;
+  // The same as a store keeps it. Options that there were not always are left out at their
+  // defaults: what was learnt before keeps its digest.
   boost::json::object to_json() const;
+  // Of any form, with groups or flat (JsonForm). What is absent has its default. Throws
+  // InvalidOptions for unknown keys, naming the nearest, and values of another type.
   static RunConfig from_json(const boost::json::object& object);
 
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor& visitor) {
+    visitor.group("stream", self.stream);
+    visitor.group("model", self.model);
+    visitor.group("train", self.train);
+  }
+
  private:
-  void require_reach() const;
-  void validate_growth() const;
-  void validate_growth_size() const;
-  void require_loss_of_tasks() const;
+  void validate_strategies() const;
   void validate_spare_classes() const;
-  void validate_output_regularisation() const;
   void validate_head() const;
   void validate_dense() const;
   void validate_regression() const;

@@ -101,7 +101,7 @@ struct StreamOptions {
     visitor("normalize", self.normalize,
             "one mean and deviation for all features (global), one for each feature, or none; "
             "automatic: feature for tables, global for others");
-    TableOptions::visit(self.table, visitor);
+    visitor.group("table", self.table);
   }
   // Throws InvalidOptions. What depends on the data (classes that do not divide, limits larger than
   // the data, rotations of what is no image) is checked by Stream's constructor.
