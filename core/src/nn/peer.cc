@@ -9,6 +9,7 @@
 #include <boost/json/serialize.hpp>
 #include <optional>
 
+#include "nn/host_selection.h"
 #include "nn/layer_math.h"
 #include "nn/peer_function.h"
 #include "nn/router.h"
@@ -254,11 +255,8 @@ PeerImpl::Retrieval PeerImpl::retrieve(const torch::Tensor& x, std::uint32_t gen
   if (math_ != nullptr) return math_->retrieve(router, flat);
   const QueryResult query =
       compute_query(router, flat, router.query, router.gamma, router.beta, false);
-  RetrieveResult found = retrieve_experts(router, query.normed);
-  torch::Tensor weights = at::empty_like(found.scores);
-  kernels::score_forward(options_.score, options_.heads, options_.top_k,
-                         found.scores.const_data_ptr<float>(), weights.mutable_data_ptr<float>(), 0,
-                         flat.size(0));
+  const Retrieved found = retrieve_experts(router, query.normed);
+  const torch::Tensor weights = host_selection()->weigh(options_, found.scores);
   const std::vector<std::int64_t> shape = {flat.size(0), options_.heads, options_.top_k};
   return {found.ids.view(shape), found.scores.view(shape), weights.view(shape)};
 }
