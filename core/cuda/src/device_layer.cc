@@ -146,10 +146,7 @@ void to_host(ExpertLayers& layers) {
 
 void place_layer(PeerImpl& peer, const at::Device& device) {
   DeviceLayer::require_served(peer.options());
-  if (peer.pool().readers() > 1) {
-    throw Error("pool '" + peer.pool().name() + "' is read by " +
-                std::to_string(peer.pool().readers()) + " layers, which move as one model");
-  }
+  peer.pool().require_one_reader(", which move as one model");
   to_host(peer);  // what another device changed is in the pages
   const auto experts = std::make_shared<DevicePool>(peer.pool(), device);
   peer.pool().place(experts);

@@ -92,9 +92,7 @@ std::shared_ptr<PeerImpl> ExpertLayers::add(const std::string& name, const PeerO
   }
   if (layers_.contains(name)) throw InvalidOptions("there is a layer '" + name + "' already");
   options.validate();
-  if (memory_->store() != nullptr) {
-    PeerImpl::require_new(*memory_->store(), name, static_cast<std::uint32_t>(pools_.size()));
-  }
+  if (memory_->store() != nullptr) PeerImpl::require_new(*memory_->store(), name);
   std::shared_ptr<Pool> pool = pool_named(pool_name.empty() ? name : pool_name);
   const bool made = pool == nullptr;
   if (made) {

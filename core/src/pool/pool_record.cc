@@ -173,9 +173,8 @@ std::shared_ptr<Pool> Pool::load(std::uint32_t id, std::shared_ptr<PageMemory> m
 
 void Pool::require_new() const {
   const storage::PageReader* const store = memory_->store();
-  if (store == nullptr || !store->dense_size(record_name(id_)).ok()) return;
-  throw Error("store " + store->location() + " has a pool " + std::to_string(id_) +
-              " already, which a new one would replace; load() what is there");
+  if (store == nullptr) return;
+  require_no_record(*store, record_name(id_), "a pool " + std::to_string(id_));
 }
 
 std::string Pool::record() const {

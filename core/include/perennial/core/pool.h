@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "perennial/core/names.h"
@@ -276,8 +277,9 @@ class Pool {
   // gradients are dropped.
   void place(std::shared_ptr<ExpertPlace> place);
 
-  // Layers that read the pool.
+  // Layers that read the pool. Throws Error where there are several; why: ", which move as one".
   std::size_t readers() const { return readers_; }
+  void require_one_reader(std::string_view why) const;
   void add_reader() { ++readers_; }
   void remove_reader() { --readers_; }
 
