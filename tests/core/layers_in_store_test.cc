@@ -124,6 +124,28 @@ TEST(LayersInStore, VerifyNamesTheDamagedPageAndItsPool) {
   EXPECT_THAT(message_of<StorageError>([&] { read_all(1); }), HasSubstr("pool 1 "));
 }
 
+// Counts how often all pages are listed, which takes long where there are many.
+class ListedStore : public StoreWrapper {
+ public:
+  using StoreWrapper::StoreWrapper;
+  std::vector<storage::PageId> pages() const override {
+    ++lists;
+    return StoreWrapper::pages();
+  }
+  mutable int lists = 0;
+};
+
+TEST(LayersInStore, OpeningListsThePagesOnceForAllPools) {
+  const Store store = storage::make_memory_store();
+  const auto model = learnt_in(*store);
+  const ListedStore listed(*store);
+  const auto loaded = LayeredModel::load(listed, 0);
+  EXPECT_EQ(loaded->layers.pools().size(), 3u);
+  EXPECT_EQ(listed.lists, 1);
+  const at::Tensor x = inputs(5, 16, 8);
+  EXPECT_TRUE(same_bits(loaded->answer(x, 1), model->answer(x, 1)));
+}
+
 // Holds a commit until it is told to go on. It succeeds in another store, and fails in this one.
 class HeldStore : public StoreWrapper {
  public:

@@ -44,8 +44,9 @@ ExpertLayers::ExpertLayers(const storage::PageReader* store, std::int64_t budget
 ExpertLayers ExpertLayers::load(const storage::PageReader& store, std::int64_t budget_bytes) {
   ExpertLayers all(&store, budget_bytes);
   std::map<std::uint32_t, std::shared_ptr<Pool>> pools;
+  const std::vector<storage::PageId> listed = store.pages();
   for (const std::uint32_t id : Pool::stored_pools(store)) {
-    pools[id] = Pool::load(id, all.memory_);
+    pools[id] = Pool::load(id, all.memory_, listed);
     all.pools_.push_back(pools[id]);
   }
   for (const std::string& name : PeerImpl::stored_layers(store)) {
