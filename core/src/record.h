@@ -14,7 +14,9 @@
 
 namespace perennial {
 
-// Throws StorageError, and DataError naming the record where it is no JSON object.
+// Throws DataError naming the record where its bytes are no JSON object; read_record()
+// StorageError, too.
+boost::json::object parse_record(std::string_view name, const storage::Bytes& bytes);
 boost::json::object read_record(const storage::PageReader& store, const std::string& name);
 
 [[noreturn]] void throw_malformed(std::string_view name, const std::string& why);
@@ -33,6 +35,10 @@ auto from_record(std::string_view name, Take&& take) {
     throw_malformed(name, error.what());
   }
 }
+
+// Throws Error where the store has the record; what: "a layer 'a'".
+void require_no_record(const storage::PageReader& store, const std::string& name,
+                       const std::string& what);
 
 // Adds a stored record to `request` as `edit` leaves it.
 template <class Edit>

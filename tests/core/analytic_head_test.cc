@@ -147,6 +147,15 @@ TEST(AnalyticHead, RefusesWhatItCannotUse) {
   ASSERT_TRUE(store->commit(damage).ok());
   EXPECT_THAT(message_of<DataError>([&] { (void)AnalyticHead::load(*store); }),
               HasSubstr("head/a/0/0"));
+  for (const char* record : {"{", "[]", "{}", R"({"features": 0, "classes": 3, "ridge": 1})",
+                             R"({"features": 3, "classes": 3, "ridge": 0})"}) {
+    storage::CommitRequest other;
+    other.dense["head"] = bytes_from(std::string(record));
+    ASSERT_TRUE(store->commit(other).ok());
+    EXPECT_THAT(message_of<DataError>([&] { (void)AnalyticHead::load(*store); }),
+                HasSubstr("record 'head' is malformed"))
+        << record;
+  }
 }
 
 }  // namespace

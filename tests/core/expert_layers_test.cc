@@ -311,7 +311,10 @@ TEST(ExpertLayers, TwoLayersOfOneNameAreNoCommit) {
   EXPECT_THAT(message_of<Error>([&] { PeerImpl(small_options(), store.get(), 0); }),
               HasSubstr("load"));
   ExpertLayers layers(store.get(), 0);
-  EXPECT_THAT(message_of<Error>([&] { layers.add("peer", small_options()); }), HasSubstr("load"));
+  EXPECT_THAT(message_of<Error>([&] { layers.add("peer", small_options()); }),
+              HasSubstr("a layer 'peer' already"));
+  EXPECT_THAT(message_of<Error>([&] { layers.add("other", small_options()); }),
+              HasSubstr("a pool 0 already"));
 }
 
 // Part of the stored format: experts that were never written are drawn by it.

@@ -161,7 +161,7 @@ TEST(AnalyticGate, MalformedRecordsAreDataErrors) {
   for (const std::string& record :
        {std::string("{"), std::string("[]"), std::string("{}"), changed("d_in", "x"),
         changed("d_in", -1), changed("d_in", 0), changed("generations", -1),
-        changed("options", json::object{{"features", 0}}),
+        changed("counts", json::array{3}), changed("options", json::object{{"features", 0}}),
         changed("options", json::object{{"feature", 7}}),
         changed("options", json::object{{"features", 64}})}) {
     EXPECT_THAT(refusal("gate", bytes_from(record)), HasSubstr("gate")) << record;

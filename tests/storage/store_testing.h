@@ -9,7 +9,9 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -48,6 +50,23 @@ inline Bytes bytes_of(std::uint64_t seed, std::size_t size) {
     byte = std::byte(x >> 24);
   }
   return bytes;
+}
+
+// Flips a bit of the only copy of `bytes` that the files under `folder` have.
+inline void flip_a_bit_of(std::span<const std::byte> bytes, const std::filesystem::path& folder) {
+  const std::string wanted(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  int found = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    if (!entry.is_regular_file()) continue;
+    std::ifstream in(entry.path(), std::ios::binary);
+    std::string all{std::istreambuf_iterator<char>(in), {}};
+    const std::size_t at = all.find(wanted);
+    if (at == std::string::npos) continue;
+    ++found;
+    all[at + wanted.size() / 2] = static_cast<char>(all[at + wanted.size() / 2] ^ 4);
+    std::ofstream(entry.path(), std::ios::binary) << all;
+  }
+  ASSERT_EQ(found, 1);
 }
 
 inline PageId weights(std::uint32_t row, std::uint32_t tile, std::uint32_t pool = 0) {

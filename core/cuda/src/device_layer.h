@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Queries, scores and their gradients on a device.
+// The layer on a device.
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <utility>
-#include <vector>
 
 #include "device_pool.h"
+#include "device_selection.h"
 #include "nn/layer_math.h"
 #include "perennial/core/expert_layers.h"
 
@@ -18,7 +17,8 @@ namespace perennial::cuda {
 class DeviceLayer : public LayerMath {
  public:
   // `experts` is, or will be, where the pool of the layer's experts has put them.
-  explicit DeviceLayer(std::shared_ptr<DevicePool> experts) : experts_(std::move(experts)) {}
+  explicit DeviceLayer(std::shared_ptr<DevicePool> experts)
+      : kernels_(std::make_shared<DeviceSelection>(std::move(experts))) {}
 
   // Throws InvalidOptions for a layer that the kernels cannot serve.
   static void require_served(const PeerOptions& options);
@@ -29,19 +29,7 @@ class DeviceLayer : public LayerMath {
 
  private:
   class Function;
-  // What a backward needs beside its tensors.
-  struct Call;
-  struct Found {
-    at::Tensor ids, scores, row_index;  // (B, S), int32 indices
-    at::Tensor weights, normalised;     // after and before dropout; the latter with dropout only
-  };
-  // bf16: of the query and the keys, rounded.
-  static Found find(DevicePool& experts, const PeerOptions& options, Amp amp,
-                    const at::Tensor& query, const at::Tensor& row_keys, const at::Tensor& col_keys,
-                    const std::vector<kernels::KeySegment>& segments,
-                    std::optional<std::uint64_t> dropout_draw);
-
-  std::shared_ptr<DevicePool> experts_;
+  std::shared_ptr<const DeviceSelection> kernels_;
 };
 
 // Brings a layer, or all of a model, back from where it is.

@@ -8,7 +8,6 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <boost/json/parse.hpp>
 #include <boost/json/value_from.hpp>
 #include <boost/json/value_to.hpp>
 #include <cmath>
@@ -22,6 +21,7 @@
 #include "perennial/core/dense_state.h"
 #include "perennial/core/error.h"
 #include "perennial/core/options.h"
+#include "record.h"
 
 namespace perennial {
 
@@ -165,39 +165,34 @@ void AnalyticHead::add_to_commit(storage::CommitRequest& request) {
 }
 
 AnalyticHead AnalyticHead::load(const storage::PageReader& store) {
-  const std::string text = text_from(value_or_throw(store.read_dense(kHeadRecord)));
-  try {
-    const json::object record = json::parse(text).as_object();
+  const storage::Bytes bytes = value_or_throw(store.read_dense(kHeadRecord));
+  const json::object record = parse_record(kHeadRecord, bytes);
+  AnalyticHead head = from_record(kHeadRecord, [&] {
     std::vector<std::int64_t> widths;
     if (const json::value* entry = record.if_contains("widths")) {
       widths = json::value_to<std::vector<std::int64_t>>(*entry);
     }
-    AnalyticHead head(json::value_to<std::int64_t>(record.at("features")),
+    AnalyticHead made(json::value_to<std::int64_t>(record.at("features")),
                       json::value_to<std::int64_t>(record.at("classes")),
                       options_detail::to_number("ridge", record.at("ridge")), std::move(widths));
-    const auto read = [&](const std::string& name, at::Tensor& tensor) {
-      tensor = tensor_like(store, name, tensor, "head");
-      head.entries_.stored(name, tensor);
-    };
-    for (std::int64_t i = 0; i < head.block_count(); ++i) {
-      for (std::int64_t j = 0; j <= i; ++j) read(entry(i, j), head.block(i, j));
-    }
-    read(kTargets, head.b_);
-    if (head.ridge_ == 0) {
-      head.count_ = record.at("count").as_int64();
+    if (made.ridge_ == 0) {
+      made.count_ = record.at("count").as_int64();
       if (const json::value* excess = record.if_contains("excess")) {
-        head.excess_ = options_detail::to_number("excess", *excess);
+        made.excess_ = options_detail::to_number("excess", *excess);
       }
     }
-    head.entries_.stored(kHeadRecord, bytes_from(text));
-    return head;
-  } catch (const InvalidOptions& error) {
-    throw DataError(std::string("the store's record of the head is malformed: ") + error.what());
-  } catch (const Error&) {
-    throw;
-  } catch (const std::exception& error) {
-    throw DataError(std::string("the store's record of the head is malformed: ") + error.what());
+    return made;
+  });
+  const auto read = [&](const std::string& name, at::Tensor& tensor) {
+    tensor = tensor_like(store, name, tensor, "head");
+    head.entries_.stored(name, tensor);
+  };
+  for (std::int64_t i = 0; i < head.block_count(); ++i) {
+    for (std::int64_t j = 0; j <= i; ++j) read(entry(i, j), head.block(i, j));
   }
+  read(kTargets, head.b_);
+  head.entries_.stored(kHeadRecord, bytes);
+  return head;
 }
 
 }  // namespace perennial

@@ -71,8 +71,7 @@ void AutoencoderGate::add_generation() {
 void AutoencoderGate::observe(const at::Tensor& x, std::int64_t generation) {
   const at::NoGradGuard no_grad;
   if (generation < 0 || generation >= generations()) {
-    throw Error("generation " + std::to_string(generation) + " is unknown to the gate, which has " +
-                std::to_string(generations()));
+    throw_unknown_generation(generation, generations());
   }
   Autoencoder& own = autoencoders_[static_cast<std::size_t>(generation)];
   if (own.first.empty()) {

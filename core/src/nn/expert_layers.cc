@@ -44,8 +44,9 @@ ExpertLayers::ExpertLayers(const storage::PageReader* store, std::int64_t budget
 ExpertLayers ExpertLayers::load(const storage::PageReader& store, std::int64_t budget_bytes) {
   ExpertLayers all(&store, budget_bytes);
   std::map<std::uint32_t, std::shared_ptr<Pool>> pools;
+  const std::vector<storage::PageId> listed = store.pages();
   for (const std::uint32_t id : Pool::stored_pools(store)) {
-    pools[id] = Pool::load(id, all.memory_);
+    pools[id] = Pool::load(id, all.memory_, listed);
     all.pools_.push_back(pools[id]);
   }
   for (const std::string& name : PeerImpl::stored_layers(store)) {
@@ -92,9 +93,7 @@ std::shared_ptr<PeerImpl> ExpertLayers::add(const std::string& name, const PeerO
   }
   if (layers_.contains(name)) throw InvalidOptions("there is a layer '" + name + "' already");
   options.validate();
-  if (memory_->store() != nullptr) {
-    PeerImpl::require_new(*memory_->store(), name, static_cast<std::uint32_t>(pools_.size()));
-  }
+  if (memory_->store() != nullptr) PeerImpl::require_new(*memory_->store(), name);
   std::shared_ptr<Pool> pool = pool_named(pool_name.empty() ? name : pool_name);
   const bool made = pool == nullptr;
   if (made) {

@@ -9,7 +9,6 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
-#include <boost/json/parse.hpp>
 #include <boost/json/value_from.hpp>
 #include <boost/json/value_to.hpp>
 #include <cmath>
@@ -78,8 +77,7 @@ void AnalyticGate::add_generation() {
 
 const AnalyticGate::Statistics& AnalyticGate::of(std::int64_t generation) const {
   if (generation < 0 || generation >= generations()) {
-    throw Error("generation " + std::to_string(generation) + " is unknown to the gate, which has " +
-                std::to_string(generations()));
+    throw_unknown_generation(generation, generations());
   }
   if (statistics_[static_cast<std::size_t>(generation)].unlearned) {
     throw Error("generation " + std::to_string(generation) +
@@ -245,51 +243,49 @@ void AnalyticGate::add_to_commit(storage::CommitRequest& request) {
 }
 
 AnalyticGate AnalyticGate::load(const storage::PageReader& store) {
-  const std::string text = text_from(value_or_throw(store.read_dense(kGateRecord)));
-  try {
-    const json::object record = json::parse(text).as_object();
+  const storage::Bytes bytes = value_or_throw(store.read_dense(kGateRecord));
+  const json::object record = parse_record(kGateRecord, bytes);
+  std::size_t generations = 0;
+  std::set<std::size_t> unlearned;
+  std::vector<std::int64_t> counts;  // absent from the records of older versions
+  AnalyticGate gate = from_record(kGateRecord, [&] {
+    generations = json::value_to<std::size_t>(record.at("generations"));
+    if (const json::value* list = record.if_contains(kUnlearnedList)) {
+      unlearned = json::value_to<std::set<std::size_t>>(*list);
+    }
+    if (const json::value* list = record.if_contains("counts")) {
+      counts = json::value_to<std::vector<std::int64_t>>(*list);
+      if (counts.size() < generations) throw Error("a generation has no count");
+    }
     ImageShape image;
     if (const json::value* shape = record.if_contains("image")) {
       image = {shape->at(0).as_int64(), shape->at(1).as_int64()};
     }
     const json::value* classes = record.if_contains("classes");
-    AnalyticGate gate(json::value_to<std::int64_t>(record.at("d_in")),
-                      from_json<AnalyticGateOptions>(record.at("options").as_object()),
-                      classes == nullptr ? 0 : classes->as_int64(), image);
-    // Absent from the records of older versions.
-    const json::value* counts = record.if_contains("counts");
-    std::set<std::size_t> unlearned;
-    if (const json::value* list = record.if_contains(kUnlearnedList)) {
-      unlearned = json::value_to<std::set<std::size_t>>(*list);
+    return AnalyticGate(json::value_to<std::int64_t>(record.at("d_in")),
+                        from_json<AnalyticGateOptions>(record.at("options").as_object()),
+                        classes == nullptr ? 0 : classes->as_int64(), image);
+  });
+  for (std::size_t g = 0; g < generations; ++g) {
+    if (unlearned.contains(g)) {
+      gate.statistics_.emplace_back();
+      gate.statistics_.back().unlearned = true;
+      continue;
     }
-    const auto generations = json::value_to<std::size_t>(record.at("generations"));
-    for (std::size_t g = 0; g < generations; ++g) {
-      if (unlearned.contains(g)) {
-        gate.statistics_.emplace_back();
-        gate.statistics_.back().unlearned = true;
-        continue;
-      }
-      gate.add_generation();
-      Statistics& statistics = gate.statistics_.back();
-      const auto read = [&](const char* what, at::Tensor& tensor) {
-        tensor = tensor_like(store, gate_entry(g, what), tensor, "gate");
-        gate.entries_.stored(gate_entry(g, what), tensor);
-      };
-      read("a", statistics.a);
-      read("b", statistics.b);
-      if (gate.has_heads()) read("c", statistics.c);
-      if (counts != nullptr) statistics.count = counts->at(g).as_int64();
-      statistics.observed = statistics.b.any().item<bool>();
-    }
-    gate.entries_.stored(kGateRecord, bytes_from(text));
-    return gate;
-  } catch (const InvalidOptions& error) {
-    throw DataError(std::string("the store's record of the gate is malformed: ") + error.what());
-  } catch (const Error&) {
-    throw;
-  } catch (const std::exception& error) {
-    throw DataError(std::string("the store's record of the gate is malformed: ") + error.what());
+    gate.add_generation();
+    Statistics& statistics = gate.statistics_.back();
+    const auto read = [&](const char* what, at::Tensor& tensor) {
+      tensor = tensor_like(store, gate_entry(g, what), tensor, "gate");
+      gate.entries_.stored(gate_entry(g, what), tensor);
+    };
+    read("a", statistics.a);
+    read("b", statistics.b);
+    if (gate.has_heads()) read("c", statistics.c);
+    if (!counts.empty()) statistics.count = counts[g];
+    statistics.observed = statistics.b.any().item<bool>();
   }
+  gate.entries_.stored(kGateRecord, bytes);
+  return gate;
 }
 
 bool AnalyticGate::stored_in(const storage::PageReader& store) {

@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
+
+#include "perennial/core/error.h"
 
 namespace perennial {
 
@@ -16,6 +19,11 @@ namespace {
 constexpr float kSmallestShare = 1.0F / 1024;
 
 }  // namespace
+
+void throw_unknown_generation(std::int64_t generation, std::int64_t known) {
+  throw Error("generation " + std::to_string(generation) + " is unknown to the gate, which has " +
+              std::to_string(known));
+}
 
 at::Tensor best_candidate(const at::Tensor& scores, const GateCandidates& who) {
   const std::int64_t generations = scores.size(1);

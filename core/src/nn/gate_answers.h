@@ -15,6 +15,9 @@ struct GateCandidates {
   std::int64_t otherwise = 0;
 };
 
+// Throws Error for a generation that a gate, which has `known` of them, was not told of.
+[[noreturn]] void throw_unknown_generation(std::int64_t generation, std::int64_t known);
+
 // scores: (B, G) float32 to (B) int64: the candidate with the best score, ties to the older one.
 at::Tensor best_candidate(const at::Tensor& scores, const GateCandidates& who);
 

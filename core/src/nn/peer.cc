@@ -5,13 +5,15 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
-#include <algorithm>
 #include <boost/json/serialize.hpp>
 #include <optional>
 
+#include "nn/host_selection.h"
 #include "nn/layer_math.h"
 #include "nn/peer_function.h"
+#include "nn/record_names.h"
 #include "nn/router.h"
+#include "record.h"
 
 namespace perennial {
 
@@ -22,7 +24,7 @@ namespace {
 std::shared_ptr<Pool> own_pool(const PeerOptions& options, const storage::PageReader* store,
                                std::int64_t budget_bytes) {
   options.validate();
-  if (store != nullptr) PeerImpl::require_new(*store, std::string(kDefaultName), 0);
+  if (store != nullptr) PeerImpl::require_new(*store, std::string(kDefaultName));
   return std::make_shared<Pool>(0, options.pool(), store, budget_bytes);
 }
 
@@ -79,23 +81,12 @@ PeerImpl::PeerImpl(const PeerOptions& options, std::shared_ptr<Pool> pool, std::
 
 PeerImpl::~PeerImpl() { pool_->remove_reader(); }
 
-void PeerImpl::require_new(const storage::PageReader& store, const std::string& layer,
-                           std::uint32_t pool) {
-  const std::vector<std::string> layers = stored_layers(store);
-  const std::vector<std::uint32_t> pools = Pool::stored_pools(store);
-  if (std::find(layers.begin(), layers.end(), layer) == layers.end() &&
-      std::find(pools.begin(), pools.end(), pool) == pools.end()) {
-    return;
-  }
-  throw Error("store " + store.location() + " has a layer '" + layer + "' or a pool " +
-              std::to_string(pool) +
-              " already, which a new one would replace; load() what is there");
+void PeerImpl::require_new(const storage::PageReader& store, const std::string& name) {
+  require_no_record(store, layer_entry(name), "a layer '" + name + "'");
 }
 
 void PeerImpl::require_alone(std::string_view what) const {
-  if (pool_->readers() == 1) return;
-  throw Error("pool '" + pool_->name() + "' is read by " + std::to_string(pool_->readers()) +
-              " layers, which only ExpertLayers can " + std::string(what) + " as one");
+  pool_->require_one_reader(", which only ExpertLayers can " + std::string(what) + " as one");
 }
 
 void PeerImpl::require_known(std::uint32_t generation) const {
@@ -254,11 +245,8 @@ PeerImpl::Retrieval PeerImpl::retrieve(const torch::Tensor& x, std::uint32_t gen
   if (math_ != nullptr) return math_->retrieve(router, flat);
   const QueryResult query =
       compute_query(router, flat, router.query, router.gamma, router.beta, false);
-  RetrieveResult found = retrieve_experts(router, query.normed);
-  torch::Tensor weights = at::empty_like(found.scores);
-  kernels::score_forward(options_.score, options_.heads, options_.top_k,
-                         found.scores.const_data_ptr<float>(), weights.mutable_data_ptr<float>(), 0,
-                         flat.size(0));
+  const Retrieved found = retrieve_experts(router, query.normed);
+  const torch::Tensor weights = host_selection()->weigh(options_, found.scores);
   const std::vector<std::int64_t> shape = {flat.size(0), options_.heads, options_.top_k};
   return {found.ids.view(shape), found.scores.view(shape), weights.view(shape)};
 }

@@ -27,6 +27,8 @@ namespace {
 constexpr const char *kLayerKey = "layer", *kPoolKey = "pool";
 constexpr std::string_view kRouterKey = "router_";
 constexpr const char *kWeightsKey = "weights", *kStateKey = "optimizer_state";
+constexpr std::string_view kOneReader =
+    "; a torch archive keeps a layer with its pool: commit such layers to a store";
 
 std::uint64_t bytes_of(const Pool& pool, const std::vector<Generation>& generations) {
   std::uint64_t bytes = 0;
@@ -103,15 +105,8 @@ std::unique_ptr<storage::PageStore> dense_part(torch::serialize::InputArchive& a
 
 }  // namespace
 
-void PeerImpl::require_own_pool() const {
-  if (pool_->readers() == 1) return;
-  throw Error(
-      "pool '" + pool_->name() + "' is read by " + std::to_string(pool_->readers()) +
-      " layers; a torch archive keeps a layer with its pool: commit such layers to a store");
-}
-
 void PeerImpl::save(torch::serialize::OutputArchive& archive) const {
-  require_own_pool();
+  pool_->require_one_reader(kOneReader);
   const std::uint64_t bytes = bytes_of(*pool_, pool_->generations());
   if (bytes > kMaxArchiveBytes) {
     throw Error("the layer's experts take " + std::to_string(bytes) +
@@ -128,7 +123,7 @@ void PeerImpl::save(torch::serialize::OutputArchive& archive) const {
 
 void PeerImpl::load(torch::serialize::InputArchive& archive) {
   const torch::NoGradGuard no_grad;
-  require_own_pool();
+  pool_->require_one_reader(kOneReader);
   const auto store = dense_part(archive, name_, *pool_);
   if (bytes_of(*pool_, Pool::stored_generations(pool_->id(), *store)) > kMaxArchiveBytes) {
     throw DataError("the archive's experts would take more than " +

@@ -1,19 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The PEER layer as one differentiable operation.
-// Symbols: B tokens, H heads, K top-k, S = H K slots, D = d_key / 2, C = H d_key.
+// The PEER layer on the host, as one differentiable operation.
+// Symbols: B tokens, H heads, C = H d_key.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "nn/forward_mode.h"
 #include "nn/router.h"
-#include "perennial/core/peer.h"
-#include "perennial/kernels/experts.h"
-#include "perennial/kernels/retrieve.h"
+#include "perennial/core/pool.h"
 
 namespace perennial {
 
@@ -27,16 +23,6 @@ struct QueryResult {
 };
 QueryResult compute_query(const Router& router, const at::Tensor& x, const at::Tensor& weight,
                           const at::Tensor& gamma, const at::Tensor& beta, bool batch_statistics);
-
-// What retrieval and its backward share; `query` is (B, C), normed.
-kernels::RetrieveArgs retrieve_args(const PeerOptions& options,
-                                    const std::vector<kernels::KeySegment>& segments,
-                                    const at::Tensor& query);
-// Ids (B, S), scores (B, S) and row-key indices (B, S, int32) of a normed query.
-struct RetrieveResult {
-  at::Tensor ids, scores, row_index;
-};
-RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query);
 
 // y (B, d_out) of x (B, d_in), with gradients for x and the router's tensors; where the mode says
 // so the experts' gradients are kept where they live. Updates the running statistics in training.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The query network with its norm, and the experts that its queries retrieve.
+// The query network with its norm.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
@@ -9,18 +9,6 @@
 #include "token_threads.h"
 
 namespace perennial {
-
-kernels::RetrieveArgs retrieve_args(const PeerOptions& options,
-                                    const std::vector<kernels::KeySegment>& segments,
-                                    const at::Tensor& query) {
-  kernels::RetrieveArgs args;
-  args.heads = options.heads;
-  args.k = options.top_k;
-  args.sub_dim = options.d_key / 2;
-  args.query = data(query);
-  args.segments = segments;
-  return args;
-}
 
 QueryResult compute_query(const Router& router, const at::Tensor& x, const at::Tensor& weight,
                           const at::Tensor& gamma, const at::Tensor& beta, bool batch_statistics) {
@@ -82,30 +70,6 @@ QueryResult compute_query(const Router& router, const at::Tensor& x, const at::T
     over_tokens(0, tokens, [&](auto begin, auto end) {
       kernels::affine_forward(begin, end, channels, data(result.raw), data(result.scale),
                               data(shift), out(result.normed));
-    });
-  }
-  return result;
-}
-
-RetrieveResult retrieve_experts(const Router& router, const at::Tensor& query) {
-  const PeerOptions& options = router.options();
-  const std::int64_t tokens = query.size(0), slots = options.heads * options.top_k;
-  RetrieveResult result{at::empty({tokens, slots}, at::kLong), at::empty({tokens, slots}),
-                        at::empty({tokens, slots}, at::kInt)};
-  const std::vector<kernels::KeySegment> segments = router.segments();
-  const at::Tensor scored = rounded(query, router.amp);
-  kernels::RetrieveArgs args = retrieve_args(options, segments, scored);
-  args.rows = router.packed_rows();
-  args.cols = router.packed_cols();
-  args.ids = result.ids.mutable_data_ptr<std::int64_t>();
-  args.scores = out(result.scores);
-  args.row_index = result.row_index.mutable_data_ptr<std::int32_t>();
-  if (few_tokens(tokens)) {
-    share_out(0, options.heads, 1,
-              [&](auto begin, auto end) { kernels::retrieve(args, 0, tokens, begin, end); });
-  } else {
-    over_tokens(0, tokens, [&](auto begin, auto end) {
-      kernels::retrieve(args, begin, end, 0, options.heads);
     });
   }
   return result;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
 #include <string>
 
 #include "pool/pager_source.h"
@@ -131,24 +132,29 @@ void Pager::widen_generation(const Generation& generation) {
   show_frames();
 }
 
-void Pager::list_stored() {
-  std::vector<storage::PageId> listed = store_->pages();
-  std::erase_if(listed, [&](const storage::PageId& id) { return id.pool != pool_; });
-  const auto state = std::find_if(listed.begin(), listed.end(),
-                                  [](const auto& id) { return id.kind == PageKind::state; });
-  if (state != listed.end() && state_floats_ == 0) {
-    attach_state(value_or_throw(store_->page_shape(*state)).record_floats);
+void Pager::take_stored(std::span<const storage::PageId> listed) {
+  const auto of = [&](PageKind kind) {
+    constexpr std::uint32_t kLast = std::numeric_limits<std::uint32_t>::max();
+    const auto begin =
+        std::lower_bound(listed.begin(), listed.end(), storage::PageId{kind, pool_, 0, 0});
+    return std::span(
+        begin, std::upper_bound(begin, listed.end(), storage::PageId{kind, pool_, kLast, kLast}));
+  };
+  const auto state = of(PageKind::state);
+  if (!state.empty() && state_floats_ == 0) {
+    attach_state(value_or_throw(store_->page_shape(state.front())).record_floats);
   }
   const PageCache::Exclusive alone(cache_);
-  for (const storage::PageId& id : listed) {
-    const std::uint32_t generation = generation_of(id.row);
-    const Table& table = tables_[generation];
-    const storage::PageShape found = value_or_throw(store_->page_shape(id));
-    if (id.tile >= table.tiles || !(found == shape(id.kind))) {
-      throw DataError(to_string(id) + " does not fit its pool: it has " + text_of(found) +
-                      ", expected " + text_of(shape(id.kind)));
+  for (const PageKind kind : kPageKinds) {
+    for (const storage::PageId& id : of(kind)) {
+      const Table& table = tables_[generation_of(id.row)];
+      const storage::PageShape found = value_or_throw(store_->page_shape(id));
+      if (id.tile >= table.tiles || !(found == shape(kind))) {
+        throw DataError(to_string(id) + " does not fit its pool: it has " + text_of(found) +
+                        ", expected " + text_of(shape(kind)));
+      }
+      cache_.set_stored({kind, table.region, (id.row - table.first_row) * table.tiles + id.tile});
     }
-    cache_.set_stored({id.kind, table.region, (id.row - table.first_row) * table.tiles + id.tile});
   }
 }
 

@@ -55,8 +55,8 @@ class Pager {
   // Follows the pool: a new generation, or wider rows of the last one.
   void add_generation(const Generation& generation);
   void widen_generation(const Generation& generation);
-  // Pages that the store's current state has become absent instead of initial.
-  void list_stored();
+  // Those of the listed pages, which ascend, that are the pool's become absent instead of initial.
+  void take_stored(std::span<const storage::PageId> listed);
 
   // Pins the weight pages of tokens [begin, end) of ids (tokens, slots), as many whole tokens as
   // fit (at least one); returns the end of what was pinned.

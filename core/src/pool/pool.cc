@@ -126,6 +126,12 @@ std::uint32_t Pool::oldest_kept() const {
   return 0;
 }
 
+void Pool::require_one_reader(std::string_view why) const {
+  if (readers_ == 1) return;
+  throw Error("pool '" + name_ + "' is read by " + std::to_string(readers_) + " layers" +
+              std::string(why));
+}
+
 void Pool::fetch() const { place_->fetch(); }
 
 at::Device Pool::device() const { return place_->device(); }

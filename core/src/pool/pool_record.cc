@@ -4,6 +4,7 @@
 #include <boost/json/array.hpp>
 #include <boost/json/value_to.hpp>
 #include <charconv>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -152,30 +153,36 @@ std::vector<std::uint32_t> Pool::stored_pools(const storage::PageReader& store) 
 
 std::shared_ptr<Pool> Pool::load(std::uint32_t id, const storage::PageReader& store,
                                  std::int64_t budget_bytes) {
-  return load(id, std::make_shared<PageMemory>(&store, budget_bytes), Memory::own);
+  return load(id, std::make_shared<PageMemory>(&store, budget_bytes), store.pages(), Memory::own);
 }
 
 std::shared_ptr<Pool> Pool::load(std::uint32_t id, std::shared_ptr<PageMemory> memory) {
-  return load(id, std::move(memory), Memory::shared);
+  std::vector<storage::PageId> listed;
+  if (memory->store() != nullptr) listed = memory->store()->pages();
+  return load(id, std::move(memory), listed);
 }
 
 std::shared_ptr<Pool> Pool::load(std::uint32_t id, std::shared_ptr<PageMemory> memory,
-                                 Memory whose) {
+                                 std::span<const storage::PageId> listed) {
+  return load(id, std::move(memory), listed, Memory::shared);
+}
+
+std::shared_ptr<Pool> Pool::load(std::uint32_t id, std::shared_ptr<PageMemory> memory,
+                                 std::span<const storage::PageId> listed, Memory whose) {
   if (memory->store() == nullptr) throw Error("a memory without a store has no pool to load");
   PoolRecord record = read_pool_record(id, *memory->store());
   const std::shared_ptr<Pool> pool(
       new Pool(id, record.options, std::move(memory), std::move(record.name), whose));
   pool->generations_ = std::move(record.generations);
   for (const Generation& generation : pool->generations_) pool->pager_->add_generation(generation);
-  pool->pager_->list_stored();
+  pool->pager_->take_stored(listed);
   return pool;
 }
 
 void Pool::require_new() const {
   const storage::PageReader* const store = memory_->store();
-  if (store == nullptr || !store->dense_size(record_name(id_)).ok()) return;
-  throw Error("store " + store->location() + " has a pool " + std::to_string(id_) +
-              " already, which a new one would replace; load() what is there");
+  if (store == nullptr) return;
+  require_no_record(*store, record_name(id_), "a pool " + std::to_string(id_));
 }
 
 std::string Pool::record() const {

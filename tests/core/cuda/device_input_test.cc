@@ -223,6 +223,10 @@ TEST_F(DeviceInputTest, ABackwardIsRefusedOnceTheLayerHasLeft) {
   const at::Tensor on_cpu = peer->forward(here);
   place_layer(*peer, device_under_test());
   EXPECT_THAT(message_of<Error>([&] { on_cpu.sum().backward(); }), HasSubstr("the layer left"));
+  // Being back is not having stayed: the experts' gradients would wait where nobody steps.
+  const at::Tensor before = peer->forward(to_device(inputs(2)));
+  place_layer(*peer, device_under_test());
+  EXPECT_THAT(message_of<Error>([&] { before.sum().backward(); }), HasSubstr("the layer left"));
 }
 
 // Scores and experts stay in float32 whatever the layers around compute in.

@@ -161,9 +161,8 @@ class PeerImpl : public torch::nn::Module, public Participant {
   // reads. Throws StorageError, DataError.
   static std::vector<std::string> stored_layers(const storage::PageReader& store);
   static std::uint32_t stored_pool(const storage::PageReader& store, const std::string& name);
-  // Throws Error where the state has a layer of that name or a pool of that number.
-  static void require_new(const storage::PageReader& store, const std::string& layer,
-                          std::uint32_t pool);
+  // Throws Error where the state has a layer of that name.
+  static void require_new(const storage::PageReader& store, const std::string& name);
   // The same of a stored layer, as Pool's; its pool is not touched. Throws Error for shared
   // routing.
   static void drop_generations_from(const storage::PageReader& store, const std::string& name,
@@ -307,7 +306,6 @@ class PeerImpl : public torch::nn::Module, public Participant {
 
   std::shared_ptr<Router> new_router(std::uint32_t index) const;
   void add_router(std::shared_ptr<Router> router);
-  void require_own_pool() const;  // for an archive
   void take_routers(PeerImpl& from, const std::vector<Generation>& before);
   std::string record() const;
   // Brings routers that were just made to where, and to how, the layer computes.

@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "perennial/core/names.h"
@@ -160,6 +161,9 @@ class Pool {
        std::int64_t budget_bytes, std::string name = std::string(kDefaultName));
   // The pool as the current state of the memory's store has it. Throws StorageError, DataError.
   static std::shared_ptr<Pool> load(std::uint32_t id, std::shared_ptr<PageMemory> memory);
+  // `listed`: what pages() of that store gives, so that several pools need one list.
+  static std::shared_ptr<Pool> load(std::uint32_t id, std::shared_ptr<PageMemory> memory,
+                                    std::span<const storage::PageId> listed);
   static std::shared_ptr<Pool> load(std::uint32_t id, const storage::PageReader& store,
                                     std::int64_t budget_bytes);
   // The numbers of the pools that the state has, ascending.
@@ -276,8 +280,9 @@ class Pool {
   // gradients are dropped.
   void place(std::shared_ptr<ExpertPlace> place);
 
-  // Layers that read the pool.
+  // Layers that read the pool. Throws Error where there are several; why: ", which move as one".
   std::size_t readers() const { return readers_; }
+  void require_one_reader(std::string_view why) const;
   void add_reader() { ++readers_; }
   void remove_reader() { --readers_; }
 
@@ -291,7 +296,7 @@ class Pool {
   Pool(std::uint32_t id, const PoolOptions& options, std::shared_ptr<PageMemory> memory,
        std::string name, Memory whose);
   static std::shared_ptr<Pool> load(std::uint32_t id, std::shared_ptr<PageMemory> memory,
-                                    Memory whose);
+                                    std::span<const storage::PageId> listed, Memory whose);
   // Throws Error where the memory's store has a pool of this number.
   void require_new() const;
   void fetch() const;
