@@ -6,7 +6,7 @@ namespace perennial::cli {
 
 LearntPool::LearntPool(const std::string& folder)
     : store_(open_store(folder)), learnt_(continual::load_learnt(*store_, 0)) {
-  (void)pool_of(learnt_);
+  (void)experts_of(learnt_);
   if (!learnt_.finished) {
     throw InvalidOptions(
         "the store's run has not finished; finish it first with: perennial train "
@@ -15,11 +15,11 @@ LearntPool::LearntPool(const std::string& folder)
   }
 }
 
-PeerImpl& pool_of(const continual::LearntModel& learnt) {
-  if (learnt.model->peer() == nullptr) {
+ExpertLayers& experts_of(const continual::LearntModel& learnt) {
+  if (learnt.model->experts() == nullptr) {
     throw InvalidOptions("the store's model is an mlp: it has no pool of experts");
   }
-  return *learnt.model->peer();
+  return *learnt.model->experts();
 }
 
 storage::CommitInfo LearntPool::commit(const std::string& action, const std::string& snapshot) {

@@ -18,7 +18,7 @@ class LearntPool {
   explicit LearntPool(const std::string& folder);
 
   continual::Model& model() { return *learnt_.model; }
-  PeerImpl& peer() { return *learnt_.model->peer(); }
+  ExpertLayers& experts() { return *learnt_.model->experts(); }
   // Commits the changed model; `action` goes into the note.
   storage::CommitInfo commit(const std::string& action, const std::string& snapshot);
 
@@ -27,8 +27,8 @@ class LearntPool {
   continual::LearntModel learnt_;
 };
 
-// The layer of a learnt model; throws InvalidOptions when the model has no pool.
-PeerImpl& pool_of(const continual::LearntModel& learnt);
+// The PEER layers of a learnt model; throws InvalidOptions when the model has none.
+ExpertLayers& experts_of(const continual::LearntModel& learnt);
 
 boost::json::object generation_json(const Generation& generation);
 

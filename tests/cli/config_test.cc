@@ -49,7 +49,7 @@ TEST_F(LearningTest, SettingsThatAreWrongAreNamedBeforeAnythingStarts) {
                  {"typo.json", "'model.peer.haeds'", "did you mean 'model.peer.heads'?"});
   expect_refused(train + Args{"--config", path("type.json")}, 2,
                  {"type.json", "train.lr must be a number"});
-  expect_refused(train + Args{"--config", path("text.json")}, 2, {"text.json"});
+  expect_refused(train + Args{"--config", path("text.json")}, 3, {"text.json"});
   expect_refused(train + Args{"--set", "peer.haeds=3"}, 2, {"did you mean 'peer.heads'?"});
   expect_refused(train + Args{"--set", "model.peer.heads=0"}, 2,
                  {"model.peer.heads is 0; allowed: 1 to 1024"});

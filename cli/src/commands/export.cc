@@ -29,13 +29,13 @@ int run_export(const std::vector<std::string>& args) {
 
   const auto store = open_view(folder, snapshot);
   const continual::LearntModel learnt = continual::load_learnt(*store, 0);
-  PeerImpl& peer = pool_of(learnt);
-  const std::size_t generations = peer.pool().generations().size();
+  ExpertLayers& experts = experts_of(learnt);
+  const std::size_t generations = experts.generations();
   if (generation >= generations) {
     throw InvalidOptions("--generation is " + std::to_string(generation) + "; the store has 0 to " +
                          std::to_string(generations - 1));
   }
-  const GenerationState state = peer.pool().generation(generation).state;
+  const GenerationState state = experts.state(generation);
   if (state == GenerationState::open) {
     throw InvalidOptions("generation " + std::to_string(generation) +
                          " is open; only frozen ones can be exported (perennial freeze)");
@@ -44,10 +44,15 @@ int run_export(const std::vector<std::string>& args) {
     throw InvalidOptions("generation " + std::to_string(generation) +
                          " was unlearned: there is nothing of it to export");
   }
-  export_shard(peer, generation, into);
-  const Generation& exported = peer.pool().generation(generation);
-  const std::string digest = shard_content_digest(peer, generation).hex();
-  const std::uint64_t bytes = std::filesystem::file_size(into);
+  learnt.model->export_generation(generation, into);
+  const Generation& exported = experts.pools().front()->generation(generation);
+  std::uint64_t bytes = 0;
+  if (std::filesystem::is_directory(into)) {
+    for (const auto& file : std::filesystem::directory_iterator(into)) bytes += file.file_size();
+  } else {
+    bytes = std::filesystem::file_size(into);
+  }
+  const std::string digest = shard_content_digest(experts, generation).hex();
 
   const Output output(common.json, common.quiet);
   output.text() << "generation " << generation << ", "

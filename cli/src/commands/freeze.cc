@@ -22,7 +22,7 @@ int run_freeze(const std::vector<std::string>& args) {
   LearntPool learnt(folder);
   const storage::Digest digest = learnt.model().freeze();
   const storage::CommitInfo info = learnt.commit("freeze", snapshot);
-  const Generation& frozen = learnt.peer().pool().generations().back();
+  const Generation& frozen = learnt.experts().pools().front()->generations().back();
 
   const Output output(common.json, common.quiet);
   output.text() << "generation " << frozen.index << " is frozen, shard digest " << digest.hex()

@@ -36,24 +36,25 @@ int run_grow(const std::vector<std::string>& args) {
 
   LearntPool learnt(folder);
   if (columns > 0) {
-    learnt.peer().grow_columns(columns);
+    learnt.experts().grow_columns(columns);
   } else {
-    if (freeze && learnt.peer().pool().open_generation()) learnt.model().freeze();
+    if (freeze && learnt.experts().open_generation()) learnt.model().freeze();
     learnt.model().grow(rows, cols);
   }
   const storage::CommitInfo info = learnt.commit("grow", snapshot);
-  const Generation& newest = learnt.peer().pool().generations().back();
+  const Pool& pool = *learnt.experts().pools().front();
+  const Generation& newest = pool.generations().back();
 
   const Output output(common.json, common.quiet);
   output.text() << "generation " << newest.index << " has rows " << newest.first_row << " to "
                 << newest.first_row + newest.rows - 1 << ", " << newest.cols
                 << " columns; the pool holds "
-                << format_count(static_cast<std::int64_t>(learnt.peer().pool().experts()))
-                << " experts\ncommit " << info.commit << " wrote " << info.pages_written
-                << " pages, " << format_bytes(info.bytes_written) << '\n';
+                << format_count(static_cast<std::int64_t>(pool.experts())) << " experts\ncommit "
+                << info.commit << " wrote " << info.pages_written << " pages, "
+                << format_bytes(info.bytes_written) << '\n';
   boost::json::object json = commit_json(info);
   json["generation"] = generation_json(newest);
-  json["experts"] = learnt.peer().pool().experts();
+  json["experts"] = pool.experts();
   output.finish(json);
   return kExitOk;
 }

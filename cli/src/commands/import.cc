@@ -23,10 +23,10 @@ int run_import(const std::vector<std::string>& args) {
   if (!flags.parse(args)) return kExitOk;
 
   LearntPool learnt(folder);
-  const Generation imported = learnt.model().import_generation(file);
-  const bool gated =
-      learnt.model().gate() != nullptr || learnt.model().autoencoder_gate() != nullptr;
-  const std::string digest = shard_content_digest(learnt.peer(), imported.index).hex();
+  const std::uint32_t number = learnt.model().import_generation(file);
+  const Generation imported = learnt.experts().pools().front()->generation(number);
+  const bool gated = learnt.model().gate() != nullptr;
+  const std::string digest = shard_content_digest(learnt.experts(), number).hex();
   const storage::CommitInfo info = learnt.commit("import", snapshot);
 
   const Output output(common.json, common.quiet);

@@ -158,7 +158,7 @@ int run_inspect(const std::vector<std::string>& args) {
       << "\nmodel         " << enum_name(learnt.config.model.model) << ", "
       << format_count(learnt.model->dense_parameters()) << " dense parameters, "
       << learnt.preprocessing.features << " inputs, " << answers << '\n';
-  if (PeerImpl* peer = learnt.model->peer()) {
+  if (PeerImpl* peer = learnt.model->only_layer()) {
     Pool& pool = peer->pool();
     const PeerOptions& options = peer->options();
     const auto page_bytes = static_cast<std::uint64_t>(pool.options().tile()) *

@@ -33,14 +33,14 @@ int run_scrub(const std::vector<std::string>& args) {
   // A part (perennial reshard) has not all pages of its generations.
   if (intact && store->dense_size("run").ok() && !store->dense_size(storage::kPartEntry).ok()) {
     const continual::LearntModel learnt = continual::load_learnt(*store, 0);
-    if (PeerImpl* peer = learnt.model->peer()) {
-      for (const Generation& g : peer->pool().generations()) {
-        if (g.state != GenerationState::frozen) continue;
-        const bool equal = peer->frozen_intact(g.index);
-        output.text() << "frozen generation " << g.index
+    if (ExpertLayers* experts = learnt.model->experts()) {
+      for (std::uint32_t g = 0; g < experts->generations(); ++g) {
+        if (experts->state(g) != GenerationState::frozen) continue;
+        const bool equal = experts->frozen_intact(g);
+        output.text() << "frozen generation " << g
                       << (equal ? " has its digest " : " DOES NOT HAVE ITS DIGEST ")
-                      << g.digest.hex() << '\n';
-        shards.push_back({{"generation", g.index}, {"intact", equal}});
+                      << experts->digest(g).hex() << '\n';
+        shards.push_back({{"generation", g}, {"intact", equal}});
         intact = intact && equal;
       }
     }

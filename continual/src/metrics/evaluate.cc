@@ -19,10 +19,8 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
     const std::int64_t owner = model.generation_of(e);
     std::optional<std::uint32_t> generation;
     const bool unlearned =
-        model.peer() != nullptr &&
-        std::cmp_less(owner, model.peer()->pool().generations().size()) &&
-        model.peer()->pool().generation(static_cast<std::uint32_t>(owner)).state ==
-            GenerationState::unlearned;
+        model.experts() != nullptr && std::cmp_less(owner, model.experts()->generations()) &&
+        model.experts()->state(static_cast<std::uint32_t>(owner)) == GenerationState::unlearned;
     // Nobody can name a generation that was unlearned, so an oracle is silent and no answer is its.
     if (oracle && !unlearned) {
       generation = static_cast<std::uint32_t>(std::min(owner, model.newest_generation()));
@@ -43,7 +41,7 @@ Evaluation evaluate(Model& model, const Stream& stream, bool oracle,
       evaluation.errors.push_back(std::move(errors));
     }
   }
-  if (all > 0 && (model.gate() != nullptr || model.autoencoder_gate() != nullptr)) {
+  if (all > 0 && model.gate() != nullptr) {
     evaluation.gate_accuracy = static_cast<double>(own) / static_cast<double>(all);
   }
   return evaluation;

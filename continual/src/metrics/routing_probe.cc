@@ -26,10 +26,10 @@ namespace {
 
 // The generation whose router takes the inputs of an experience; empty where it is gone.
 std::optional<std::uint32_t> router_of(Model& model, std::int64_t experience) {
-  const Pool& pool = model.peer()->pool();
-  const auto newest = static_cast<std::int64_t>(pool.generations().size()) - 1;
+  const ExpertLayers& experts = *model.experts();
+  const auto newest = static_cast<std::int64_t>(experts.generations()) - 1;
   const auto own = static_cast<std::uint32_t>(std::min(model.generation_of(experience), newest));
-  if (pool.generation(own).state == GenerationState::unlearned) return std::nullopt;
+  if (experts.state(own) == GenerationState::unlearned) return std::nullopt;
   return own;
 }
 
@@ -59,7 +59,7 @@ double drift_of(const std::vector<std::string>& then, const std::vector<std::str
 }
 
 bool answers_alone(Model& model) {
-  return model.peer()->options().routing == Routing::isolated && model.learns_by_gradient();
+  return model.only_layer()->options().routing == Routing::isolated && model.learns_by_gradient();
 }
 
 }  // namespace
@@ -100,8 +100,8 @@ void RoutingProbe::add_to(json::object& experience, Model& model, std::int64_t l
   experience["parameters_added"] =
       static_cast<std::int64_t>(parameters) - static_cast<std::int64_t>(parameters_);
   parameters_ = parameters;
-  if (model.peer() == nullptr) return;
-  const PagerCounters counters = model.peer()->pool().counters();
+  if (model.experts() == nullptr) return;
+  const PagerCounters counters = model.experts()->counters();
   const std::uint64_t uses =
       counters.hits + counters.initialised + counters.read + counters.unspilled;
   if (uses > uses_) {
@@ -114,9 +114,10 @@ void RoutingProbe::add_to(json::object& experience, Model& model, std::int64_t l
   const std::optional<std::uint32_t> own = router_of(model, learnt - 1);
   if (!own) return;
   const at::NoGradGuard no_grad;
-  const Generation generation = model.peer()->pool().generation(*own);
+  PeerImpl& layer = *model.only_layer();
+  const Generation generation = layer.pool().generation(*own);
   PeerImpl::Retrieval found =
-      model.peer()->retrieve(model.pool_inputs(inputs_of(learnt - 1).x), *own);
+      layer.retrieve(model.layer_inputs(layer.name(), inputs_of(learnt - 1).x), *own);
   found.ids = found.ids.cpu();
   found.weights = found.weights.cpu();
   std::unordered_map<std::int64_t, double> weight;
@@ -132,9 +133,9 @@ void RoutingProbe::add_to(json::object& experience, Model& model, std::int64_t l
       rows.insert(row);
   }
   // Shared routing retrieves from all generations; the whole pool counts then.
-  const bool isolated = model.peer()->options().routing == Routing::isolated;
+  const bool isolated = layer.options().routing == Routing::isolated;
   const double experts = isolated ? static_cast<double>(generation.rows) * generation.cols
-                                  : static_cast<double>(model.peer()->pool().experts());
+                                  : static_cast<double>(layer.pool().experts());
   double entropy = 0;
   for (const auto& [expert, sum] : weight) {
     if (sum > 0) entropy += sum / all * std::log(sum / all);
@@ -151,7 +152,8 @@ json::object RoutingProbe::event(Model& model, std::int64_t learnt) {
   json::array drift, leak, forgetting, own_sets;
   double own_score = 0;
   bool told = learnt == 1;  // whether weight forgetting says something of an older experience
-  const std::vector<Generation>& generations = model.peer()->pool().generations();
+  PeerImpl& layer = *model.only_layer();
+  const std::vector<Generation>& generations = layer.pool().generations();
   // Joint training and the like learn all test sets at once.
   for (std::int64_t j = 0; j < std::min(learnt, stream_.test_sets()); ++j) {
     const std::optional<std::uint32_t> generation = router_of(model, j);
@@ -164,7 +166,7 @@ json::object RoutingProbe::event(Model& model, std::int64_t learnt) {
     }
     const Batch batch = inputs_of(j);
     const at::Tensor ids =
-        model.peer()->retrieve(model.pool_inputs(batch.x), *generation).ids.cpu();
+        layer.retrieve(model.layer_inputs(layer.name(), batch.x), *generation).ids.cpu();
     const std::vector<std::string> sets = set_digests(ids);
     double score = 0;
     if (answers_alone(model)) {

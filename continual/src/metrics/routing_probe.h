@@ -48,7 +48,7 @@ class RoutingProbe {
     std::vector<std::string> sets;
     double score = 0;
   };
-  bool on(Model& model) const { return inputs_ > 0 && model.peer() != nullptr; }
+  bool on(Model& model) const { return inputs_ > 0 && model.only_layer() != nullptr; }
   Batch inputs_of(std::int64_t experience) const;
 
   const Stream& stream_;

@@ -12,6 +12,7 @@
 #include "data/column_features.h"
 #include "model/image_filters.h"
 #include "perennial/core/analytic_head.h"
+#include "perennial/core/names.h"
 
 namespace perennial::continual {
 
@@ -24,7 +25,7 @@ constexpr double kSharpness = 10;
 struct HeadFeatures {
   std::optional<ColumnFeatures> columns;
   std::optional<ImageFilters> filters;
-  std::shared_ptr<PeerImpl> peer;
+  std::optional<ExpertLayers> experts;
 };
 
 class HeadModel : public Model {
@@ -34,7 +35,8 @@ class HeadModel : public Model {
       : task_(config.task()),
         columns_(std::move(features.columns)),
         filters_(std::move(features.filters)),
-        peer_(std::move(features.peer)),
+        experts_(std::move(features.experts)),
+        peer_(experts_ ? &experts_->get(std::string(kDefaultName)) : nullptr),
         head_(std::move(head)),
         device_(placement.device) {
     if (peer_ == nullptr) return;
@@ -63,11 +65,13 @@ class HeadModel : public Model {
     for (const torch::Tensor& tensor : peer_->parameters()) n += tensor.numel();
     return n;
   }
-  torch::Tensor pool_inputs(const torch::Tensor& x) override { return x.to(device_); }
-  PeerImpl* peer() override { return peer_.get(); }
+  ExpertLayers* experts() override { return experts_ ? &*experts_ : nullptr; }
+  torch::Tensor layer_inputs(const std::string&, const torch::Tensor& x) override {
+    return x.to(device_);
+  }
 
   void add_to_commit(storage::CommitRequest& request) override {
-    if (peer_ != nullptr) peer_->add_to_commit(request);
+    if (experts_) experts_->add_to_commit(request);
     if (filters_) {
       DenseEntries::Offer offer = entries_.offer(request);
       filters_->offer(offer);
@@ -76,12 +80,12 @@ class HeadModel : public Model {
   }
   void committed() override {
     entries_.committed();
-    if (peer_ != nullptr) peer_->committed();
+    if (experts_) experts_->committed();
     head_.committed();
   }
   void commit_failed() override {
     entries_.commit_failed();
-    if (peer_ != nullptr) peer_->commit_failed();
+    if (experts_) experts_->commit_failed();
     head_.commit_failed();
   }
 
@@ -92,14 +96,15 @@ class HeadModel : public Model {
     if (columns_) return (*columns_)(x);
     if (peer_ == nullptr) return (*filters_)(x);
     peer_->train(false);
-    const torch::Tensor pool = peer_->forward(pool_inputs(x), 0).to(at::kCPU);
+    const torch::Tensor pool = peer_->forward(x.to(device_), 0).to(at::kCPU);
     return filters_ ? at::cat({(*filters_)(x), pool}, 1) : pool;
   }
 
   TaskKind task_;
   std::optional<ColumnFeatures> columns_;
   std::optional<ImageFilters> filters_;
-  std::shared_ptr<PeerImpl> peer_;  // null for the head alone
+  std::optional<ExpertLayers> experts_;  // none for the head alone
+  PeerImpl* peer_;                       // its layer
   AnalyticHead head_;
   at::Device device_;  // the layer's
   DenseEntries entries_;
@@ -140,10 +145,10 @@ std::unique_ptr<Model> make_head_model(const RunConfig& config, std::int64_t fea
   }
   inputs.filters = ImageFilters::make(config, features, image);
   if (options.head_pool > 0) {
-    inputs.peer = std::make_shared<PeerImpl>(options.layer(features, options.head_pool), store,
-                                             budget_bytes);
-    inputs.peer->grow();
-    inputs.peer->freeze();
+    inputs.experts.emplace(store, budget_bytes);
+    inputs.experts->add(std::string(kDefaultName), options.layer(features, options.head_pool));
+    inputs.experts->grow();
+    inputs.experts->freeze();
   }
   AnalyticHead head((inputs.filters ? inputs.filters->size() : 0) + options.head_pool, classes,
                     options.head_ridge);
@@ -162,7 +167,7 @@ std::unique_ptr<Model> load_head_model(const RunConfig& config, std::int64_t fea
     size = inputs.columns->size();
   } else {
     inputs.filters = ImageFilters::load(config, features, store);
-    if (config.model.head_pool > 0) inputs.peer = PeerImpl::load(store, budget_bytes);
+    if (config.model.head_pool > 0) inputs.experts = ExpertLayers::load(store, budget_bytes);
     size = (inputs.filters ? inputs.filters->size() : 0) + config.model.head_pool;
   }
   if (head.features() != size || head.classes() != learnt_classes) {

@@ -16,7 +16,10 @@
 #include "model/head_model.h"
 #include "model/mlp.h"
 #include "model/owners.h"
+#include "perennial/core/autoencoder_gate.h"
 #include "perennial/core/dense_state.h"
+#include "perennial/core/gate.h"
+#include "perennial/core/names.h"
 #include "perennial/core/shard_file.h"
 
 namespace perennial::continual {
@@ -31,14 +34,15 @@ constexpr const char* kKnown = "classes_of";
 class PeerModel : public Model {
  public:
   PeerModel(const RunConfig& config, std::int64_t features, std::int64_t classes,
-            std::shared_ptr<PeerImpl> peer, std::unique_ptr<AnalyticGate> gate,
+            ExpertLayers experts, std::unique_ptr<AnalyticGate> gate,
             std::unique_ptr<AutoencoderGate> autoencoders, const Placement& placement)
       : task_(config.task()),
         width_(config.model.width),
         classes_(classes),
         device_(placement.device),
         layers_({placement.device, config.train.amp}),
-        peer_(std::move(peer)),
+        experts_(std::move(experts)),
+        peer_(&experts_.get(std::string(kDefaultName))),
         gate_(std::move(gate)),
         autoencoders_(std::move(autoencoders)) {
     if (width_ > 0) {
@@ -107,13 +111,22 @@ class PeerModel : public Model {
     for (const torch::Tensor& tensor : peer_->parameters()) n += tensor.numel();
     return n;
   }
-  torch::Tensor pool_inputs(const torch::Tensor& x) override {
+  ExpertLayers* experts() override { return &experts_; }
+  torch::Tensor layer_inputs(const std::string&, const torch::Tensor& x) override {
     const at::NoGradGuard no_grad;
     return width_ == 0 ? x.to(device_) : layers_[0](x.to(device_));
   }
-  PeerImpl* peer() override { return peer_.get(); }
-  AnalyticGate* gate() override { return gate_.get(); }
-  AutoencoderGate* autoencoder_gate() override { return autoencoders_.get(); }
+  torch::Tensor generation_outputs(std::uint32_t generation, const torch::Tensor& x) override {
+    const at::NoGradGuard no_grad;
+    const bool training = peer_->is_training();
+    peer_->train(false);
+    const torch::Tensor outputs = of_classes(peer_->forward(x.to(device_), generation));
+    peer_->train(training);
+    return outputs.to(at::kCPU);
+  }
+  GenerationGate* gate() override {
+    return gate_ != nullptr ? static_cast<GenerationGate*>(gate_.get()) : autoencoders_.get();
+  }
   std::int64_t generation_of(std::int64_t experience) const override {
     return owner_of(owners_, experience);
   }
@@ -126,25 +139,22 @@ class PeerModel : public Model {
   }
 
   void add_to_commit(storage::CommitRequest& request) override {
-    peer_->add_to_commit(request);  // first: it refuses a second commit beside one in flight
+    experts_.add_to_commit(request);  // first: it refuses a second commit beside one in flight
     DenseEntries::Offer offer = entries_.offer(request);
     layers_.offer(offer);
     if (!owners_.empty()) offer.bytes(kOwners, bytes_from(at::tensor(owners_, at::kLong)));
     if (!known_.empty()) offer.bytes(kKnown, bytes_from(at::tensor(known_, at::kLong)));
-    if (gate_ != nullptr) gate_->add_to_commit(request);
-    if (autoencoders_ != nullptr) autoencoders_->add_to_commit(request);
+    if (gate() != nullptr) gate()->add_to_commit(request);
   }
   void commit_failed() override {
     entries_.commit_failed();
-    peer_->commit_failed();
-    if (gate_ != nullptr) gate_->commit_failed();
-    if (autoencoders_ != nullptr) autoencoders_->commit_failed();
+    experts_.commit_failed();
+    if (gate() != nullptr) gate()->commit_failed();
   }
   void committed() override {
     entries_.committed();
-    peer_->committed();
-    if (gate_ != nullptr) gate_->committed();
-    if (autoencoders_ != nullptr) autoencoders_->committed();
+    experts_.committed();
+    if (gate() != nullptr) gate()->committed();
   }
 
  private:
@@ -210,7 +220,8 @@ class PeerModel : public Model {
   std::int64_t width_, classes_;
   at::Device device_;
   DenseLayers layers_;
-  std::shared_ptr<PeerImpl> peer_;
+  ExpertLayers experts_;
+  PeerImpl* peer_;  // its layer
   std::unique_ptr<AnalyticGate> gate_;
   std::unique_ptr<AutoencoderGate> autoencoders_;  // instead of gate_, where asked for
   std::vector<std::int64_t> owners_;  // generation of each experience; empty while none returned
@@ -224,35 +235,57 @@ torch::Tensor Model::test_forward(const torch::Tensor&) {
   throw Error("this model does not learn by gradient");
 }
 
+torch::Tensor Model::layer_inputs(const std::string& layer, const torch::Tensor&) {
+  throw Error("this model has no layer '" + layer + "'");
+}
+
+torch::Tensor Model::generation_outputs(std::uint32_t, const torch::Tensor&) {
+  throw Error("this model has no generations that answer by themselves");
+}
+
+PeerImpl* Model::only_layer() {
+  ExpertLayers* all = experts();
+  return all != nullptr && all->layers().size() == 1 ? all->layers().begin()->second.get()
+                                                     : nullptr;
+}
+
 std::int64_t Model::newest_generation() {
-  return peer() != nullptr ? static_cast<std::int64_t>(peer()->pool().generations().size()) - 1
-                           : std::numeric_limits<std::uint32_t>::max();
+  return experts() != nullptr ? static_cast<std::int64_t>(experts()->generations()) - 1
+                              : std::numeric_limits<std::uint32_t>::max();
 }
 
-PeerImpl& Model::pooled() {
-  if (peer() == nullptr) throw Error("this model has no pool of experts, and no generations");
-  return *peer();
+ExpertLayers& Model::pooled() {
+  if (experts() == nullptr) throw Error("this model has no pool of experts, and no generations");
+  return *experts();
 }
 
-const Generation& Model::grow(std::int64_t rows, std::int64_t cols) {
-  const Generation& generation = pooled().grow(rows, cols);
+std::uint32_t Model::grow(std::int64_t rows, std::int64_t cols) {
+  const std::uint32_t generation = pooled().grow(rows, cols);
   if (gate() != nullptr) gate()->add_generation();
-  if (autoencoder_gate() != nullptr) autoencoder_gate()->add_generation();
   return generation;
 }
 
 storage::Digest Model::freeze() {
   const storage::Digest digest = pooled().freeze();
-  if (autoencoder_gate() != nullptr) autoencoder_gate()->close();
+  if (gate() != nullptr) gate()->close();
   return digest;
 }
 
-Generation Model::import_generation(const std::filesystem::path& file) {
-  Generation generation = import_shard(pooled(), file);
-  if (gate() != nullptr) gate()->add_generation();
-  if (autoencoder_gate() != nullptr) {
-    autoencoder_gate()->add_generation();
-    autoencoder_gate()->close();
+void Model::export_generation(std::uint32_t generation, const std::filesystem::path& path) {
+  if (PeerImpl* layer = only_layer()) {
+    export_shard(*layer, generation, path);
+  } else {
+    export_shards(pooled(), generation, path);
+  }
+}
+
+std::uint32_t Model::import_generation(const std::filesystem::path& path) {
+  PeerImpl* layer = only_layer();
+  const std::uint32_t generation =
+      layer != nullptr ? import_shard(*layer, path).index : import_shards(pooled(), path);
+  if (gate() != nullptr) {
+    gate()->add_generation();
+    gate()->close();
   }
   return generation;
 }
@@ -284,8 +317,9 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
   const PeerOptions options =
       width > 0 ? config.model.layer(width, width)
                 : config.model.layer(features, classes + config.model.spare_classes);
-  auto peer = std::make_shared<PeerImpl>(options, store, budget_bytes);
-  peer->grow(0, config.first_columns());
+  ExpertLayers experts(store, budget_bytes);
+  experts.add(std::string(kDefaultName), options);
+  experts.grow(0, config.first_columns());
   std::unique_ptr<AnalyticGate> gate;
   if (config.gate() == GateKind::analytic) {
     gate = std::make_unique<AnalyticGate>(features, config.train.gate_options, classes, image);
@@ -297,7 +331,7 @@ std::unique_ptr<Model> make_model(const RunConfig& config, std::int64_t features
                                                      config.train.gate_options);
     autoencoders->add_generation();
   }
-  return std::make_unique<PeerModel>(config, features, classes, std::move(peer), std::move(gate),
+  return std::make_unique<PeerModel>(config, features, classes, std::move(experts), std::move(gate),
                                      std::move(autoencoders), placement);
 }
 
@@ -319,10 +353,11 @@ std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features
   if (config.model.head == HeadKind::analytic) {
     return load_head_model(config, features, classes, store, budget_bytes, learnt, placement);
   }
-  auto peer = PeerImpl::load(store, budget_bytes);
-  if (config.model.width == 0 && classes > peer->options().d_out) {
+  ExpertLayers experts = ExpertLayers::load(store, budget_bytes);
+  const std::int64_t answers = experts.get(std::string(kDefaultName)).options().d_out;
+  if (config.model.width == 0 && classes > answers) {
     throw InvalidOptions("the store's experts answer with the classes themselves, " +
-                         std::to_string(peer->options().d_out) + " at most, and there are " +
+                         std::to_string(answers) + " at most, and there are " +
                          std::to_string(classes) +
                          " now; a store with spare_classes, head analytic, a width or model mlp "
                          "can take more");
@@ -336,7 +371,7 @@ std::unique_ptr<Model> load_model(const RunConfig& config, std::int64_t features
     autoencoders = std::make_unique<AutoencoderGate>(AutoencoderGate::load(
         store, features, config.train.autoencoder_options, config.train.gate_options));
   }
-  auto model = std::make_unique<PeerModel>(config, features, classes, std::move(peer),
+  auto model = std::make_unique<PeerModel>(config, features, classes, std::move(experts),
                                            std::move(gate), std::move(autoencoders), placement);
   model->load(store, learnt);
   return model;

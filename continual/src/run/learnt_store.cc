@@ -81,7 +81,7 @@ storage::CommitInfo commit_model(storage::PageStore& store, Model& model, const 
   note["action"] = action;
   note["machine"] = machine();
   note.erase("acc");  // it was measured on the model before
-  if (model.peer() != nullptr) note["generations"] = model.peer()->pool().generations().size();
+  if (model.experts() != nullptr) note["generations"] = model.experts()->generations();
   request.note = record_text(note);
   storage::Result<storage::CommitInfo> info = store.commit(request);
   if (!info.ok()) {

@@ -196,7 +196,7 @@ RunResult Trainer::run() {
   result.steps = impl_->state.steps;
   result.state_digest = impl_->state_digest;
   result.placement = impl_->settings.placement;
-  if (impl_->model->peer() != nullptr) result.pager = impl_->model->peer()->pool().counters();
+  if (impl_->model->experts() != nullptr) result.pager = impl_->model->experts()->counters();
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!was_settled) {
     impl_->record.event(

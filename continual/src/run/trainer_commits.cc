@@ -49,9 +49,9 @@ storage::CommitRequest Trainer::Impl::freeze(const std::string& action,
   set_record_mark(note, record.mark());
   if (state.position.at_start()) boundaries.mark(state, record.mark());
   boundaries.add_to(note);
-  if (model->peer() != nullptr) {
-    note["generations"] = model->peer()->pool().generations().size();
-    note["pager"] = counters_json(model->peer()->pool().counters());
+  if (model->experts() != nullptr) {
+    note["generations"] = model->experts()->generations();
+    note["pager"] = counters_json(model->experts()->counters());
   }
   if (const std::optional<double> value = acc_so_far(action))
     note[score_names(state.config.task()).metric] = *value;
@@ -116,8 +116,8 @@ void Trainer::Impl::commit_if_due() {
   commit_due = commit_due || (every > 0 && state.steps % every == 0) ||
                (settings.commit_seconds > 0 &&
                 since >= std::chrono::duration<double>(settings.commit_seconds)) ||
-               (settings.commit_dirty_bytes > 0 && model->peer() != nullptr &&
-                std::cmp_greater_equal(model->peer()->pool().counters().dirty_bytes,
+               (settings.commit_dirty_bytes > 0 && model->experts() != nullptr &&
+                std::cmp_greater_equal(model->experts()->counters().dirty_bytes,
                                        settings.commit_dirty_bytes));
   if (commit_due) committer->start("progress");
 }

@@ -35,7 +35,7 @@ struct Trainer::Impl {
   Stream training;
   std::shared_ptr<Model> model;
   DenseOptimizer dense;
-  std::optional<SparseOptimizer> sparse;
+  std::vector<std::unique_ptr<SparseOptimizer>> sparse;  // one a pool; none where none trains
   RunRecord record;
   Boundaries boundaries;
   AnytimeProbe probe;

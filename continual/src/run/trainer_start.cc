@@ -61,11 +61,13 @@ Trainer::Impl::Impl(const RunConfig& config, Stream run_stream, storage::PageSto
         make_model(config, stream.features(), stream.task().outputs(), store, settings.budget_bytes,
                    {stream.image_rows(), stream.image_cols()}, settings.placement);
   }
-  if (model->peer() != nullptr) {
+  if (ExpertLayers* experts = model->experts()) {
     if (model->learns_by_gradient()) {
-      sparse.emplace(model->peer()->pool(), config.train.experts());
+      for (const auto& pool : experts->pools()) {
+        sparse.push_back(std::make_unique<SparseOptimizer>(*pool, config.train.experts()));
+      }
     }
-    model->peer()->require_budget();
+    experts->require_budget();
   }
   for (std::int64_t e = 0; e < training.experiences(); ++e) {
     progress.examples_total += training.train_size(e) * config.train.epochs;

@@ -63,32 +63,35 @@ double Trainer::Impl::accumulate_gradients(StrategyContext& strategy_context, Tr
 // Experts that nobody asks for are updated straight from the step's uses.
 void Trainer::Impl::step_optimizers(StrategyContext& strategy_context, const TrainingBatch& rows) {
   const double most = state.config.train.clip_norm;
-  std::optional<CompactGradient> experts;
-  if (sparse && (most > 0 || strategy->reads_expert_gradients())) {
-    experts = model->peer()->pool().compact_gradient();
+  std::vector<CompactGradient> experts;  // one a pool, where somebody asks
+  if (!sparse.empty() && (most > 0 || strategy->reads_expert_gradients())) {
+    for (const auto& pool : model->experts()->pools()) {
+      experts.push_back(pool->compact_gradient());
+    }
     if (strategy->reads_expert_gradients()) {
-      strategy->after_expert_backward(strategy_context, rows, *experts);
+      strategy->after_expert_backward(strategy_context, rows, experts);
     }
   }
   if (most > 0) {
     double squares = dense.squared_norm();
-    if (experts) {
+    for (const CompactGradient& gradient : experts) {
       const double norm =
-          at::linalg_vector_norm(experts->values, 2, {}, false, at::kDouble).item<double>();
+          at::linalg_vector_norm(gradient.values, 2, {}, false, at::kDouble).item<double>();
       squares += norm * norm;
     }
     const double norm = std::sqrt(squares);
     if (norm > most) {
       dense.scale_gradients(most / norm);
-      if (experts) experts->values.mul_(most / norm);
+      for (CompactGradient& gradient : experts) gradient.values.mul_(most / norm);
     }
   }
   dense.step();
-  if (!sparse) return;
-  if (experts) {
-    sparse->step(*experts);
-  } else {
-    sparse->step();
+  for (std::size_t i = 0; i < sparse.size(); ++i) {
+    if (experts.empty()) {
+      sparse[i]->step();
+    } else {
+      sparse[i]->step(experts[i]);
+    }
   }
 }
 
@@ -100,7 +103,7 @@ void Trainer::Impl::set_learning_rate() {
   const double factor = lr_factor(options.lr_schedule, step, options.epochs * steps) *
                         warmup_factor(step, options.warmup);
   dense.scale_lr(factor);
-  if (sparse) sparse->set_lr(factor * options.experts().lr);
+  for (const auto& optimizer : sparse) optimizer->set_lr(factor * options.experts().lr);
 }
 
 void Trainer::Impl::train_step(const Batch& batch) {
@@ -129,8 +132,8 @@ void Trainer::Impl::train_step(const Batch& batch) {
         {"steps", state.steps},
         {"experience", state.position.experience},
         {"loss", std::isfinite(progress.loss) ? json::value(progress.loss) : json::value()}};
-    if (model->peer() != nullptr) {
-      event["pager"] = counters_json(model->peer()->pool().counters());
+    if (model->experts() != nullptr) {
+      event["pager"] = counters_json(model->experts()->counters());
     }
     record.event("step", std::move(event));
   }

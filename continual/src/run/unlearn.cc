@@ -27,7 +27,14 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr std::uint32_t kPool = 0;
+// The generations of each pool of a store, which all have equally many.
+std::vector<std::vector<Generation>> generations_of(const storage::PageReader& store) {
+  std::vector<std::vector<Generation>> all;
+  for (const std::uint32_t pool : Pool::stored_pools(store)) {
+    all.push_back(Pool::stored_generations(pool, store));
+  }
+  return all;
+}
 
 // What makes unlearning exact: a generation whose experts and router nothing else shares.
 void require_generations(const RunConfig& config) {
@@ -67,7 +74,8 @@ class Unlearning {
   Unlearning(storage::PageStore& store, const UnlearnOptions& options)
       : store_(store), options_(options), state_(value_or_throw(load_run_state(store))) {
     require_generations(state_.config);
-    generations_ = Pool::stored_generations(kPool, store);
+    pools_ = generations_of(store);
+    generations_ = pools_.front();
     boundaries_ = Boundaries::load(store);
     note_ = note_with(store, "events_bytes");
   }
@@ -189,12 +197,11 @@ class Unlearning {
                                                     state_.task()->outputs(), nullptr, 0, image);
     model->add_to_commit(request_);
     for (const std::string& name : store_.dense_names()) {
-      const bool of_model = name.starts_with("peer/") || name.starts_with("gate/");
+      const bool of_model =
+          name.starts_with("peer/") || name.starts_with("layer/") || name.starts_with("gate/");
       if (of_model && !request_.dense.contains(name)) request_.removed_dense.push_back(name);
     }
-    for (const storage::PageId& id : store_.pages()) {
-      if (id.pool == kPool) request_.removed_pages.push_back(id);
-    }
+    request_.removed_pages = store_.pages();
   }
 
   void set_owners(std::vector<std::int64_t> owners, std::int64_t experience) {
@@ -302,23 +309,32 @@ class Unlearning {
       if (info.commit >= result_.commit.commit) continue;
       const auto reader = store_.at(info.commit);
       if (!reader.ok()) continue;
-      const std::vector<Generation> then = Pool::stored_generations(kPool, **reader);
+      const std::vector<std::vector<Generation>> then = generations_of(**reader);
       const bool holds =
-          std::any_of(result_.generations.begin(), result_.generations.end(), [&](std::uint32_t g) {
-            if (g >= then.size() || then[g].state == GenerationState::unlearned) return false;
-            // One that was open then may have been any stage of it.
-            return then[g].state == GenerationState::open ||
-                   generations_[g].state == GenerationState::open ||
-                   then[g].digest == generations_[g].digest;
-          });
+          std::ranges::any_of(result_.generations, [&](std::uint32_t g) { return had(then, g); });
       if (holds) result_.held_by.push_back(info);
     }
+  }
+
+  // Whether a state that had these generations holds what is unlearned of `g`.
+  bool had(const std::vector<std::vector<Generation>>& then, std::uint32_t g) const {
+    for (std::size_t pool = 0; pool < std::min(then.size(), pools_.size()); ++pool) {
+      if (g >= then[pool].size() || then[pool][g].state == GenerationState::unlearned) continue;
+      // One that was open then may have been any stage of it.
+      if (then[pool][g].state == GenerationState::open ||
+          pools_[pool][g].state == GenerationState::open ||
+          then[pool][g].digest == pools_[pool][g].digest) {
+        return true;
+      }
+    }
+    return false;
   }
 
   storage::PageStore& store_;
   const UnlearnOptions& options_;
   RunState state_;
-  std::vector<Generation> generations_;
+  std::vector<std::vector<Generation>> pools_;
+  std::vector<Generation> generations_;  // of the first
   Boundaries boundaries_;
   json::object note_;
   storage::CommitRequest request_;

@@ -9,7 +9,8 @@ namespace perennial::continual {
 namespace json = boost::json;
 
 std::uint32_t open_generation(StrategyContext& context) {
-  const Generation& generation = context.model.grow(0, context.config.first_columns());
+  const std::uint32_t opened = context.model.grow(0, context.config.first_columns());
+  const Generation& generation = context.model.experts()->pools().front()->generation(opened);
   context.log("grow", json::object{{"experience", context.experience},
                                    {"generation", generation.index},
                                    {"first_row", generation.first_row},
@@ -19,20 +20,19 @@ std::uint32_t open_generation(StrategyContext& context) {
 }
 
 void freeze_generation(StrategyContext& context) {
-  const std::uint32_t generation = *context.model.peer()->pool().open_generation();
+  const std::uint32_t generation = *context.model.experts()->open_generation();
   const storage::Digest digest = context.model.freeze();
   context.log("freeze", json::object{{"experience", context.experience},
                                      {"generation", generation},
                                      {"digest", digest.hex()}});
-  if (context.model.gate() != nullptr) context.model.gate()->solve();
 }
 
 std::optional<std::int64_t> returned_to(StrategyContext& context, const torch::Tensor& x,
                                         bool open) {
   const TrainOptions& options = context.config.train;
-  const AnalyticGate* gate = context.model.gate();
+  const GenerationGate* gate = context.model.gate();
   if (options.return_novelty == 0 || gate == nullptr) return std::nullopt;
-  const bool leave_last = !open && context.model.peer()->pool().open_generation().has_value();
+  const bool leave_last = !open && context.model.experts()->open_generation().has_value();
   std::int64_t nearest = 0;
   double least = std::numeric_limits<double>::infinity();
   json::array all;

@@ -29,19 +29,19 @@ class GrowFreeze : public Strategy {
 
   void before_experience(StrategyContext& context) override {
     if (!context.model.learns_by_gradient()) return;  // its pool is frozen from the start
-    PeerImpl& peer = *context.model.peer();
+    ExpertLayers& experts = *context.model.experts();
     returned_ = returned(context);
     if (returned_) {
       context.model.assign(context.experience, *returned_);
       return;
     }
     size_.begin();
-    if (!peer.pool().open_generation()) {
-      if (strength_ > 0) before_ = peer.frozen_routing();
+    if (!experts.open_generation()) {
+      if (strength_ > 0) before_ = context.model.only_layer()->frozen_routing();
       context.model.assign(context.experience, open_generation(context));
     }
-    if (peer.has_masked()) {
-      peer.unmask();
+    if (experts.has_masked()) {
+      experts.unmask();
       context.log("unmask", boost::json::object{{"experience", context.experience}});
     }
   }
@@ -50,20 +50,16 @@ class GrowFreeze : public Strategy {
 
   void before_step(StrategyContext& context, TrainingBatch& batch) override {
     size_.before_step(context);
-    if (context.model.gate() != nullptr) {
-      context.model.gate()->observe(batch.fresh_x(), context.model.gate()->generations() - 1,
-                                    batch.fresh_y());
-    }
-    if (AutoencoderGate* gate = context.model.autoencoder_gate()) {
-      gate->observe(batch.fresh_x(), gate->generations() - 1);
+    if (GenerationGate* gate = context.model.gate()) {
+      gate->observe(batch.fresh_x(), gate->generations() - 1, batch.fresh_y());
     }
   }
 
   torch::Tensor extra_loss(StrategyContext& context, const TrainingBatch& batch) override {
     if (!before_.defined()) return {};
+    PeerImpl& layer = *context.model.only_layer();
     const torch::Tensor before =
-        context.model.peer()
-            ->forward_as(before_, context.model.pool_inputs(batch.fresh_x()))
+        layer.forward_as(before_, context.model.layer_inputs(layer.name(), batch.fresh_x()))
             .to(at::kCPU);
     return strength_ * context.stream.task().divergence(before, batch.fresh_outputs());
   }

@@ -31,7 +31,7 @@ class GrowOnDrift : public Strategy {
 
   void before_experience(StrategyContext& context) override {
     if (current_ >= 0) return;
-    const auto open = context.model.peer()->pool().open_generation();
+    const auto open = context.model.experts()->open_generation();
     current_ = open ? *open : open_generation(context);
   }
 
@@ -102,18 +102,13 @@ class GrowOnDrift : public Strategy {
   }
 
   bool learning(StrategyContext& context) const {
-    return context.model.peer()->pool().open_generation().has_value();
+    return context.model.experts()->open_generation().has_value();
   }
 
   // The mean loss under the current generation, as it would answer now.
   double loss_of(StrategyContext& context, const TrainingBatch& batch) const {
-    const at::NoGradGuard no_grad;
-    PeerImpl& peer = *context.model.peer();
-    peer.train(false);
     const torch::Tensor outputs =
-        peer.forward(context.model.pool_inputs(batch.x), static_cast<std::uint32_t>(current_))
-            .to(at::kCPU)
-            .narrow(1, 0, context.stream.task().outputs());
+        context.model.generation_outputs(static_cast<std::uint32_t>(current_), batch.x);
     return context.stream.task().loss(outputs, batch.y).item<double>();
   }
 

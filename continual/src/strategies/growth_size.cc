@@ -27,19 +27,20 @@ void GrowthByNeed::before_step(StrategyContext& context) {
   const bool stalled = before_ > 0 && loss > kStalled * before_;
   begin();
   before_ = loss;
-  PeerImpl& peer = *context.model.peer();
-  const Generation generation = peer.pool().generations().back();
-  const std::int64_t most = peer.options().cols;
+  ExpertLayers& experts = *context.model.experts();
+  const Pool& pool = *experts.pools().front();
+  const Generation generation = pool.generations().back();
+  const std::int64_t most = context.config.model.peer.cols;
   if (!stalled || !(loss > most_loss_) || generation.cols >= most) return;
   context.settle();
-  peer.grow_columns(std::min<std::int64_t>(generation.cols, most - generation.cols));
-  peer.unmask();
+  experts.grow_columns(std::min<std::int64_t>(generation.cols, most - generation.cols));
+  experts.unmask();
   context.regrown = true;
   context.log("widen", boost::json::object{{"experience", context.experience},
                                            {"generation", generation.index},
                                            {"step", context.step},
                                            {"loss", loss},
-                                           {"cols", peer.pool().generations().back().cols}});
+                                           {"cols", pool.generations().back().cols}});
 }
 
 void GrowthByNeed::after_step(const StrategyContext& context, const TrainingBatch& batch) {

@@ -36,7 +36,7 @@ class LearningWithoutForgetting : public Strategy {
 
   void before_experience(StrategyContext& context) override {
     known_ = seen_;
-    if (strength_ == 0 || context.experience == 0 || context.model.peer() != nullptr) return;
+    if (strength_ == 0 || context.experience == 0 || context.model.experts() != nullptr) return;
     teacher_.set_values(parameters_of(context.model));
   }
 
@@ -90,14 +90,10 @@ class LearningWithoutForgetting : public Strategy {
 
   torch::Tensor teacher_outputs(StrategyContext& context, const TrainingBatch& batch) {
     const at::NoGradGuard no_grad;
-    if (PeerImpl* peer = context.model.peer()) {
-      const std::uint32_t open = *peer->pool().open_generation();
+    if (context.model.experts() != nullptr) {
+      const std::uint32_t open = *context.model.experts()->open_generation();
       if (open == 0) return {};
-      peer->train(false);
-      torch::Tensor outputs =
-          peer->forward(context.model.pool_inputs(batch.fresh_x()), open - 1).to(at::kCPU);
-      peer->train(true);
-      return outputs;
+      return context.model.generation_outputs(open - 1, batch.fresh_x());
     }
     if (!teacher_.defined()) return {};
     const ParameterSwap swap(parameters_of(context.model), teacher_);

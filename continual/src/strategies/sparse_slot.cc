@@ -37,7 +37,7 @@ class SparseSlot : public Strategy {
 
   void before_experience(StrategyContext& context) override {
     if (slots_ == 0) return;
-    const std::int64_t experts = static_cast<std::int64_t>(context.model.peer()->pool().experts());
+    const std::int64_t experts = static_cast<std::int64_t>(layer(context).pool().experts());
     if (!background_.defined()) background_ = at::zeros({experts}, at::kLong);
     current_ = at::zeros({experts}, at::kLong);
     current_batches_ = 0;
@@ -45,10 +45,10 @@ class SparseSlot : public Strategy {
 
   void before_step(StrategyContext& context, TrainingBatch& batch) override {
     if (slots_ == 0 || context.experience == 0) return;
-    PeerImpl& peer = *context.model.peer();
+    PeerImpl& peer = layer(context);
     peer.hold_statistics();
     const torch::Tensor ids =
-        peer.retrieve(context.model.pool_inputs(batch.x), generation(peer)).ids.cpu();
+        peer.retrieve(context.model.layer_inputs(peer.name(), batch.x), generation(peer)).ids.cpu();
     counts_ = places(peer, ids).flatten().bincount({}, background_.numel());
   }
 
@@ -62,9 +62,10 @@ class SparseSlot : public Strategy {
   }
 
   void after_expert_backward(StrategyContext& context, const TrainingBatch&,
-                             CompactGradient& gradient) override {
+                             std::vector<CompactGradient>& gradients) override {
     if (slots_ == 0) return;
-    const torch::Tensor touched = places(*context.model.peer(), gradient.ids.cpu());
+    CompactGradient& gradient = gradients.front();
+    const torch::Tensor touched = places(layer(context), gradient.ids.cpu());
     current_.index_add_(0, touched, at::ones_like(touched));
     ++current_batches_;
     if (context.experience == 0 || touched.numel() <= slots_) return;
@@ -108,6 +109,7 @@ class SparseSlot : public Strategy {
   }
 
  private:
+  static PeerImpl& layer(StrategyContext& context) { return *context.model.only_layer(); }
   static std::uint32_t generation(const PeerImpl& peer) { return *peer.pool().open_generation(); }
   // Where experts of these ids are among the generation's, row by row.
   static torch::Tensor places(const PeerImpl& peer, const torch::Tensor& ids) {

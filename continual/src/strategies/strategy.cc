@@ -52,9 +52,9 @@ class Composition : public Strategy {
                                [](const auto& part) { return part->reads_expert_gradients(); });
   }
   void after_expert_backward(StrategyContext& context, const TrainingBatch& batch,
-                             CompactGradient& gradient) override {
+                             std::vector<CompactGradient>& gradients) override {
     for (auto& part : std::views::reverse(parts_)) {
-      if (part->reads_expert_gradients()) part->after_expert_backward(context, batch, gradient);
+      if (part->reads_expert_gradients()) part->after_expert_backward(context, batch, gradients);
     }
   }
   void after_step(StrategyContext& context, const TrainingBatch& batch) override {
@@ -111,10 +111,14 @@ class AnsweringModel : public Model {
   void assign(std::int64_t experience, std::int64_t generation) override {
     model_->assign(experience, generation);
   }
-  torch::Tensor pool_inputs(const torch::Tensor& x) override { return model_->pool_inputs(x); }
-  PeerImpl* peer() override { return model_->peer(); }
-  AnalyticGate* gate() override { return model_->gate(); }
-  AutoencoderGate* autoencoder_gate() override { return model_->autoencoder_gate(); }
+  ExpertLayers* experts() override { return model_->experts(); }
+  torch::Tensor layer_inputs(const std::string& layer, const torch::Tensor& x) override {
+    return model_->layer_inputs(layer, x);
+  }
+  torch::Tensor generation_outputs(std::uint32_t generation, const torch::Tensor& x) override {
+    return model_->generation_outputs(generation, x);
+  }
+  GenerationGate* gate() override { return model_->gate(); }
   void add_to_commit(storage::CommitRequest& request) override { model_->add_to_commit(request); }
   void committed() override { model_->committed(); }
   void commit_failed() override { model_->commit_failed(); }

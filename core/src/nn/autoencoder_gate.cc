@@ -68,7 +68,7 @@ void AutoencoderGate::add_generation() {
   autoencoders_.push_back(std::move(made));
 }
 
-void AutoencoderGate::observe(const at::Tensor& x, std::int64_t generation) {
+void AutoencoderGate::observe(const at::Tensor& x, std::int64_t generation, const at::Tensor&) {
   const at::NoGradGuard no_grad;
   if (generation < 0 || generation >= generations()) {
     throw_unknown_generation(generation, generations());

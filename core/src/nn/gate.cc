@@ -160,6 +160,12 @@ double AnalyticGate::ridge_of(const Statistics& statistics) const {
   return choose_ridge({statistics.a, statistics.c, statistics.count});
 }
 
+void AnalyticGate::close() {
+  const bool any = std::any_of(statistics_.begin(), statistics_.end(),
+                               [](const Statistics& statistics) { return statistics.observed; });
+  if (any) solve();
+}
+
 void AnalyticGate::solve() {
   if (weights_.defined()) return;
   if (statistics_.empty()) throw Error("the gate has seen no generation");

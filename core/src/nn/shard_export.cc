@@ -107,6 +107,17 @@ void export_shard(PeerImpl& layer, std::uint32_t generation, const std::filesyst
   write_shard(layer, generation, {}, path);
 }
 
+storage::Digest shard_content_digest(ExpertLayers& layers, std::uint32_t generation) {
+  if (layers.layers().size() == 1) {
+    return shard_content_digest(*layers.layers().begin()->second, generation);
+  }
+  storage::Hasher hasher;
+  for (const auto& [name, layer] : layers.layers()) {
+    hasher.update(name).update(shard_content_digest(*layer, generation));
+  }
+  return hasher.finish();
+}
+
 void export_shards(ExpertLayers& layers, std::uint32_t generation,
                    const std::filesystem::path& folder) {
   require_frozen(layers.state(generation), generation);

@@ -80,7 +80,7 @@ std::map<std::string, storage::Bytes> routers_of(const storage::PageReader& stor
 
 // What the experts of the first row answer with.
 torch::Tensor some_experts(const storage::PageReader& store) {
-  return load_learnt(store, 0).model->peer()->pool().experts_at({0, 1, 2, 3, 4, 5}).v;
+  return load_learnt(store, 0).model->only_layer()->pool().experts_at({0, 1, 2, 3, 4, 5}).v;
 }
 
 TEST_F(RoutingRun, SparseSlotsKeepTheRoutesOfTheFirstExperience) {

@@ -186,12 +186,17 @@ TEST(FurtherData, OpensAGenerationForWhatIsKnown) {
   Learner learner{table_config("grow_freeze", ModelKind::peer)};
   learner.start();
   const auto digest_of = [&](std::size_t generation) {
-    return load_learnt(*learner.store, 0).model->peer()->pool().generations().at(generation).digest;
+    return load_learnt(*learner.store, 0)
+        .model->only_layer()
+        ->pool()
+        .generations()
+        .at(generation)
+        .digest;
   };
   const storage::Digest frozen = digest_of(0);
   const RunResult result = learner.learn(learner.further(wednesday()));
   EXPECT_GT(result.matrix.at(2, 1), 0.8);
-  EXPECT_EQ(load_learnt(*learner.store, 0).model->peer()->pool().generations().size(), 2U);
+  EXPECT_EQ(load_learnt(*learner.store, 0).model->only_layer()->pool().generations().size(), 2U);
   EXPECT_EQ(digest_of(0), frozen);
 }
 

@@ -145,7 +145,7 @@ TEST(LearningRate, ActsOnDenseParametersAndOnExperts) {
     int polls = 0;
     learn(config, store.get(), [&] { return ++polls >= steps; });
     const LearntModel learnt = load_learnt(*store, 0);
-    const ExpertValues experts = learnt.model->peer()->pool().experts_at({0, 1, 2, 3});
+    const ExpertValues experts = learnt.model->only_layer()->pool().experts_at({0, 1, 2, 3});
     double sum = experts.v.to(torch::kDouble).abs().sum().item<double>();
     return std::pair{sum, learnt.model->trainable()[0].second.sum().item<double>()};
   };
@@ -177,15 +177,15 @@ TEST(Returning, ADistributionThatReturnsOpensNoGeneration) {
   const RunResult result = learn(config, store.get());
   EXPECT_TRUE(result.finished);
   const LearntModel learnt = load_learnt(*store, 0);
-  EXPECT_EQ(learnt.model->peer()->pool().generations().size(), 2U);
+  EXPECT_EQ(learnt.model->only_layer()->pool().generations().size(), 2U);
   EXPECT_EQ(learnt.model->gate()->generations(), 2);
   for (std::int64_t e = 0; e < 4; ++e) EXPECT_EQ(learnt.model->generation_of(e), e % 2);
   EXPECT_GT(*result.gate_accuracy, 0.9) << "the generation that an experience returned to counts";
-  EXPECT_TRUE(learnt.model->peer()->frozen_intact());
+  EXPECT_TRUE(learnt.model->only_layer()->frozen_intact());
   config.train.return_novelty = 0;
   const auto always = storage::make_memory_store();
   learn(config, always.get());
-  EXPECT_EQ(load_learnt(*always, 0).model->peer()->pool().generations().size(), 4U);
+  EXPECT_EQ(load_learnt(*always, 0).model->only_layer()->pool().generations().size(), 4U);
 }
 
 TEST(Returning, ResumesAtEveryStep) {
@@ -203,7 +203,7 @@ TEST(Returning, PermutationsDoNotReturn) {
                                    }});
   const auto store = storage::make_memory_store();
   learn(config, store.get());
-  EXPECT_EQ(load_learnt(*store, 0).model->peer()->pool().generations().size(), 4U);
+  EXPECT_EQ(load_learnt(*store, 0).model->only_layer()->pool().generations().size(), 4U);
 }
 
 TEST(RunConfig, RefusesHeadsAndReturnsThatCannotWork) {

@@ -75,12 +75,12 @@ Stepped after_steps(const RunConfig& config, int steps) {
   for (const auto& [name, tensor] : trainer.model().trainable()) {
     stepped.dense.emplace_back(name, tensor.detach().clone());
   }
-  if (trainer.model().peer() == nullptr) return stepped;
+  if (trainer.model().only_layer() == nullptr) return stepped;
   std::vector<std::int64_t> ids;
   for (std::int64_t row = 0; row < 6; ++row) {
     for (std::int64_t col = 0; col < 6; ++col) ids.push_back(row << 32 | col);
   }
-  const ExpertValues values = trainer.model().peer()->pool().experts_at(ids);
+  const ExpertValues values = trainer.model().only_layer()->pool().experts_at(ids);
   stepped.u = values.u.clone();
   stepped.v = values.v.clone();
   return stepped;

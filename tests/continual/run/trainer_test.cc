@@ -194,7 +194,7 @@ TEST(Trainer, ExpertsGrownByHandDoNotAnswerBeforeTheyTrained) {
     const RunResult result = run(config, store.get());
     {
       LearntModel learnt = load_learnt(*store, 0);
-      PeerImpl& peer = *learnt.model->peer();
+      PeerImpl& peer = *learnt.model->only_layer();
       if (peer.pool().open_generation()) peer.freeze();
       peer.grow(64, 6);
       if (learnt.model->gate() != nullptr) learnt.model->gate()->add_generation();

@@ -139,7 +139,7 @@ TEST(Unlearn, OfAnOlderOneTakesItsTraceAndLeavesTheOthersBits) {
   // What was measured before is shown as such, also by later commits.
   EXPECT_THAT(run(config, store.get()).unlearned_since, ElementsAre(1U));
   const LearntModel after = load_learnt(*store, 0);
-  PeerImpl& peer = *after.model->peer();
+  PeerImpl& peer = *after.model->only_layer();
   EXPECT_TRUE(after.finished);
   EXPECT_TRUE(peer.frozen_intact());
   EXPECT_EQ(peer.pool().generations().size(), 3U) << "ids stay";
@@ -164,7 +164,8 @@ TEST(Unlearn, OfAnOlderOneTakesItsTraceAndLeavesTheOthersBits) {
       gate.observe(stream.train_batch(e, 0, step, 16, config.train.train_seed).x, e);
     }
   }
-  EXPECT_TRUE(torch::equal(after.model->gate()->scores(batch.x), gate.scores(batch.x)));
+  EXPECT_TRUE(torch::equal(dynamic_cast<AnalyticGate&>(*after.model->gate()).scores(batch.x),
+                           gate.scores(batch.x)));
 
   EXPECT_THAT(refusal([&] { unlearn(*store, {.generation = 1}); }), HasSubstr("before"));
   EXPECT_THAT(refusal([&] { unlearn(*store, {.generation = 3}); }), HasSubstr("0 to 2"));

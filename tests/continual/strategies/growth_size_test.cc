@@ -52,7 +52,7 @@ TEST(GrowthByNeed, AHardExperienceGetsALargerGenerationThanAnEasyOne) {
     ASSERT_EQ(columns.size(), 2U);
     EXPECT_EQ(columns[hard_first ? 0 : 1], 6U) << "the hard one has all columns";
     EXPECT_LT(columns[hard_first ? 1 : 0], 6U) << "the easy one has not";
-    EXPECT_TRUE(load_learnt(*store, 0).model->peer()->frozen_intact());
+    EXPECT_TRUE(load_learnt(*store, 0).model->only_layer()->frozen_intact());
   }
 }
 

@@ -249,7 +249,7 @@ TEST(Strategy, SparseSlotsAreThoseOfTheLargestTfIdf) {
   config.train.strategy_options.set("update_slots", 5);
   config.train.gate = GateChoice::none;
   Driver driver(config);
-  PeerImpl& peer = *driver.model->peer();
+  PeerImpl& peer = *driver.model->only_layer();
   // Of a step: the rows, and the gradient that the strategy is asked about.
   const auto step = [&](std::int64_t experience, std::int64_t number) {
     StrategyContext now = driver.context(experience);
@@ -263,7 +263,7 @@ TEST(Strategy, SparseSlotsAreThoseOfTheLargestTfIdf) {
     gradient.ids = gradient.ids.clone();
     gradient.values = gradient.values.clone();
     peer.pool().clear_gradients();
-    return std::pair{rows, gradient};
+    return std::pair{rows, std::vector<CompactGradient>{gradient}};
   };
   const auto ids_of = [](const CompactGradient& gradient) {
     const std::int64_t* ids = gradient.ids.const_data_ptr<std::int64_t>();
@@ -273,15 +273,17 @@ TEST(Strategy, SparseSlotsAreThoseOfTheLargestTfIdf) {
   StrategyContext first = driver.context(0), second = driver.context(1);
   driver.strategy->before_experience(first);
   for (std::int64_t number = 0; number < 4; ++number) {
-    auto [rows, gradient] = step(0, number);
+    auto [rows, gradients] = step(0, number);
+    CompactGradient& gradient = gradients.front();
     for (const std::int64_t id : ids_of(gradient)) batches_with[id] += 1;
     const torch::Tensor all = gradient.ids;
-    driver.strategy->after_expert_backward(first, rows, gradient);
+    driver.strategy->after_expert_backward(first, rows, gradients);
     EXPECT_TRUE(torch::equal(gradient.ids, all)) << "the first experience trains everything";
   }
   driver.strategy->after_experience(first);
   driver.strategy->before_experience(second);
-  auto [rows, gradient] = step(1, 0);
+  auto [rows, gradients] = step(1, 0);
+  CompactGradient& gradient = gradients.front();
   // How often the rows retrieved each expert: what their gradient is of.
   const torch::Tensor retrieved = peer.retrieve(rows.x, 0).ids.flatten();
   std::map<std::int64_t, double> uses;
@@ -298,7 +300,7 @@ TEST(Strategy, SparseSlotsAreThoseOfTheLargestTfIdf) {
   std::set<std::int64_t> expected;
   for (std::size_t i = 0; i < 5; ++i) expected.insert(ranks[i].second);
   gradient.values = gradient.ids.to(at::kFloat).view({-1, 1}).expand({-1, 3});
-  driver.strategy->after_expert_backward(second, rows, gradient);
+  driver.strategy->after_expert_backward(second, rows, gradients);
   const std::vector<std::int64_t> kept = ids_of(gradient);
   EXPECT_EQ(std::set<std::int64_t>(kept.begin(), kept.end()), expected);
   EXPECT_TRUE(torch::equal(gradient.values.select(1, 1), gradient.ids.to(at::kFloat)));

@@ -140,7 +140,7 @@ TEST(RegressionRun, GrowsByDriftOfTheLoss) {
   const RunResult result = expect_resumes(
       config, [&] { return Stream(config.stream, data); }, store.get());
   EXPECT_TRUE(result.finished);
-  EXPECT_EQ(load_learnt(*store, 0).model->peer()->pool().generations().size(), 2U);
+  EXPECT_EQ(load_learnt(*store, 0).model->only_layer()->pool().generations().size(), 2U);
 }
 
 TEST(RegressionRun, GoesOnWithFurtherData) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Models that a trainer teaches: an MLP, or a PEER layer over a growable pool.
+// Models that a trainer teaches: an MLP, or PEER layers over growable pools.
 #pragma once
 
 #include <torch/types.h>
@@ -15,8 +15,8 @@
 #include "perennial/continual/placement.h"
 #include "perennial/continual/run_config.h"
 #include "perennial/continual/task.h"
-#include "perennial/core/autoencoder_gate.h"
-#include "perennial/core/gate.h"
+#include "perennial/core/expert_layers.h"
+#include "perennial/core/generation_gate.h"
 #include "perennial/core/participant.h"
 #include "perennial/core/peer.h"
 #include "perennial/storage/page_store.h"
@@ -70,23 +70,35 @@ class Model : public Participant {
   // that have none.
   virtual void add_column();
 
-  // (B, d_in), where the PEER layer is: what it gets of inputs x; without gradients. Only where
-  // there is one.
-  virtual torch::Tensor pool_inputs(const torch::Tensor& x) { return x; }
-  // The PEER layer and its gate, where there are; at most one of the gates.
-  virtual PeerImpl* peer() { return nullptr; }
-  virtual AnalyticGate* gate() { return nullptr; }
-  virtual AutoencoderGate* autoencoder_gate() { return nullptr; }
+  // The PEER layers and their pools, which grow, freeze, unlearn and commit as one; null where the
+  // model has none.
+  virtual ExpertLayers* experts() { return nullptr; }
+  // (B, d_in), where the layer is: what the layer of this name gets of inputs x; without gradients.
+  // Throws Error where there is none.
+  virtual torch::Tensor layer_inputs(const std::string& layer, const torch::Tensor& x);
+  // Outputs (B, C) as at test, of one generation; without gradients. Only where generations route
+  // for themselves.
+  virtual torch::Tensor generation_outputs(std::uint32_t generation, const torch::Tensor& x);
+  // The only PEER layer; null where there are several or none.
+  PeerImpl* only_layer();
+
+  // Who answers where generations route for themselves; null where nobody is asked.
+  virtual GenerationGate* gate() { return nullptr; }
 
   // Generations begin and end in pool and gate at once. Throw Error for a model without a pool.
   //
-  // Opens a generation of rows x cols experts (0: as the layer's options say); as PeerImpl::grow().
-  const Generation& grow(std::int64_t rows = 0, std::int64_t cols = 0);
-  // Closes the open one and returns the digest of its shard; as PeerImpl::freeze().
+  // Opens a generation of rows x cols experts a pool (0: as each layer's options say), and returns
+  // its number; as ExpertLayers::grow().
+  std::uint32_t grow(std::int64_t rows = 0, std::int64_t cols = 0);
+  // Closes the open one and returns its digest; as ExpertLayers::freeze().
   storage::Digest freeze();
-  // Appends the frozen generation of a shard file, of which the gate has seen no inputs; as
-  // import_shard().
-  Generation import_generation(const std::filesystem::path& file);
+  // Writes a frozen generation to a file, or to a folder of files where there are several layers;
+  // as export_shard() and export_shards().
+  void export_generation(std::uint32_t generation, const std::filesystem::path& path);
+  // Appends the frozen generation of a shard file, or of a folder of them where there are several
+  // layers, of which the gate has seen no inputs, and returns its number; as import_shard() and
+  // import_shards().
+  std::uint32_t import_generation(const std::filesystem::path& path);
 
   // The generation that learnt an experience: `experience` itself, unless that was found to return
   // and an older one was assigned to it. Committed with the model.
@@ -94,7 +106,7 @@ class Model : public Participant {
   virtual void assign(std::int64_t /*experience*/, std::int64_t /*generation*/) {}
 
  private:
-  PeerImpl& pooled();
+  ExpertLayers& pooled();
 };
 
 // A new model. `store` may be null (nothing is kept); budget_bytes as in Pool; `image` is what the

@@ -98,11 +98,12 @@ class Strategy {
   virtual torch::Tensor extra_loss(StrategyContext&, const TrainingBatch&) { return {}; }
   // The gradients of the loss are in the dense parameters, and may be changed.
   virtual void after_backward(StrategyContext&, const TrainingBatch&) {}
-  // The gradients of the experts that the step retrieved, where there is a pool, on their way to
-  // the optimizer: rows may be changed and taken out. Called only when reads_expert_gradients(),
+  // The gradients of the experts that the step retrieved, one of each pool, on their way to the
+  // optimizer: rows may be changed and taken out. Called only when reads_expert_gradients(),
   // which makes a step materialise them.
   virtual bool reads_expert_gradients() const { return false; }
-  virtual void after_expert_backward(StrategyContext&, const TrainingBatch&, CompactGradient&) {}
+  virtual void after_expert_backward(StrategyContext&, const TrainingBatch&,
+                                     std::vector<CompactGradient>&) {}
   // The optimizer has stepped.
   virtual void after_step(StrategyContext&, const TrainingBatch&) {}
   // Before a generation is frozen, when composed with grow_freeze.

@@ -9,8 +9,8 @@
 
 #include "perennial/core/dense_entries.h"
 #include "perennial/core/gate.h"
+#include "perennial/core/generation_gate.h"
 #include "perennial/core/options.h"
-#include "perennial/core/participant.h"
 #include "perennial/storage/page_store.h"
 
 namespace perennial {
@@ -43,7 +43,7 @@ struct AutoencoderGateOptions {
 // stays as it is. An input's scores do not depend on the batch around it; the autoencoders depend,
 // in rounding, on the batches observed. Single-threaded; D features, C code: 8 D C bytes a
 // generation, three times that while it is open, and as much again once that was committed.
-class AutoencoderGate : public Participant {
+class AutoencoderGate : public GenerationGate {
  public:
   // `answers` has the seed and how scores decide. Throws InvalidOptions when the code is not
   // smaller than the input.
@@ -54,14 +54,16 @@ class AutoencoderGate : public Participant {
                               const AutoencoderGateOptions& options,
                               const AnalyticGateOptions& answers);
 
-  std::int64_t generations() const { return static_cast<std::int64_t>(autoencoders_.size()); }
+  std::int64_t generations() const override {
+    return static_cast<std::int64_t>(autoencoders_.size());
+  }
   const AnalyticGateOptions& answers() const { return answers_; }
   // Adds a generation, untrained: it is not chosen before it observed inputs.
-  void add_generation();
+  void add_generation() override;
   // One step of the generation's autoencoder on inputs x: (B, d_in). Cost: O(B d_in code).
-  void observe(const at::Tensor& x, std::int64_t generation);
-  // No more inputs will come for what is there: drops the optimizer's moments.
-  void close();
+  void observe(const at::Tensor& x, std::int64_t generation, const at::Tensor& y = {}) override;
+  // Drops the optimizer's moments.
+  void close() override;
 
   // (B, G) scores of inputs; -infinity for generations that observed nothing.
   at::Tensor scores(const at::Tensor& x) const;

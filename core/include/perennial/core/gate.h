@@ -10,8 +10,8 @@
 
 #include "perennial/core/dense_entries.h"
 #include "perennial/core/fixed_features.h"
+#include "perennial/core/generation_gate.h"
 #include "perennial/core/options.h"
-#include "perennial/core/participant.h"
 #include "perennial/storage/page_store.h"
 
 namespace perennial {
@@ -91,7 +91,7 @@ struct AnalyticGateOptions {
 // order and the size of the batches observed. Single-threaded; memory 8 M (M + C) bytes a
 // generation, as much again for those that the last commit copied, and 8 M^2 for the sum of the
 // older ones, which spares adding them up again.
-class AnalyticGate : public Participant {
+class AnalyticGate : public GenerationGate {
  public:
   // `classes` counts with head_weight only. Throws InvalidOptions, also as FixedFeatures.
   AnalyticGate(std::int64_t d_in, const AnalyticGateOptions& options, std::int64_t classes = 0,
@@ -105,17 +105,21 @@ class AnalyticGate : public Participant {
   static void drop_generation(const storage::PageReader& store, std::uint32_t generation,
                               storage::CommitRequest& request);
 
-  std::int64_t generations() const { return static_cast<std::int64_t>(statistics_.size()); }
+  std::int64_t generations() const override {
+    return static_cast<std::int64_t>(statistics_.size());
+  }
   bool has_heads() const { return classes_ > 0; }
   const AnalyticGateOptions& options() const { return options_; }
   // Adds a generation without statistics.
-  void add_generation();
+  void add_generation() override;
   // Adds inputs x: (B, d_in) of a generation, with heads also their classes y: (B) int64. Cost:
   // O(B M (M + d_in)).
-  void observe(const at::Tensor& x, std::int64_t generation, const at::Tensor& y = {});
+  void observe(const at::Tensor& x, std::int64_t generation, const at::Tensor& y = {}) override;
   // Solves for the weights when statistics changed since the last time. Cost: O(M^3), with ridge 0
   // a dozen times that.
   void solve();
+  // Solves, where there is something to solve.
+  void close() override;
   // The ridge strength in use: the option, or what was chosen. Cost: as solve() at ridge 0.
   double ridge() const;
   // The size of the images that features were made for, {} where they need none.
@@ -148,7 +152,7 @@ class AnalyticGate : public Participant {
   // inputs over that of what the generation observed, tr((A_g + ridge I)^-1 A_g) / n_g. Near 1 for
   // inputs like those, whatever their labels; larger for others. Infinite for a generation that
   // observed nothing, or was committed by a version that did not count. Cost: O(M^3).
-  double novelty(const at::Tensor& x, std::int64_t generation) const;
+  double novelty(const at::Tensor& x, std::int64_t generation) const override;
 
   void add_to_commit(storage::CommitRequest& request) override;
   void committed() override { entries_.committed(); }

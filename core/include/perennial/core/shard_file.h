@@ -29,6 +29,8 @@ namespace perennial {
 
 // The content digest of a generation as it is now. Cost: as Pool::shard_digest, and its router.
 storage::Digest shard_content_digest(PeerImpl& layer, std::uint32_t generation);
+// Of a model: its layer's where there is one, else XXH3-128 over the layers' names and digests.
+storage::Digest shard_content_digest(ExpertLayers& layers, std::uint32_t generation);
 
 // Writes a frozen generation to `path`, which must not exist; after a failure nothing is there. The
 // layer may have changes that are not committed; its cache stays as it is. Throws Error for an open
