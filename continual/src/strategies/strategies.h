@@ -39,6 +39,7 @@ StrategyPointer make_one(const RunConfig& config, const StreamShape& shape) {
   STRATEGY(lwf)                        \
   STRATEGY(er)                         \
   STRATEGY(er_ace)                     \
+  STRATEGY(cls_er)                     \
   STRATEGY(agem)                       \
   STRATEGY(gem)                        \
   STRATEGY(der)                        \
