@@ -355,7 +355,12 @@ void Flags::print_help(std::ostream& out) const {
       first = false;
     }
   };
+  std::string group;
   for (const Flag& flag : flags_) {
+    const std::size_t dot = flag.path.rfind('.');
+    const std::string own = dot == std::string::npos ? "" : flag.path.substr(0, dot);
+    if (own != group) out << '\n' << (own.empty() ? "other" : own) << ":\n";
+    group = own;
     if (flag.name.empty()) {
       line("--set " + flag.path + "=" + (flag.placeholder.empty() ? "true" : flag.placeholder),
            flag.description, flag.note);

@@ -40,7 +40,7 @@ void RunFlags::add_training_to(Flags& flags) {
            "0 = off",
            Range{0, 1e9})
       .add_bytes("commit_dirty", commit_dirty_bytes,
-                 "and once so many bytes of pages have changed in the host's memory; 0 = off",
+                 "and once this many bytes of pages have changed in the host's memory; 0 = off",
                  Range{0, 1e15})
       .add("routing_inputs", routing_inputs,
            "inputs of each test set whose routing is recorded after each experience; 0 = off",

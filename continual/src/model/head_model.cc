@@ -117,7 +117,7 @@ void require_columns_alone(const RunConfig& config, std::int64_t budget_bytes) {
     if (!asked) return;
     throw InvalidOptions(
         "head analytic reads the columns of these data, which are no images, and " + option +
-        " is of head_inputs filters: leave it out, or ask for these");
+        " is read by head_inputs filters only: leave it out, or ask for these");
   };
   refuse(model.head_filters != defaults.head_filters, "head_filters");
   refuse(model.head_filter_size != defaults.head_filter_size, "head_filter_size");

@@ -19,7 +19,7 @@ void RunConfig::validate_dense() const {
   }
   if (model.model == ModelKind::mlp && model.depth == 0 && model.dropout > 0) {
     throw InvalidOptions("dropout is " + options_detail::short_number(model.dropout) +
-                         "; it leaves out hidden units, and a mlp of depth 0 has none");
+                         "; it leaves out hidden units, and an mlp of depth 0 has none");
   }
 }
 

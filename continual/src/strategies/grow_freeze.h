@@ -40,7 +40,7 @@ inline constexpr StrategyOption<std::int64_t> kGrowthWindow{
     "growth_window", 50, "growth_size need: steps between two looks at the loss", Range{1, 1e9}};
 inline constexpr StrategyOption<double> kDriftThreshold{
     "drift_threshold", 3,
-    "growth drift: a batch is suspicious when its loss is so many deviations above the mean",
+    "growth drift: standard deviations above the mean at which a batch's loss is suspicious",
     Range{0.1, 1e6}};
 inline constexpr StrategyOption<std::int64_t> kDriftSteps{
     "drift_steps", 3, "growth drift: suspicious batches in a row that decide", Range{1, 1000}};

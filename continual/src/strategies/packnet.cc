@@ -211,7 +211,7 @@ class PackNet : public Strategy {
 void refuse_packnet(const RunConfig& config) {
   if (config.model.depth > 0) return;
   throw InvalidOptions(
-      "depth is 0; strategy packnet divides the weights of hidden layers among experiences, and a "
+      "depth is 0; strategy packnet divides the weights of hidden layers among experiences, and an "
       "mlp of depth 0 has none");
 }
 

@@ -25,11 +25,11 @@ struct AnytimeOptions {
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor& visitor) {
     visitor("anytime_every", self.anytime_every,
-            "evaluate on a fixed part of the test sets seen so far every so many steps; 0 = not",
+            "steps between evaluations on a fixed part of the test sets seen so far; 0 = none",
             Range{0, 1e9});
     visitor("anytime_first", self.anytime_first,
-            "and before and after each of the first so many steps of an experience (lca needs its "
-            "beta of them); 0 = not",
+            "and before and after each of this many first steps of an experience (lca needs its "
+            "beta of them); 0 = none",
             Range{0, 1e6});
     visitor("anytime_examples", self.anytime_examples,
             "test examples of that part in each test set, drawn once; 0 = all", Range{0, 1e9});

@@ -94,7 +94,7 @@ struct ModelOptions {
             Range{0, 1e12});
     visitor(
         "head_filters", self.head_filters,
-        "random filters whose responses the analytic head, or a mlp with inputs filters, reads; 0 "
+        "random filters whose responses the analytic head, or an mlp with inputs filters, reads; 0 "
         "= none",
         Range{0, 4096});
     visitor("head_filter_size", self.head_filter_size, "width of such a filter, pixels",
@@ -105,7 +105,7 @@ struct ModelOptions {
             "pool, for comparison",
             Range{0, 65536});
     visitor("dropout", self.dropout,
-            "probability that training leaves out, of a mlp, a hidden unit; of a PEER layer, a "
+            "probability that training leaves out, of an mlp, a hidden unit; of a PEER layer, a "
             "retrieved expert of a token's sum",
             Range{0, 0.99});
     visitor("seed", self.seed, "seed of the initial values and of dropout", Range{0, 9e15});

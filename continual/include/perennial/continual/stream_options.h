@@ -83,8 +83,8 @@ struct StreamOptions {
             "end; 0 = hard boundaries",
             Range{0, 1});
     visitor("cycle", self.cycle,
-            "permuted, rotated: after so many experiences their distributions come round again, "
-            "from the first on; 0 = never",
+            "permuted, rotated: experiences after which their distributions come round again, from "
+            "the first on; 0 = never",
             Range{0, 10000});
     visitor("limit", self.limit, "training examples an experience, 0 = all", Range{0, 1e9});
     visitor("test_limit", self.test_limit, "test examples an experience, 0 = all", Range{0, 1e9});

@@ -40,8 +40,8 @@ struct FollowRows {
 struct RunSettings {
   std::filesystem::path run_folder = {};  // events.jsonl, metrics.csv, summary.json; empty = none
   std::int64_t budget_bytes = 0;          // memory for the pool's pages; 0 = no limit
-  // Beside RunConfig's commit_every: commit after so many seconds, or once so many bytes of pages
-  // have changed (not on a device, whose pages change at a commit); 0 = off. Such commits are
+  // Beside RunConfig's commit_every: commit after this many seconds, or once this many bytes of
+  // pages have changed (not on a device, whose pages change at a commit); 0 = off. Such commits are
   // written while training goes on.
   double commit_seconds = 0;
   std::int64_t commit_dirty_bytes = 0;
