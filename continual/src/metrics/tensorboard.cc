@@ -51,8 +51,7 @@ std::string event_at(double wall_time) {
   return event;
 }
 
-// Zero-padded, so that TensorBoard's order of names is that of the numbers.
-// "prefix/test_07"
+// "prefix/test_07": zero-padded, so that TensorBoard's order of names is that of the numbers.
 std::string numbered(const std::string& prefix, std::size_t number) {
   char text[32];
   std::snprintf(text, sizeof(text), "/test_%02zu", number);
@@ -62,6 +61,19 @@ std::string numbered(const std::string& prefix, std::size_t number) {
 std::int64_t integer_of(const json::object& event, std::string_view key) {
   const json::value* value = event.if_contains(key);
   return value != nullptr && value->is_number() ? value->to_number<std::int64_t>() : 0;
+}
+
+void add_numbers(std::vector<Scalar>& scalars, const json::object& object, std::string_view key,
+                 const std::string& prefix, std::int64_t step) {
+  const json::value* all = object.if_contains(key);
+  if (all == nullptr || !all->is_array()) return;
+  std::size_t number = 0;
+  for (const json::value& value : all->get_array()) {
+    ++number;
+    if (!value.is_number()) continue;
+    scalars.push_back(
+        {numbered(prefix, number), step, static_cast<float>(value.to_number<double>())});
+  }
 }
 
 void add_number(std::vector<Scalar>& scalars, const json::object& event, std::string_view key,
@@ -75,16 +87,18 @@ void add_number(std::vector<Scalar>& scalars, const json::object& event, std::st
 void add_scores(std::vector<Scalar>& scalars, const json::object& event, const std::string& prefix,
                 std::int64_t step) {
   for (const auto& [task, name] : enum_names(TaskKind{})) {
-    const char* values = score_names(task).values;
-    const json::value* all = event.if_contains(values);
-    if (all == nullptr || !all->is_array()) continue;
-    std::size_t number = 0;
-    for (const json::value& value : all->get_array()) {
-      ++number;
-      if (!value.is_number()) continue;
-      scalars.push_back({numbered(prefix.empty() ? values : prefix, number), step,
-                         static_cast<float>(value.to_number<double>())});
-    }
+    const std::string values = score_names(task).values;
+    add_numbers(scalars, event, values, prefix.empty() ? values : prefix, step);
+  }
+}
+
+// Root mean squared errors of a regression's targets: "rmse/TARGET/test_01".
+void add_errors(std::vector<Scalar>& scalars, const json::object& event, std::int64_t step) {
+  const json::value* errors = event.if_contains("rmse");
+  if (errors == nullptr || !errors->is_object()) return;
+  for (const auto& target : errors->get_object()) {
+    const std::string name(target.key());
+    add_numbers(scalars, errors->get_object(), name, "rmse/" + name, step);
   }
 }
 
@@ -135,6 +149,7 @@ std::vector<Scalar> scalars_of(const json::object& event) {
     add_number(scalars, event, "loss", "train/loss", steps);
   } else if (kind == "evaluate") {
     add_scores(scalars, event, "", steps);
+    add_errors(scalars, event, steps);
   } else if (kind == "anytime") {
     add_scores(scalars, event, "anytime", steps);
     double sum = 0;

@@ -217,6 +217,8 @@ std::string heat_map(const HeatMap& map) {
   const double share = (kWidth - kNames - 4) / static_cast<double>(columns);
   const double cell = std::clamp(share, 4.0, 64.0);
   const double tall = written ? std::clamp(cell, 20.0, 26.0) : cell;
+  // As many as fit; 0.997 is not 1.
+  const int decimals = map.percent ? (cell >= 30 ? 1 : 0) : cell >= 44 ? 3 : cell >= 30 ? 2 : 1;
   const double gap = std::min(0.75, cell / 16);
   const double width = std::max(kWidth, kNames + cell * static_cast<double>(columns) + 4);
   const double height = kHead + tall * static_cast<double>(map.values.size()) + kFoot;
@@ -248,13 +250,17 @@ std::string heat_map(const HeatMap& map) {
                coordinate(0.04 + 0.96 * std::clamp(*value, 0.0, 1.0)), "\"/>"});
       if (written) {
         out += text_at(left + cell / 2, top + tall / 2 + 4, "middle",
-                       fixed(factor * *value, (cell >= 30 ? 1 : 0) + (map.percent ? 0 : 1)),
-                       *value > kDarkCell ? " class=\"on\"" : "");
+                       fixed(factor * *value, decimals), *value > kDarkCell ? " class=\"on\"" : "");
       }
       out += "</g>";
     }
   }
   return figure(map.caption, svg(map.caption, width, height, out));
+}
+
+std::string table_figure(const TableFigure& table) {
+  return figure(table.caption,
+                cat({"<div class=\"scroll\">", html_table(table.columns, table.rows), "</div>"}));
 }
 
 }  // namespace perennial::continual::report

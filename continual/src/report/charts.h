@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The figures of a report, each an HTML figure with one inline SVG. They are drawn 360 units wide,
-// a phone's width, so that text keeps its size there; colours are the page's CSS classes.
+// The figures of a report, each an HTML figure with one inline SVG or a table. Drawings are 360
+// units wide, a phone's width, so that text keeps its size there; colours are the page's CSS
+// classes.
 #pragma once
 
 #include <optional>
@@ -52,5 +53,13 @@ struct HeatMap {
   bool mark_diagonal = false;  // row i + 1 (0 is before training) with column i
 };
 std::string heat_map(const HeatMap& map);
+
+// A figure that is a table.
+struct TableFigure {
+  Caption caption;
+  std::vector<std::string> columns;  // names
+  std::vector<std::vector<std::string>> rows;
+};
+std::string table_figure(const TableFigure& table);
 
 }  // namespace perennial::continual::report

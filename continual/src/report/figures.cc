@@ -146,6 +146,7 @@ std::string matrix_figures(const std::vector<Group>& groups) {
     map.percent = shown.factor != 1;
     figures += heat_map(map);
   }
+  figures += error_tables(groups);
   const Shown shown = shown_of(groups);
   const std::string name = score_names(groups.front().first().task).title;
   const auto forgetting = [&](const RunFolder& run, const auto& add) {

@@ -204,6 +204,32 @@ std::vector<std::vector<std::optional<double>>> mean_matrix(const Group& group) 
   return rows;
 }
 
+std::map<std::int64_t, std::vector<double>> mean_errors(const Group& group,
+                                                        const std::string& target) {
+  struct Sum {
+    double sum = 0;
+    int count = 0;
+  };
+  std::map<std::int64_t, std::vector<Sum>> sums;  // a test set each
+  for (const RunFolder* run : group.runs) {
+    const auto errors = std::ranges::find(run->errors, target, &TargetErrors::target);
+    if (errors == run->errors.end()) continue;
+    for (const auto& [row, of_sets] : errors->rows) {
+      std::vector<Sum>& all = sums[row];
+      all.resize(std::max(all.size(), of_sets.size()));
+      for (std::size_t j = 0; j < of_sets.size(); ++j) {
+        all[j].sum += of_sets[j];
+        ++all[j].count;
+      }
+    }
+  }
+  std::map<std::int64_t, std::vector<double>> means;
+  for (const auto& [row, of_sets] : sums) {
+    for (const Sum& of_set : of_sets) means[row].push_back(of_set.sum / of_set.count);
+  }
+  return means;
+}
+
 std::vector<std::pair<std::string, std::vector<std::string>>> differing_settings(
     const std::vector<Group>& groups) {
   std::vector<std::string> fields;

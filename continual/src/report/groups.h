@@ -2,6 +2,7 @@
 // Runs that differ in nothing but their seeds, taken together.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -31,6 +32,10 @@ std::optional<SeedStatistics> statistic(const Group& group, const std::string& m
 
 // Means over the runs that have the row; empty cells where none has.
 std::vector<std::vector<std::optional<double>>> mean_matrix(const Group& group);
+
+// The same of a target's errors: by experiences learnt. Empty where no run recorded any.
+std::map<std::int64_t, std::vector<double>> mean_errors(const Group& group,
+                                                        const std::string& target);
 
 // Fields in which configurations differ: ("train.strategy", a value a group). Seeds are left out. A
 // data set is given by its file's or folder's name where that tells them apart.

@@ -42,6 +42,19 @@ std::string escaped(std::string_view text) {
   return safe;
 }
 
+std::string html_table(const std::vector<std::string>& columns,
+                       const std::vector<std::vector<std::string>>& rows) {
+  std::string html = "<table><thead><tr>";
+  for (const std::string& column : columns) html += cat({"<th>", escaped(column), "</th>"});
+  html += "</tr></thead><tbody>";
+  for (const std::vector<std::string>& row : rows) {
+    html += "<tr>";
+    for (const std::string& text : row) html += cat({"<td>", escaped(text), "</td>"});
+    html += "</tr>";
+  }
+  return cat({html, "</tbody></table>"});
+}
+
 std::string fixed(double value, int decimals) {
   char text[64];
   std::snprintf(text, sizeof(text), "%.*f", decimals, value);

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace perennial::continual::report {
 
@@ -13,6 +14,10 @@ std::string cat(std::initializer_list<std::string_view> parts);
 
 // Safe as element content and as a quoted attribute; control characters become spaces.
 std::string escaped(std::string_view text);
+
+// A table of plain texts.
+std::string html_table(const std::vector<std::string>& columns,
+                       const std::vector<std::vector<std::string>>& rows);
 
 // A coordinate: at most two decimals, no exponent.
 std::string coordinate(double value);

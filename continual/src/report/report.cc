@@ -242,16 +242,9 @@ std::string reproduce(const std::vector<Group>& groups) {
 }
 
 std::string table_section(const TextTable& table) {
-  std::string html = cat({"<section class=\"result-table\"><h2>", escaped(table.title),
-                          "</h2><div class=\"table\"><table><thead><tr>"});
-  for (const std::string& column : table.columns) html += cat({"<th>", escaped(column), "</th>"});
-  html += "</tr></thead><tbody>";
-  for (const std::vector<std::string>& row : table.rows) {
-    html += "<tr>";
-    for (const std::string& text : row) html += cat({"<td>", escaped(text), "</td>"});
-    html += "</tr>";
-  }
-  html += "</tbody></table></div>";
+  std::string html =
+      cat({"<section class=\"result-table\"><h2>", escaped(table.title),
+           "</h2><div class=\"table\">", html_table(table.columns, table.rows), "</div>"});
   for (const std::string& note : table.notes) {
     html += cat({"<p class=\"soft\">", escaped(note), "</p>"});
   }

@@ -6,6 +6,7 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <charconv>
+#include <cmath>
 #include <fstream>
 #include <iterator>
 #include <limits>
@@ -95,6 +96,19 @@ struct Reader {
     return run.experiences.back();
   }
 
+  void take_errors(const json::object& object, std::int64_t row) {
+    const json::object of_targets = object_in(object, "rmse");
+    for (const auto& field : of_targets) {
+      const std::string target(field.key());
+      auto known = std::ranges::find(run.errors, target, &TargetErrors::target);
+      if (known == run.errors.end()) known = run.errors.insert(known, {target});
+      std::vector<double>& errors = known->rows[row] = numbers_with_gaps(of_targets, target);
+      for (double& error : errors) {
+        if (std::isnan(error)) error = std::numeric_limits<double>::infinity();
+      }
+    }
+  }
+
   void take(const json::object& event) {
     const std::string kind = text_in(event, "event");
     summary_is_older = kind != "end" && kind != "stopped";
@@ -105,6 +119,7 @@ struct Reader {
       run.task = task_in(run);
     } else if (kind == "evaluate") {
       rows.emplace_back(integer(event, "row"), numbers(event, score_names(run.task).values));
+      take_errors(event, rows.back().first);
       run.steps = integer(event, "steps");
     } else if (kind == "anytime") {
       run.anytime.points.push_back(point_from(event, run.task));

@@ -75,6 +75,10 @@ TEST(Tensorboard, EventsOfARunBecomeScalars) {
   EXPECT_EQ(scalars(R"({"event":"step","steps":50,"loss":0.5})"), "train/loss@50=0.500000 ");
   EXPECT_EQ(scalars(R"({"event":"evaluate","row":1,"steps":7,"accuracy":[0.5,1]})"),
             "accuracy/test_01@7=0.500000 accuracy/test_02@7=1.000000 ");
+  EXPECT_EQ(scalars(R"({"event":"evaluate","row":1,"steps":7,"r2":[0.5,-1],)"
+                    R"("rmse":{"net price":[12.5,null],"rent":[3,4]}})"),
+            "r2/test_01@7=0.500000 r2/test_02@7=-1.000000 rmse/net price/test_01@7=12.500000 "
+            "rmse/rent/test_01@7=3.000000 rmse/rent/test_02@7=4.000000 ");
   EXPECT_EQ(scalars(R"({"event":"anytime","steps":9,"accuracy":[0.5,1]})"),
             "anytime/test_01@9=0.500000 anytime/test_02@9=1.000000 "
             "anytime/mean_of_seen@9=0.750000 ");

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <boost/json/parse.hpp>
 #include <cstdlib>
+#include <limits>
 #include <set>
 
 #include "continual/run/run_testing.h"
@@ -164,6 +165,35 @@ TEST_F(ReportTest, NoTwoRowsHaveOneName) {
   for (const ResultRow& row : rows) names.insert(row.strategy);
   EXPECT_EQ(names.size(), 4U);
   EXPECT_THAT(rows[1].strategy, HasSubstr("commit_every 7"));
+}
+
+TEST_F(ReportTest, HasTheErrorsOfTargets) {
+  const MadeUpRun naive{.experiences = 2, .targets = {"price", "<rent>"}};
+  const RunFolder run = made(naive);
+  const std::string html = report_html({run});
+  EXPECT_EQ(unclosed(html), "");
+  EXPECT_EQ(count(html, "data-figure=\"rmse\""), 2U);
+  EXPECT_THAT(html, AllOf(HasSubstr("rmse of price on each test set"),
+                          HasSubstr("rmse of &lt;rent&gt; on each test set"),
+                          HasSubstr("<th>learnt</th><th>test 1</th><th>test 2</th>")));
+  // Beside the matrix, row by row.
+  const std::size_t table = html.find("data-figure=\"rmse\"");
+  EXPECT_LT(html.find("R squared matrix"), table);
+  EXPECT_LT(table, html.find("Forgetting by experience"));
+  EXPECT_GT(html.find("<tr><td>0</td><td>8,900</td><td>8,800</td></tr>", table), table);
+
+  // Of several seeds the mean, and each strategy's own.
+  RunFolder other = made({.experiences = 2, .seed = 2, .targets = {"price"}});
+  other.errors[0].rows.at(0) = {9000, std::numeric_limits<double>::infinity()};
+  const std::string both = report_html(
+      {run, other, made({.strategy = "replay", .experiences = 2, .targets = {"price"}})});
+  EXPECT_EQ(unclosed(both), "");
+  EXPECT_EQ(count(both, "data-figure=\"rmse\""), 3U);
+  EXPECT_THAT(
+      both, AllOf(HasSubstr("naive: rmse of price on each test set"),
+                  HasSubstr("replay: rmse of price on each test set"), HasSubstr("mean of 2 runs"),
+                  HasSubstr("<tr><td>0</td><td>8,950</td><td>∞</td></tr>")));
+  EXPECT_EQ(count(report_html({made({})}), "data-figure=\"rmse\""), 0U);
 }
 
 TEST_F(ReportTest, TextFromOutsideStaysText) {

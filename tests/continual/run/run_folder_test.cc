@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <boost/json/parse.hpp>
+#include <limits>
 
 #include "continual/metrics/tensorboard_reader.h"
 #include "continual/run/run_testing.h"
@@ -58,6 +59,27 @@ TEST_F(RunFolderTest, TellsWhatWasRecorded) {
   for (const char* name : {"acc", "bwt.gem", "fwt.gem", "anytime", "lca", "min_acc", "wc_acc"}) {
     EXPECT_TRUE(metrics.at(name).is_double()) << name;
   }
+}
+
+TEST_F(RunFolderTest, TellsTheErrorsOfTargets) {
+  const MadeUpRun made{.experiences = 3, .targets = {"price", "rent"}};
+  made.write(folder_);
+  RunFolder run = read_run_folder(folder_);
+  EXPECT_EQ(run.task, TaskKind::regression);
+  ASSERT_EQ(run.errors.size(), 2U);
+  EXPECT_EQ(run.errors[1].target, "rent");
+  ASSERT_EQ(run.errors[0].rows.size(), 4U);
+  EXPECT_EQ(run.errors[0].rows.at(2)[0], made.error(2, 1));
+  // The last row that says so counts, and it may have more test sets; null is no number.
+  write_text(folder_ / "events.jsonl",
+             "{\"event\":\"evaluate\",\"row\":0,\"steps\":0,\"accuracy\":[0.5],"
+             "\"rmse\":{\"price\":[7]}}\n"
+             "{\"event\":\"evaluate\",\"row\":0,\"steps\":0,\"accuracy\":[0.5,0.1],"
+             "\"rmse\":{\"price\":[7,null]}}\n");
+  run = read_run_folder(folder_);
+  ASSERT_EQ(run.errors.size(), 1U);
+  EXPECT_EQ(run.errors[0].rows.at(0),
+            (std::vector<double>{7, std::numeric_limits<double>::infinity()}));
 }
 
 TEST_F(RunFolderTest, ARunThatGoesOnHasWhatItRecordedSoFar) {

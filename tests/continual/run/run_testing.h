@@ -12,6 +12,8 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "perennial/continual/run_config.h"
 #include "perennial/continual/run_folder.h"
@@ -48,6 +50,7 @@ struct MadeUpRun {
   double forgets = 0.1;
   bool routing = true;
   bool ends = true;
+  std::vector<std::string> targets = {};  // of a regression, which makes the scores R squared
 
   double accuracy(int learnt, int j) const {  // both from 1
     const double own = 0.9 + 0.004 * seed - 0.01 * std::sin(j);
@@ -59,14 +62,19 @@ struct MadeUpRun {
     RunConfig config;
     config.stream.experiences = experiences;
     config.train.train_seed = seed;
+    if (!targets.empty()) config.stream.table.task = TaskKind::regression;
     config.train.anytime = {.anytime_every = 10, .anytime_first = 2, .anytime_examples = 100};
     boost::json::object object = config.to_json();
     object.at("train").as_object()["strategy"] = strategy;
     return object;
   }
 
+  // In thousands, and the more the less R squared there is.
+  double error(int learnt, int j) const { return 10'000 * (1 - accuracy(learnt, j)); }
+
   void write(const std::filesystem::path& folder) const {
     namespace json = boost::json;
+    const char* scores = targets.empty() ? "accuracy" : "r2";
     std::string events;
     int line = 0;
     const auto event = [&](json::object fields) {
@@ -76,7 +84,15 @@ struct MadeUpRun {
     const auto row = [&](int learnt) {
       json::array values;
       for (int j = 1; j <= experiences; ++j) values.emplace_back(accuracy(learnt, j));
-      event({{"event", "evaluate"}, {"row", learnt}, {"steps", 40 * learnt}, {"accuracy", values}});
+      json::object evaluate{
+          {"event", "evaluate"}, {"row", learnt}, {"steps", 40 * learnt}, {scores, values}};
+      if (!targets.empty()) evaluate["rmse"] = json::object();
+      for (const std::string& target : targets) {
+        json::array errors;
+        for (int j = 1; j <= experiences; ++j) errors.emplace_back(error(learnt, j));
+        evaluate["rmse"].as_object()[target] = std::move(errors);
+      }
+      event(std::move(evaluate));
     };
     event({{"event", "start"}, {"config", config()}, {"machine", {{"threads", 2}}}});
     row(0);
@@ -96,7 +112,7 @@ struct MadeUpRun {
                {"minibatch", std::min(b, 40)},
                {"steps", 40 * (k - 1) + std::min(b, 40)},
                {"end", b == 41},
-               {"accuracy", values}});
+               {scores, values}});
       }
       row(k);
       if (routing) {

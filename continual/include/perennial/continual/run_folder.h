@@ -5,6 +5,7 @@
 #include <boost/json/object.hpp>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -35,6 +36,13 @@ struct RoutingRow {
   std::vector<double> weight_forgetting;  // may be empty
 };
 
+// The root mean squared errors of a regression's target, in the units of the data.
+struct TargetErrors {
+  std::string target;
+  // After learning so many experiences: of each test set, infinite where answers were no numbers.
+  std::map<std::int64_t, std::vector<double>> rows = {};
+};
+
 // Thread-compatible value.
 struct RunFolder {
   std::filesystem::path folder;
@@ -44,6 +52,7 @@ struct RunFolder {
   boost::json::object machine;  // {"threads", "cpu"}
   TaskKind task = TaskKind::classification;
   ScoreMatrix matrix{1};
+  std::vector<TargetErrors> errors;  // of a regression, one a target
   AnytimeCurve anytime;
   std::vector<ExperienceFigures> experiences;  // ascending
   std::vector<RoutingRow> routing;
