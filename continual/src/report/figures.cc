@@ -58,12 +58,13 @@ std::vector<Series> all_series(const std::vector<Group>& groups, const Walk& wal
 // How the scores of all groups are shown: times 100 as percent, or as they are.
 struct Shown {
   double factor = 1;
+  int decimals = 3;
   std::string unit, note;  // "percent", ", percent"
 };
 
 Shown shown_of(const std::vector<Group>& groups) {
   const ScoreNames& names = score_names(groups.front().first().task);
-  return names.percent ? Shown{100, "percent", ", percent"} : Shown{1, names.title, ""};
+  return names.percent ? Shown{100, 2, "percent", ", percent"} : Shown{1, 3, names.title, ""};
 }
 
 std::string bars_of(const std::vector<Group>& groups, const std::string& metric,
@@ -73,8 +74,8 @@ std::string bars_of(const std::vector<Group>& groups, const std::string& metric,
   for (const Group& group : groups) {
     const std::optional<SeedStatistics> s = statistic(group, metric, groups);
     if (!s) continue;
-    std::string value = fixed(shown.factor * s->mean, 2);
-    if (s->sd) value += cat({" ± ", fixed(shown.factor * *s->sd, 2)});
+    std::string value = fixed(shown.factor * s->mean, shown.decimals);
+    if (s->sd) value += cat({" ± ", fixed(shown.factor * *s->sd, shown.decimals)});
     bars.push_back({group.name, shown.factor * s->mean,
                     s->sd ? std::optional(shown.factor * *s->sd) : std::nullopt, value});
   }
