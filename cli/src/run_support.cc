@@ -116,7 +116,8 @@ std::optional<continual::RunResult> follow_with_progress(
   settings.on_experience = [&](const continual::RunResult& result, const std::string& bad_rows) {
     display.clear();
     if (quiet) return;
-    std::cerr << "experience " << result.matrix.experiences() << ": acc "
+    std::cerr << "experience " << result.matrix.experiences() << ": "
+              << continual::score_names(result.task).metric << ' '
               << format_metric(continual::acc(result.matrix)) << " on all test sets";
     if (!bad_rows.empty()) std::cerr << "; " << bad_rows;
     std::cerr << std::endl;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@
 #include <span>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 extern char** environ;
@@ -164,6 +166,23 @@ class LearningTest : public ::testing::Test {
     EXPECT_EQ(finished.err, "");
     EXPECT_FALSE(finished.object().empty()) << finished.out;
     return finished.object();
+  }
+
+  // What a run of strategy er has recorded.
+  fs::path events(const std::string& store) const {
+    return folder_ / store / "runs" / "er" / "events.jsonl";
+  }
+  // Kills a command of strategy er once its run has recorded something more.
+  void kill_in(const Args& args, const std::string& store) const {
+    const auto before = fs::exists(events(store)) ? fs::file_size(events(store)) : 0;
+    const pid_t child = start(args);
+    for (int wait = 0; wait < 5000; ++wait) {
+      if (fs::exists(events(store)) && fs::file_size(events(store)) > before) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    ::kill(child, SIGKILL);
+    const int code = finish(child).code;
+    EXPECT_TRUE(code == 1000 + SIGKILL || code == 0) << code;
   }
 
   // A short run; 16 x 16 experts, so that it is quick. Only flags that the run looks at are given.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The built program on tables whose targets are numbers: learnt, continued, predicted in their
 // units, evaluated, logged and reported on; what needs classes is refused before a store is made.
+#include <algorithm>
 #include <random>
 
 #include "learning_fixture.h"
@@ -74,6 +75,32 @@ TEST_F(NumbersTest, AreLearntPredictedAndReportedInTheirUnits) {
   const std::string page = read_file(folder_ / "page.html");
   EXPECT_THAT(page, HasSubstr("mean R squared on all test sets"));
   EXPECT_EQ(page.find("percent of the test"), std::string::npos);
+}
+
+TEST_F(NumbersTest, AreFollowedAndGoOnAfterAKill) {
+  write_file(folder_ / "growing.csv", houses(1200, 0, 3));
+  const auto follow = [&](const std::string& store) {
+    Args args = learn(store);
+    *std::find(args.begin(), args.end(), path("a.csv")) = path("growing.csv");
+    return args +
+           Args{"--follow", "--follow-rows", "400", "--follow-idle", "0.1", "--commit-every", "5"};
+  };
+  const boost::json::object whole = succeed(follow("whole"));
+  EXPECT_EQ(whole.at("matrix").as_array().size(), 4U);
+  EXPECT_GT(whole.at("r2").as_double(), 0.9);
+  for (int i = 0; i < 3; ++i) kill_in(follow("killed"), "killed");
+  const boost::json::object resumed = succeed(follow("killed"));
+  EXPECT_EQ(resumed.at("state_digest"), whole.at("state_digest"));
+  EXPECT_EQ(resumed.at("matrix"), whole.at("matrix"));
+  EXPECT_EQ(resumed.at("rmse"), whole.at("rmse"));
+
+  // Another file is one experience more; progress is told as R squared.
+  const Finished more = run({"train", "--store", path("whole"), "--follow", "--dataset",
+                             path("b.csv"), "--follow-idle", "0.1", "--threads", "1"});
+  EXPECT_EQ(more.code, 0) << more.err;
+  EXPECT_THAT(more.err, HasSubstr("experience 4: r2 "));
+  const boost::json::object eval = succeed({"eval", "--store", path("whole")});
+  EXPECT_EQ(eval.at("rmse").at("price").as_array().size(), 4U);
 }
 
 TEST_F(NumbersTest, WhatNeedsClassesIsRefusedBeforeAStoreIsMade) {

@@ -87,21 +87,6 @@ class OwnTableTest : public LearningTest {
     return {"train",     "--store",           path(store), "--continue",
             "--dataset", path("tuesday.csv"), "--threads", "1"};
   }
-  fs::path events(const std::string& store) const {
-    return folder_ / store / "runs" / "er" / "events.jsonl";
-  }
-  // Kills the command once the run has recorded something more.
-  void kill_in(const Args& args, const std::string& store) const {
-    const auto before = fs::exists(events(store)) ? fs::file_size(events(store)) : 0;
-    const pid_t child = start(args);
-    for (int wait = 0; wait < 5000; ++wait) {
-      if (fs::exists(events(store)) && fs::file_size(events(store)) > before) break;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    ::kill(child, SIGKILL);
-    const int code = finish(child).code;
-    EXPECT_TRUE(code == 1000 + SIGKILL || code == 0) << code;
-  }
 };
 
 TEST_F(OwnTableTest, IsLearntContinuedPredictedWithAndReportedOn) {

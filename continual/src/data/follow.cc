@@ -32,6 +32,28 @@ constexpr std::size_t kBlockBytes = 1 << 16;
 constexpr std::size_t kLongestLine = 16 << 20;
 constexpr std::chrono::milliseconds kLookAgain{50};
 
+// Rows as they are read; of a regression they have targets, else labels.
+struct RowsSoFar {
+  std::int64_t count = 0;
+  std::vector<double> features, targets;
+  std::vector<std::int64_t> labels;
+
+  FollowedRows finish() const {
+    if (!targets.empty()) return {table_of(features), table_of(targets)};
+    const at::Tensor y = at::empty({count}, at::kLong);
+    std::copy(labels.begin(), labels.end(), y.mutable_data_ptr<std::int64_t>());
+    return {table_of(features), y};
+  }
+
+ private:
+  at::Tensor table_of(const std::vector<double>& values) const {
+    const at::Tensor table =
+        at::empty({count, count == 0 ? 0 : std::ssize(values) / count}, at::kDouble);
+    std::copy(values.begin(), values.end(), table.mutable_data_ptr<double>());
+    return table;
+  }
+};
+
 }  // namespace
 
 json::object FollowPosition::to_json() const {
@@ -206,8 +228,22 @@ struct RowFollower::Impl {
     position.separator = parser.columns().separator;
   }
 
-  void take_rows(std::int64_t count, std::vector<double>& values, std::vector<std::int64_t>& y) {
-    while (std::ssize(y) < count) {
+  void add_row(RowsSoFar& rows) {
+    const auto append = [](std::vector<double>& to, const std::vector<double>& values) {
+      to.insert(to.end(), values.begin(), values.end());
+    };
+    append(rows.features, parser.features());
+    if (parser.columns().targets.empty()) {
+      rows.labels.push_back(labels.add(parser.label()));
+    } else {
+      append(rows.targets, parser.targets());
+    }
+    ++rows.count;
+    ++position.rows;
+  }
+
+  void take_rows(std::int64_t count, RowsSoFar& rows) {
+    while (rows.count < count) {
       const std::optional<std::string_view> next = record();
       if (!next) return;
       if (next->find('\0') != std::string_view::npos) {
@@ -227,9 +263,7 @@ struct RowFollower::Impl {
         fail(message);
       }
       if (outcome == TableParser::Outcome::row) {
-        values.insert(values.end(), parser.features().begin(), parser.features().end());
-        y.push_back(labels.add(parser.label()));
-        ++position.rows;
+        add_row(rows);
       } else if (outcome == TableParser::Outcome::bad) {
         ++position.skipped;
       }
@@ -249,18 +283,17 @@ FollowedRows RowFollower::read(std::int64_t count, std::chrono::milliseconds pat
                                const std::function<bool()>& stop) {
   if (count < 1) throw Error("a read of " + std::to_string(count) + " rows");
   const auto until = std::chrono::steady_clock::now() + patience;
-  std::vector<double> values;
-  std::vector<std::int64_t> y;
+  RowsSoFar rows;
   while (true) {
     try {
-      impl_->take_rows(count, values, y);
+      impl_->take_rows(count, rows);
     } catch (const DataError&) {
       // The good rows before it are handed out first; the next read meets it again.
-      if (y.empty()) throw;
+      if (rows.count == 0) throw;
       break;
     }
     const auto now = std::chrono::steady_clock::now();
-    if (std::ssize(y) == count || impl_->ended || now >= until || (stop && stop())) break;
+    if (rows.count == count || impl_->ended || now >= until || (stop && stop())) break;
     const auto wait =
         std::min(kLookAgain, std::chrono::ceil<std::chrono::milliseconds>(until - now));
     if (impl_->pipe && impl_->seen_writer) {
@@ -270,12 +303,7 @@ FollowedRows RowFollower::read(std::int64_t count, std::chrono::milliseconds pat
       std::this_thread::sleep_for(wait);
     }
   }
-  const std::int64_t rows = std::ssize(y);
-  FollowedRows out{at::empty({rows, rows == 0 ? 0 : std::ssize(values) / rows}, at::kDouble),
-                   at::empty({rows}, at::kLong)};
-  std::copy(values.begin(), values.end(), out.x.mutable_data_ptr<double>());
-  std::copy(y.begin(), y.end(), out.y.mutable_data_ptr<std::int64_t>());
-  return out;
+  return rows.finish();
 }
 
 bool RowFollower::ended() const { return impl_->ended; }
@@ -284,6 +312,7 @@ const std::vector<std::string>& RowFollower::label_names() const { return impl_-
 std::vector<std::string> RowFollower::feature_names() const {
   return impl_->parser.feature_names();
 }
+std::vector<std::string> RowFollower::target_names() const { return impl_->parser.target_names(); }
 std::string RowFollower::bad_rows() const { return impl_->bad.summary(impl_->position.rows); }
 
 }  // namespace perennial::continual

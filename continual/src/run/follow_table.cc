@@ -27,11 +27,6 @@ void require_followable(const RunConfig& config) {
     throw InvalidOptions("a table is followed as stream single, not " +
                          std::string(enum_name(config.stream.stream)));
   }
-  if (config.task() != TaskKind::classification) {
-    throw InvalidOptions("a table is followed as task classification, not " +
-                         std::string(enum_name(config.task())) +
-                         "; learn files of new rows one after the other");
-  }
   if (config.stream.limit > 0 || config.stream.test_limit > 0 ||
       config.stream.validation_share > 0) {
     throw InvalidOptions(
@@ -49,7 +44,10 @@ void require_followable(const RunConfig& config) {
   }
 }
 
-bool has_a_pair(const at::Tensor& labels) {
+// Whether a test part can be split off: two rows, of one class where there are classes.
+bool has_a_pair(const Dataset& rows) {
+  if (!rows.targets.empty()) return rows.size() > 1;
+  const at::Tensor& labels = rows.y;
   std::vector<std::int64_t> seen;
   for (std::int64_t i = 0; i < labels.numel(); ++i) {
     const auto label = labels[i].item<std::int64_t>();
@@ -141,10 +139,10 @@ class Follower {
     while (missing > 0 && !rows.ended()) {
       constexpr std::chrono::milliseconds kPatience{200};
       FollowedRows some = rows.read(missing, kPatience, [this] { return stopped(); });
-      if (some.y.numel() > 0) {
+      if (some.y.size(0) > 0) {
         x.push_back(std::move(some.x));
         y.push_back(std::move(some.y));
-        missing -= y.back().numel();
+        missing -= y.back().size(0);
       }
       if (missing == 0 || rows.ended()) break;
       if (stopped()) return std::nullopt;
@@ -156,7 +154,8 @@ class Follower {
     data.train.table = true;
     data.train.x = at::cat(x);
     data.train.y = at::cat(y);
-    if (missing > 0 && !has_a_pair(data.train.y)) return std::nullopt;
+    data.train.targets = rows.target_names();
+    if (missing > 0 && !has_a_pair(data.train)) return std::nullopt;
     data.train.label_names = rows.label_names();
     data.train.columns = rows.feature_names();
     split_test(data, config_.stream.table.test_share, config_.stream.stream_seed);
@@ -167,7 +166,7 @@ class Follower {
     const std::optional<RunState> state = state_in(store_);
     if (!state) return {config_.stream, std::move(data)};
     return {config_.stream, std::move(data),
-            LearntBefore{state->label_names, state->preprocessing, state->tests}};
+            LearntBefore{state->label_names, state->preprocessing, state->tests, state->targets}};
   }
 
   RunResult learn(Stream stream, std::optional<FollowRows> follow) {

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <cmath>
 #include <thread>
 
 #include "continual/data/data_files.h"
@@ -154,6 +155,32 @@ TEST(Follow, KnownLabelsAndFeaturesOfAModelDecideNumbersAndOrder) {
         other.read(1, kNow);
       },
       {"t.csv", "line 1", "'q'"});
+}
+
+TEST(Follow, ARegressionsRowsHaveTargets) {
+  const TempFolder folder;
+  const auto file = folder.write("t.csv", "rent,size,price\n1,2,3\n4,5,x\n6,,7\n");
+  TableOptions options;
+  options.task = TaskKind::regression;
+  options.target_column = "price,rent";
+  options.bad_rows = BadRows::skip;
+  options.missing_values = MissingValues::mean;
+  RowFollower follower(file, options);
+  FollowedRows rows = follower.read(10, kNow);
+  EXPECT_EQ(rows.x.sizes(), (at::IntArrayRef{2, 1}));
+  EXPECT_EQ(rows.y.sizes(), (at::IntArrayRef{2, 2}));
+  EXPECT_EQ(numbers(rows.y), (std::vector<double>{3, 1, 7, 6}));
+  EXPECT_TRUE(std::isnan(rows.x[1].item<double>()));
+  EXPECT_EQ(follower.target_names(), (std::vector<std::string>{"price", "rent"}));
+  EXPECT_TRUE(follower.label_names().empty());
+  EXPECT_EQ(follower.position().skipped, 1U);
+  EXPECT_EQ(follower.read(10, kNow).y.size(0), 0);
+  // Of a later position, and of a table that has no target.
+  append(file, "8,9,10\n");
+  EXPECT_EQ(numbers(RowFollower(file, options, follower.position()).read(1, kNow).y),
+            (std::vector<double>{10, 8}));
+  options.target_column = "cost";
+  expect_data_error([&] { RowFollower(file, options).read(1, kNow); }, {"t.csv", "cost"});
 }
 
 TEST(Follow, JsonlToo) {

@@ -36,7 +36,7 @@ struct FollowPosition {
 
 struct FollowedRows {
   torch::Tensor x;  // (N, D) float64, NaN where missing_values allows that a value is missing
-  torch::Tensor y;  // (N) int64: numbers of label_names()
+  torch::Tensor y;  // (N) int64: numbers of label_names(); of a regression (N, targets) float64
 };
 
 // Reads CSV or JSONL to its end and waits for more. A record (a line, or of CSV several, where its
@@ -51,9 +51,9 @@ class RowFollower {
  public:
   // Labels keep the numbers they have in `known_labels`; new ones get the next, in the order in
   // which they come. `features`: names that a table with names must have, in the model's order;
-  // empty = every column but the label. A path without a suffix that tells is taken for CSV. Throws
-  // DataError when the file cannot be opened, is shorter than `from`, or has no line ending there,
-  // and for an encoding whose newline is more than one byte.
+  // empty = every column but the label or the targets. A path without a suffix that tells is taken
+  // for CSV. Throws DataError when the file cannot be opened, is shorter than `from`, or has no
+  // line ending there, and for an encoding whose newline is more than one byte.
   RowFollower(const std::filesystem::path& file, const TableOptions& options,
               const FollowPosition& from = {}, const std::vector<std::string>& known_labels = {},
               const std::vector<std::string>& features = {});
@@ -73,10 +73,12 @@ class RowFollower {
   // last row. A file never ends.
   bool ended() const;
   const FollowPosition& position() const;
-  // Every label so far.
+  // Every label so far; none of a regression.
   const std::vector<std::string>& label_names() const;
   // Names of the features, where the table has names.
   std::vector<std::string> feature_names() const;
+  // Of a regression, a name for each target, once the table's first line was read.
+  std::vector<std::string> target_names() const;
   // "FILE: 3 of 120 rows skipped: ..." of this object's own reading; empty when there were none.
   std::string bad_rows() const;
 
