@@ -9,6 +9,8 @@
 namespace perennial::cli {
 namespace {
 
+using ::testing::AllOf;
+
 class NumbersTest : public LearningTest {
  protected:
   // price = 1000 size + 500 rooms + rise, rent = size / 10.
@@ -75,6 +77,58 @@ TEST_F(NumbersTest, AreLearntPredictedAndReportedInTheirUnits) {
   const std::string page = read_file(folder_ / "page.html");
   EXPECT_THAT(page, HasSubstr("mean R squared on all test sets"));
   EXPECT_EQ(page.find("percent of the test"), std::string::npos);
+}
+
+// The choice is told, stored, and that of nobody who chose.
+TEST_F(NumbersTest, AreSolvedForWhereNobodyChoseAModel) {
+  const Args bare = {"train",      "--store",   path("bare"),  "--task",
+                     "regression", "--dataset", path("a.csv"), "--target-column",
+                     "price",      "--stream",  "single",      "--threads",
+                     "1"};
+  const auto of = [&](const std::string& store, const Args& more = {}) {
+    Args args = bare + more;
+    args[2] = path(store);
+    return args;
+  };
+  const std::string choice = "--head analytic --strategy naive";
+  const Finished first = run(bare + Args{"--json"});
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_THAT(first.err, HasSubstr("note: no model and no strategy was chosen"));
+  EXPECT_THAT(first.err, HasSubstr(choice));
+  EXPECT_GT(first.object().at("r2").as_double(), 0.99);
+  const boost::json::object chosen =
+      succeed(of("chosen", {"--head", "analytic", "--strategy", "naive"}));
+  EXPECT_EQ(first.object().at("state_digest"), chosen.at("state_digest"));
+
+  // A store's run goes on as it began, and so does what it was told to be.
+  const Finished both = run({"train", "--store", path("bare"), "--continue", "--dataset",
+                             path("b.csv"), "--threads", "1", "--json"});
+  ASSERT_EQ(both.code, 0) << both.err;
+  EXPECT_EQ(both.err.find(choice), std::string::npos) << both.err;
+  EXPECT_EQ(both.object().at("matrix").as_array().size(), 3U);
+  succeed(of("trained", {"--model", "peer", "--query-norm", "layer"}));
+  EXPECT_EQ(run(of("trained")).err.find(choice), std::string::npos);
+
+  const Finished followed = run({"train", "--store", path("followed"), "--follow", "--task",
+                                 "regression", "--dataset", path("a.csv"), "--target-column",
+                                 "price", "--follow-rows", "400", "--follow-idle", "0.1"});
+  EXPECT_EQ(followed.code, 0) << followed.err;
+  EXPECT_THAT(followed.err, AllOf(HasSubstr(choice), HasSubstr("experience 2: r2 ")));
+  EXPECT_EQ(run({"train", "--store", path("followed"), "--follow", "--follow-idle", "0.1"})
+                .err.find(choice),
+            std::string::npos);
+
+  const auto head = [&](const Args& more) {
+    const Finished printed = run(of("none", more) + Args{"--print-config"});
+    EXPECT_EQ(printed.code, 0) << printed.err;
+    return json::parse(printed.out).at("model").at("head").as_string();
+  };
+  EXPECT_EQ(head({}), "analytic");
+  EXPECT_EQ(head({"--set", "model.peer.heads=4"}), "trained");
+  EXPECT_EQ(head({"--lr", "0.01"}), "trained");
+  write_file(folder_ / "some.json", R"({"train": {"epochs": 2}})");
+  EXPECT_EQ(head({"--config", path("some.json")}), "trained");
+  EXPECT_FALSE(fs::exists(folder_ / "none"));
 }
 
 TEST_F(NumbersTest, AreFollowedAndGoOnAfterAKill) {

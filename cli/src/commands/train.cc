@@ -10,6 +10,7 @@
 #include "flags.h"
 #include "output.h"
 #include "perennial/continual/further_data.h"
+#include "perennial/continual/task_defaults.h"
 #include "perennial/continual/trainer.h"
 #include "retention_flags.h"
 #include "run_support.h"
@@ -27,6 +28,7 @@ struct TrainCommand {
   RetentionFlags retention;
   CommonOptions common;
   bool stored = false;  // `config` is that of the store's run
+  std::string choice;   // what was chosen for the task, unasked; told to the user
 
   // Sets the fields that are given over what `config` holds; empty when help was asked for.
   std::optional<Flags> parse(const std::vector<std::string>& args) {
@@ -57,6 +59,10 @@ struct TrainCommand {
     // A table that grows is one stream of rows.
     if (follow && !flags.given("stream") && !stored) {
       config.stream.stream = continual::StreamKind::single;
+    }
+    if (!stored && config_file.empty()) {
+      choice = continual::choose_for_task(
+          config, [&](const std::string& option) { return flags.given(option); });
     }
     run.retention = retention.given(flags, storage::Retention());
     return flags;
@@ -155,6 +161,9 @@ int run_train(const std::vector<std::string>& args) {
   }
   command.refuse_idle(*command.parse(args));
   command.config.validate();
+  if (!command.choice.empty() && !command.common.quiet) {
+    std::cerr << "note: " << command.choice << '\n';
+  }
   if (command.print_config) {
     print_json(std::cout, to_json(command.config, JsonForm::nested));
     std::cout << '\n';
