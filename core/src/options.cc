@@ -206,8 +206,7 @@ void ToJsonVisitor::end_groups() {
   array_names_.pop_back();
 }
 
-FromJsonVisitor::FromJsonVisitor(const json::object& object)
-    : levels_{{&object, "", {}}}, open_{{0}} {}
+FromJsonVisitor::FromJsonVisitor(const json::object& object) : levels_{{&object}}, open_{{0}} {}
 
 void FromJsonVisitor::option(const Option& option) {
   const std::string path = path_of(option.name());
@@ -247,7 +246,7 @@ void FromJsonVisitor::begin_group(std::string_view name, std::optional<std::size
     path.pop_back();
     throw InvalidOptions(path + " must be an object, not " + json::serialize(*shown));
   }
-  levels_.push_back({shown == nullptr ? &kNothing : &shown->get_object(), path_of(""), {}});
+  levels_.push_back({shown == nullptr ? &kNothing : &shown->get_object(), path_of("")});
   open_.push_back({levels_.size() - 1, index.has_value()});
 }
 

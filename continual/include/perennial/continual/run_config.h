@@ -79,7 +79,8 @@ struct ModelOptions {
             Range{0, 65536});
     visitor("head", self.head,
             "peer: trained, or analytic: the classes are solved from statistics over features that "
-            "never change, and nothing trains by gradient");
+            "never change, and nothing trains by gradient. A new regression over one table is "
+            "analytic where nothing of a model is chosen");
     visitor("head_inputs", self.head_inputs,
             "what the analytic head reads: filters (random convolutions of the image, and the "
             "layer's output), columns (the inputs themselves and random functions of them, without "

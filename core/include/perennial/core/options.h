@@ -284,10 +284,10 @@ class FromJsonVisitor : public PathVisitor {
  private:
   // An object of the JSON text, and what options and groups have asked it for.
   struct Level {
-    const boost::json::object* object;
-    std::string path;
-    std::map<std::string, std::string, std::less<>> asked;  // key: path of who asked first
-    std::set<std::string, std::less<>> groups;              // keys that groups have
+    const boost::json::object* object = nullptr;
+    std::string path = {};
+    std::map<std::string, std::string, std::less<>> asked = {};  // key: path of who asked first
+    std::set<std::string, std::less<>> groups = {};              // keys that groups have
   };
 
   Level& level() { return levels_[open_.back().level]; }
