@@ -239,8 +239,11 @@ Flags::Flag& Flags::at(std::string_view name) {
 }
 
 bool Flags::given(std::string_view name) const {
-  const Flag* flag = find(flag_name(name));
-  return flag != nullptr && flag->given;
+  return std::ranges::any_of(flags_, [name = flag_name(name)](const Flag& flag) {
+    const std::size_t dot = flag.path.rfind('.');
+    const std::string last = dot == std::string::npos ? flag.path : flag.path.substr(dot + 1);
+    return flag.given && (flag.name == name || flag_name(last) == name);
+  });
 }
 
 std::vector<std::string> Flags::known_names() const {

@@ -160,6 +160,10 @@ void ExceptVisitor::option(const Option& option) {
   if (std::ranges::find(names_, option.name()) == names_.end()) inner_.option(option);
 }
 
+void ExceptVisitor::begin_group(std::string_view name, std::optional<std::size_t>) {
+  throw Error("options of group " + std::string(name) + " cannot be left out one by one");
+}
+
 std::string PathVisitor::path_of(std::string_view name) const {
   std::string path;
   for (const std::string& group : groups_) path += group + '.';
@@ -171,7 +175,13 @@ void PathVisitor::begin_group(std::string_view name, std::optional<std::size_t> 
   if (index) groups_.back() += '[' + std::to_string(*index) + ']';
 }
 
-void ToJsonVisitor::option(const Option& option) { object[option.name()] = option.json(); }
+void ToJsonVisitor::option(const Option& option) {
+  if (object.contains(option.name())) {
+    throw Error("two options are called " + std::string(option.name()) +
+                ", which the flat form cannot tell apart");
+  }
+  object[option.name()] = option.json();
+}
 
 void ToJsonVisitor::begin_group(std::string_view name, std::optional<std::size_t> index) {
   const bool element = index.has_value();

@@ -232,6 +232,16 @@ TEST(Flags, SetOptionsByTheirPath) {
   EXPECT_EQ(house_of({"--set", "walls=6"}).wall.walls, 6);
 }
 
+TEST(Flags, KnowWhatWasGivenByItsPath) {
+  HouseOptions house;
+  Flags flags("build", "build a house", "perennial build");
+  flags.add_set().add(house, "house");
+  flags.parse({"--set", "outside.coat_count=7", "--walls", "2"});
+  EXPECT_TRUE(flags.given("coat_count"));
+  EXPECT_TRUE(flags.given("walls"));
+  EXPECT_FALSE(flags.given("gloss"));
+}
+
 TEST(Flags, RefusePathsThatAreNoneOrSeveral) {
   const auto refused = [](const std::vector<std::string>& args) -> std::string {
     try {

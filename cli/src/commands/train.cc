@@ -38,7 +38,7 @@ struct TrainCommand {
     flags.require("store", folder, "DIR", "the store's folder; made if there is none");
     flags.add_text("config", config_file, "FILE",
                    "settings as a JSON file, as --print-config writes it or config.json of a "
-                   "benchmark's run; other flags come on top");
+                   "benchmark's run; what it leaves out has its default; other flags come on top");
     flags.add_switch("print-config", print_config,
                      "print the settings that this command would run with, and leave");
     flags

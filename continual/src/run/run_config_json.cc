@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A run's configuration as it is stored and compared.
-#include <algorithm>
-#include <array>
 #include <boost/json/serialize.hpp>
+#include <set>
 #include <span>
 #include <utility>
 
@@ -14,20 +13,39 @@ namespace json = boost::json;
 
 namespace {
 
-// The options of version 0.1, in its order: stores have all of them. Later ones follow, and are
-// left out at their defaults, so that what was learnt before keeps its digest.
-constexpr std::string_view kStreamFields[] = {
-    "stream",       "dataset", "experiences", "scenario",       "angle_step",  "gradual",
-    "blur",         "cycle",   "limit",       "test_limit",     "stream_seed", "normalize",
-    "label_column", "header",  "bad_rows",    "missing_values", "test_share"};
+// The options in the order in which stores have them. What begins with "?" came after version 0.1
+// and is left out at its default, so that what was learnt before keeps its digest; so is what is
+// not here, which follows.
+constexpr std::string_view kStreamFields[] = {"stream",
+                                              "dataset",
+                                              "experiences",
+                                              "scenario",
+                                              "angle_step",
+                                              "gradual",
+                                              "blur",
+                                              "cycle",
+                                              "limit",
+                                              "test_limit",
+                                              "?validation_share",
+                                              "stream_seed",
+                                              "?class_order",
+                                              "normalize",
+                                              "?task",
+                                              "?target_column",
+                                              "label_column",
+                                              "header",
+                                              "?separator",
+                                              "?encoding",
+                                              "bad_rows",
+                                              "missing_values",
+                                              "test_share"};
 constexpr std::string_view kModelFields[] = {
-    "model",         "inputs",    "hidden",        "depth",        "width",
-    "spare_classes", "head",      "head_ridge",    "head_filters", "head_filter_size",
-    "head_grid",     "head_pool", "heads",         "top_k",        "d_key",
-    "rows",          "cols",      "routing",       "sub_keys",     "score",
-    "activation",    "glu",       "expert_width",  "dtype",        "dropout",
-    "query_norm",    "norm_eps",  "norm_momentum", "key_scale",    "distribution",
-    "u_scale",       "v_scale",   "page_bytes",    "seed"};
+    "model",        "inputs",       "hidden",      "depth",      "width",        "spare_classes",
+    "head",         "?head_inputs", "?head_width", "head_ridge", "head_filters", "head_filter_size",
+    "head_grid",    "head_pool",    "heads",       "top_k",      "d_key",        "rows",
+    "cols",         "routing",      "sub_keys",    "score",      "activation",   "glu",
+    "expert_width", "dtype",        "dropout",     "query_norm", "norm_eps",     "norm_momentum",
+    "key_scale",    "distribution", "u_scale",     "v_scale",    "page_bytes",   "seed"};
 constexpr std::string_view kTrainFields[] = {"strategy",
                                              "output_regularisation",
                                              "growth",
@@ -64,10 +82,16 @@ constexpr std::string_view kTrainFields[] = {"strategy",
                                              "strategy_seed",
                                              "epochs",
                                              "batch",
+                                             "?micro_batch",
                                              "optimizer",
+                                             "?weight_decay",
+                                             "?clip_norm",
+                                             "?amp",
                                              "lr",
+                                             "?router_lr",
                                              "expert_lr",
                                              "lr_schedule",
+                                             "?warmup",
                                              "expert_optimizer",
                                              "expert_momentum",
                                              "expert_weight_decay",
@@ -95,10 +119,17 @@ constexpr std::string_view kTrainFields[] = {"strategy",
 json::object stored(const json::object& fields, const json::object& defaults,
                     std::span<const std::string_view> first) {
   json::object made;
-  for (const std::string_view name : first) made[name] = fields.at(name);
+  std::set<std::string_view> listed;
+  const auto add = [&](std::string_view name, bool later) {
+    if (!later || fields.at(name) != defaults.at(name)) made[name] = fields.at(name);
+    listed.insert(name);
+  };
+  for (const std::string_view name : first) {
+    const bool later = name.starts_with('?');
+    add(name.substr(later ? 1 : 0), later);
+  }
   for (const auto& field : fields) {
-    if (made.contains(field.key()) || field.value() == defaults.at(field.key())) continue;
-    made[field.key()] = field.value();
+    if (!listed.contains(field.key())) add(field.key(), true);
   }
   return made;
 }

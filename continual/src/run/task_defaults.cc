@@ -17,7 +17,10 @@ using Given = std::function<bool(const std::string& option)>;
 
 bool chose_a_model(const Given& given) {
   constexpr std::array<std::string_view, 3> kOfAnyHead = {"seed", "head_inputs", "head_width"};
-  if (given("strategy") || given("gate")) return true;
+  // An analytic head over columns takes one pass, in float32, without a pool.
+  for (const char* name : {"strategy", "gate", "epochs", "amp", "budget"}) {
+    if (given(name)) return true;
+  }
   for (const std::string& name : option_names<ModelOptions>()) {
     if (given(name) && std::ranges::find(kOfAnyHead, name) == kOfAnyHead.end()) return true;
   }

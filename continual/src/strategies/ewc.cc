@@ -130,8 +130,7 @@ const StrategyDeclaration& strategies::online_ewc() {
                 .boundaries = true},
       .differs =
           "an experience's Fisher information is not normalised before it is added: the paper does "
-          "so "
-          "where rewards have scales of their own, a cross entropy has one scale, and published "
+          "so where rewards have scales of their own, a cross entropy has one scale, and published "
           "strengths (Hsu et al. 2018) are without it",
       .make = make_one<OnlineEwc>,
   };

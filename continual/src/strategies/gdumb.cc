@@ -103,8 +103,7 @@ const StrategyDeclaration& strategies::gdumb() {
                 .boundaries = true},
       .differs =
           "trains with the run's optimizer, rate and batch, without cut-mix and warm restarts, so "
-          "that "
-          "rows of a table differ in the method alone",
+          "that rows of a table differ in the method alone",
       .trains_after = true,
       .refuse = refuse_gdumb,
       .make = make_one<Gdumb>,

@@ -107,6 +107,9 @@ std::vector<UnreadOptions> unread_of_growth(const RunConfig& config) {
   std::vector<UnreadOptions> unread;
   if (options[kGrowth] != GrowthKind::drift) {
     unread.push_back({{"drift_threshold", "drift_steps", "drift_window"}, "--growth drift"});
+  } else {
+    unread.push_back(
+        {{"return_examples"}, "--growth experience; a drift is judged by the batches held back"});
   }
   if (options[kGrowthSize] == GrowthSize::full) {
     unread.push_back({{"growth_start", "growth_loss", "growth_window"}, "--growth-size need"});

@@ -263,8 +263,7 @@ const StrategyDeclaration& strategies::icarl() {
                 .boundaries = true},
       .differs =
           "the loss is the mean over rows and classes where the paper writes the sum: a factor "
-          "that "
-          "Adam does not see, and that makes a learning rate independent of batch and classes",
+          "that Adam does not see, and that makes a learning rate independent of batch and classes",
       .own_loss = true,
       .all_outputs = true,
       .refuse = refuse_icarl,

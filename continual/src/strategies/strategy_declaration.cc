@@ -29,9 +29,11 @@ const std::vector<const StrategyDeclaration*>& all_strategies() {
 }
 
 const StrategyDeclaration& strategy_named(std::string_view field, std::string_view name) {
-  std::vector<std::string> known;
   for (const StrategyDeclaration* declaration : all_strategies()) {
     if (declaration->name == name) return *declaration;
+  }
+  std::vector<std::string> known;
+  for (const StrategyDeclaration* declaration : all_strategies()) {
     known.emplace_back(declaration->name);
   }
   options_detail::throw_unknown("value for " + std::string(field), name, known);

@@ -237,5 +237,41 @@ TEST(StepOptions, AreLeftOutAtTheirDefaults) {
   }
 }
 
+// The place of an option is part of the stored bytes.
+TEST(StepOptions, StandWhereTheyAlwaysStood) {
+  RunConfig config;
+  config.stream.validation_share = 0.1;
+  config.stream.class_order = "random";
+  config.stream.table.task = TaskKind::regression;
+  config.stream.table.target_column = "y";
+  config.stream.table.separator = Separator::tab;
+  config.stream.table.encoding = "latin1";
+  config.model.head_inputs = HeadInputs::columns;
+  config.model.head_width = 7;
+  config.train.micro_batch = 4;
+  config.train.weight_decay = 0.1;
+  config.train.clip_norm = 1;
+  config.train.amp = Amp::bf16;
+  config.train.router_lr = 0.1;
+  config.train.warmup = 3;
+  const boost::json::object stored = config.to_json();
+  const auto expect_in_turn = [&](const char* section, const std::vector<std::string>& fields) {
+    const boost::json::object& all = stored.at(section).as_object();
+    auto at = all.find(fields.front());
+    for (const std::string& field : fields) {
+      ASSERT_NE(at, all.end());
+      EXPECT_EQ(std::string(at->key()), field);
+      ++at;
+    }
+  };
+  expect_in_turn("stream", {"test_limit", "validation_share", "stream_seed", "class_order",
+                            "normalize", "task", "target_column", "label_column", "header",
+                            "separator", "encoding", "bad_rows"});
+  expect_in_turn("model", {"head", "head_inputs", "head_width", "head_ridge"});
+  expect_in_turn("train",
+                 {"epochs", "batch", "micro_batch", "optimizer", "weight_decay", "clip_norm", "amp",
+                  "lr", "router_lr", "expert_lr", "lr_schedule", "warmup", "expert_optimizer"});
+}
+
 }  // namespace
 }  // namespace perennial::continual

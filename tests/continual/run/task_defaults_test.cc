@@ -48,7 +48,7 @@ TEST(TaskDefaults, WhatSomebodyChoseStays) {
   for (const char* option : {"model", "head", "strategy", "width", "heads", "hidden", "top_k",
                              "dropout",                                    // of the model
                              "lr", "optimizer", "clip_norm", "router_lr",  // of training
-                             "gate", "growth"}) {
+                             "gate", "growth", "epochs", "amp", "budget"}) {
     EXPECT_FALSE(is_solved(config, {option})) << option;
   }
   // Nothing reads it in either case: that is for another message.

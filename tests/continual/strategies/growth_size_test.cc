@@ -115,6 +115,7 @@ TEST(GrowthByNeed, IsRefusedWhereItCannotWork) {
   };
   EXPECT_NO_THROW(with([](RunConfig&) {}).validate());
   expect_invalid(with([](RunConfig& c) { c.model.peer.routing = Routing::shared; }), "isolated");
+  expect_invalid(with([](RunConfig& c) { c.train.strategy = "naive"; }), "grow_freeze");
   expect_invalid(with([](RunConfig& c) { c.model.head = HeadKind::analytic; }), "head trained");
   expect_invalid(with([](RunConfig& c) { c.train.strategy_options.set("growth", "drift"); }),
                  "drift");

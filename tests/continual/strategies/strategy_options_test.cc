@@ -178,8 +178,10 @@ TEST(Strategy, WhatARunWouldNotLookAtIsNamed) {
   EXPECT_EQ(needs("strategy_seed"), "");
   config = small_config({"", [](RunConfig&) {}});
   EXPECT_THAT(needs("drift_steps"), ::testing::HasSubstr("--growth drift"));
+  EXPECT_EQ(needs("return_examples"), "");
   config.train.strategy_options.set("growth", "drift");
   EXPECT_EQ(needs("drift_steps"), "");
+  EXPECT_THAT(needs("return_examples"), ::testing::HasSubstr("--growth experience"));
 }
 
 }  // namespace

@@ -69,8 +69,9 @@ const std::vector<const StrategyDeclaration*>& all_strategies();
 // Throws InvalidOptions, calling what was looked up `field` and naming the nearest.
 const StrategyDeclaration& strategy_named(std::string_view field, std::string_view name);
 
-// What `perennial strategies` shows of one: "name", "description", "composes_as", "needs" and
-// "differs_from_paper" where there are such, "options" with "default", "range" and "doc".
+// What `perennial strategies` shows of one: "name", "description", "composes_as" (null where it
+// stands alone), "needs" with reasons, "differs_from_paper" where it does, and "options" with
+// "default", "doc", and "range" or "choices" where there are such.
 boost::json::object to_json(const StrategyDeclaration& declaration);
 
 // One strategy, or several that work together, written with "+": "grow_freeze+er".

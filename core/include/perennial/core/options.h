@@ -136,7 +136,8 @@ class Option {
   // As set_text() reads it.
   std::string text() const { return of_->text(value_); }
   // Throw InvalidOptions, naming the option by `label`, for what is not of its type; set_text() and
-  // check() also for what is out of its range or, of a text, not UTF-8 and could not be stored.
+  // check() also for what is out of its range; check() for a text that is not UTF-8 and could not
+  // be stored.
   void set_json(std::string_view label, const boost::json::value& value) const {
     of_->set_json(label, value, value_);
   }
@@ -219,6 +220,10 @@ class ExceptVisitor : public OptionVisitor {
   ExceptVisitor(OptionVisitor& inner, std::vector<std::string_view> names)
       : inner_(inner), names_(std::move(names)) {}
   void option(const Option& option) override;
+
+ protected:
+  // Of structs without groups: a mistake of the program.
+  void begin_group(std::string_view name, std::optional<std::size_t> index) override;
 
  private:
   OptionVisitor& inner_;
