@@ -4,6 +4,7 @@
 
 #include <ATen/ops/ones_like.h>
 
+#include "nn/host_selection.h"
 #include "nn/peer_function.h"
 #include "nn/router.h"
 
