@@ -68,8 +68,8 @@ class Gdumb : public Strategy {
   static void start_anew(StrategyContext& context) {
     const at::NoGradGuard no_grad;
     const auto fresh =
-        make_model(context.config, context.stream.features(), context.stream.classes(), nullptr, 0,
-                   {context.stream.image_rows(), context.stream.image_cols()});
+        make_model(context.config, context.stream.features(), context.stream.task().outputs(),
+                   nullptr, 0, {context.stream.image_rows(), context.stream.image_cols()});
     const std::vector<torch::Tensor> from = parameters_of(*fresh),
                                      to = parameters_of(context.model);
     for (std::size_t i = 0; i < to.size(); ++i) to[i].copy_(from[i]);

@@ -67,8 +67,8 @@ class PackNet : public Strategy {
     // A new output layer.
     const at::NoGradGuard no_grad;
     const auto fresh =
-        make_model(context.config, context.stream.features(), context.stream.classes(), nullptr, 0,
-                   {context.stream.image_rows(), context.stream.image_cols()});
+        make_model(context.config, context.stream.features(), context.stream.task().outputs(),
+                   nullptr, 0, {context.stream.image_rows(), context.stream.image_cols()});
     const Parts from = parts_of(*fresh), to = parts_of(context.model);
     for (std::size_t i = 0; i < to.head.size(); ++i) to.head[i].detach().copy_(from.head[i]);
   }
