@@ -91,6 +91,16 @@ std::string note_of(const Option& option) {
 
 }  // namespace
 
+std::string Flags::Flag::group() const {
+  const std::size_t dot = path.rfind('.');
+  return dot == std::string::npos ? "" : path.substr(0, dot);
+}
+
+std::string Flags::Flag::last() const {
+  const std::size_t dot = path.rfind('.');
+  return dot == std::string::npos ? path : path.substr(dot + 1);
+}
+
 Flags::Flags(std::string_view command, std::string_view summary, std::string_view example)
     : command_(command), summary_(summary), example_(example) {}
 
@@ -204,7 +214,7 @@ Flags::Flag& Flags::at_path(const std::string& path) {
   std::vector<Flag*> ending;
   std::vector<std::string> known;
   for (Flag& flag : flags_) {
-    if (flag.path.find('.') == std::string::npos) continue;  // of the command, no option of a group
+    if (flag.group().empty()) continue;  // of the command, no option of a group
     if (flag.path == path) return flag;
     if (flag.path.ends_with('.' + path)) ending.push_back(&flag);
     // And what its path ends in.
@@ -240,9 +250,7 @@ Flags::Flag& Flags::at(std::string_view name) {
 
 bool Flags::given(std::string_view name) const {
   return std::ranges::any_of(flags_, [name = flag_name(name)](const Flag& flag) {
-    const std::size_t dot = flag.path.rfind('.');
-    const std::string last = dot == std::string::npos ? flag.path : flag.path.substr(dot + 1);
-    return flag.given && (flag.name == name || flag_name(last) == name);
+    return flag.given && (flag.name == name || flag_name(flag.last()) == name);
   });
 }
 
@@ -360,8 +368,7 @@ void Flags::print_help(std::ostream& out) const {
   };
   std::string group;
   for (const Flag& flag : flags_) {
-    const std::size_t dot = flag.path.rfind('.');
-    const std::string own = dot == std::string::npos ? "" : flag.path.substr(0, dot);
+    const std::string own = flag.group();
     if (own != group) out << '\n' << (own.empty() ? "other" : own) << ":\n";
     group = own;
     if (flag.name.empty()) {

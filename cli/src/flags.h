@@ -83,6 +83,9 @@ class Flags {
     bool required = false;
     bool negatable = false;
     bool given = false;
+    // Of its path: the groups, and the option's own name.
+    std::string group() const;
+    std::string last() const;
     // Of a bool: "true" or "false". `label` is what an error calls the flag.
     std::function<void(const std::string& label, const std::string& text)> set;
   };

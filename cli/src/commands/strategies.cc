@@ -46,12 +46,10 @@ void print_all(std::ostream& out) {
 
 void print_one(std::ostream& out, const StrategyDeclaration& declaration) {
   out << declaration.name << ": " << declaration.description << '\n';
-  const continual::StrategyNeeds& needs = declaration.needs;
-  for (const std::string_view why :
-       {needs.dense_parameters, needs.pool, needs.expert_gradients, needs.classes, needs.oracle}) {
-    if (!why.empty()) out << "it " << why << '\n';
+  const boost::json::object shown = to_json(declaration);
+  for (const auto& need : shown.at("needs").as_object()) {
+    out << "it " << std::string_view(need.value().as_string()) << '\n';
   }
-  if (needs.boundaries) out << "it is told where experiences begin and end\n";
   if (!declaration.differs.empty()) {
     out << "differs from its paper: " << declaration.differs << '\n';
   }

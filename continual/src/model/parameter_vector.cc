@@ -80,4 +80,10 @@ ParameterSwap::~ParameterSwap() {
   for (std::size_t i = 0; i < parameters_.size(); ++i) parameters_[i].set_data(own_[i]);
 }
 
+torch::Tensor outputs_with(ParameterVector& values, Model& model, const torch::Tensor& x) {
+  const at::NoGradGuard no_grad;
+  const ParameterSwap swap(parameters_of(model), values);
+  return model.test_forward(x);
+}
+
 }  // namespace perennial::continual

@@ -49,4 +49,7 @@ class ParameterSwap {
   std::vector<torch::Tensor> own_;
 };
 
+// Outputs as at test of a model that has these parameters; without gradients.
+torch::Tensor outputs_with(ParameterVector& values, Model& model, const torch::Tensor& x);
+
 }  // namespace perennial::continual

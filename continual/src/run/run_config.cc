@@ -137,14 +137,7 @@ PeerOptions ModelOptions::layer(std::int64_t d_in, std::int64_t d_out) const {
 }
 
 void RunConfig::validate_strategies() const {
-  if (!train.strategy.has("grow_freeze")) {
-    const StrategyOptions defaults;
-    for (const char* name : {"growth", "growth_size", "output_regularisation"}) {
-      if (train.strategy_options.get(name) == defaults.get(name)) continue;
-      throw InvalidOptions(std::string(name) + " is for strategy grow_freeze, not for " +
-                           train.strategy.text());
-    }
-  }
+  train.strategy_options.refuse_unread(train.strategy);
   const bool peer = model.model == ModelKind::peer;
   for (const StrategyDeclaration* part : train.strategy.parts()) {
     const auto refuse = [&](std::string_view why, const char* remedy) {

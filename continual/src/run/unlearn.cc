@@ -75,14 +75,13 @@ class Unlearning {
       : store_(store), options_(options), state_(value_or_throw(load_run_state(store))) {
     require_generations(state_.config);
     pools_ = generations_of(store);
-    generations_ = pools_.front();
     boundaries_ = Boundaries::load(store);
     note_ = note_with(store, "events_bytes");
   }
 
   Unlearned run() {
     const std::uint32_t target = find_target();
-    const auto newest = static_cast<std::uint32_t>(generations_.size()) - 1;
+    const auto newest = static_cast<std::uint32_t>(generations().size()) - 1;
     const std::string read_by = target == newest ? "" : reader(state_.config);
     if (!read_by.empty() && !options_.cascade) {
       throw InvalidOptions("generation " + std::to_string(target) +
@@ -106,15 +105,18 @@ class Unlearning {
   }
 
  private:
+  // The model's, as the first pool has them.
+  const std::vector<Generation>& generations() const { return pools_.front(); }
+
   std::uint32_t find_target() const {
-    const auto count = static_cast<std::uint32_t>(generations_.size());
+    const auto count = static_cast<std::uint32_t>(generations().size());
     if (!options_.generation) return count - 1;
     const std::uint32_t wanted = *options_.generation;
     if (wanted >= count) {
       throw InvalidOptions("generation is " + std::to_string(wanted) + "; the store has 0 to " +
                            std::to_string(count - 1));
     }
-    if (generations_[wanted].state == GenerationState::unlearned) {
+    if (generations()[wanted].state == GenerationState::unlearned) {
       throw InvalidOptions("generation " + std::to_string(wanted) + " was unlearned before");
     }
     return wanted;
@@ -123,9 +125,9 @@ class Unlearning {
   // To the state before the experience that opened generation `keep`; places that only unlearned
   // generations hold are given back.
   void go_back(std::uint32_t keep) {
-    while (keep > 0 && generations_[keep - 1].state == GenerationState::unlearned) --keep;
-    for (std::size_t g = keep; g < generations_.size(); ++g) {
-      if (generations_[g].state == GenerationState::unlearned) continue;
+    while (keep > 0 && generations()[keep - 1].state == GenerationState::unlearned) --keep;
+    for (std::size_t g = keep; g < generations().size(); ++g) {
+      if (generations()[g].state == GenerationState::unlearned) continue;
       result_.generations.push_back(static_cast<std::uint32_t>(g));
     }
     const std::vector<std::int64_t> owners = read_owners(store_);
@@ -297,7 +299,7 @@ class Unlearning {
 
   std::size_t generations_left() const {
     return static_cast<std::size_t>(
-        std::count_if(generations_.begin(), generations_.end(), [&](const Generation& g) {
+        std::count_if(generations().begin(), generations().end(), [&](const Generation& g) {
           return g.state != GenerationState::unlearned &&
                  std::find(result_.generations.begin(), result_.generations.end(), g.index) ==
                      result_.generations.end();
@@ -334,7 +336,6 @@ class Unlearning {
   const UnlearnOptions& options_;
   RunState state_;
   std::vector<std::vector<Generation>> pools_;
-  std::vector<Generation> generations_;  // of the first
   Boundaries boundaries_;
   json::object note_;
   storage::CommitRequest request_;

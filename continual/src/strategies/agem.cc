@@ -54,9 +54,7 @@ const StrategyDeclaration& strategies::agem() {
           "averaged gradient episodic memory: projects gradients that would raise the memory's "
           "loss",
       .options = {&kTaskMemory, &kReplayBatch, &kStrategySeed},
-      .needs = {.dense_parameters = "projects the gradient of dense parameters, and experts of a "
-                                    "pool are left out of it",
-                .boundaries = true},
+      .needs = TaskMemory::kNeeds,
       .make = make_one<AveragedGem>,
   };
   return declaration;

@@ -74,8 +74,8 @@ class ClsEr : public Replay {
   torch::Tensor extra_loss(StrategyContext& context, const TrainingBatch& batch) override {
     if (replayed().empty() || weight_ == 0) return {};
     const Sample& sample = replayed()[0];
-    const torch::Tensor plastic = outputs_of(plastic_, context.model, sample.examples.x);
-    const torch::Tensor stable = outputs_of(stable_, context.model, sample.examples.x);
+    const torch::Tensor plastic = outputs_with(plastic_.values(), context.model, sample.examples.x);
+    const torch::Tensor stable = outputs_with(stable_.values(), context.model, sample.examples.x);
     const torch::Tensor label = sample.examples.y.unsqueeze(1);
     const torch::Tensor surer =
         stable.softmax(1).gather(1, label) > plastic.softmax(1).gather(1, label);
@@ -117,12 +117,6 @@ class ClsEr : public Replay {
         stable_(options[kClsErStableRate], options[kClsErStableDecay]),
         updates_(options[kStrategySeed], LaneUse::replay_draw, 1) {}
 
-  static torch::Tensor outputs_of(AveragedModel& averaged, Model& model, const torch::Tensor& x) {
-    const at::NoGradGuard no_grad;
-    const ParameterSwap swap(parameters_of(model), averaged.values());
-    return model.test_forward(x);
-  }
-
   double weight_;
   AveragedModel plastic_, stable_;
   StateRandom updates_;
@@ -136,9 +130,8 @@ const StrategyDeclaration& strategies::cls_er() {
       .name = "cls_er",
       .description =
           "replay held to a fast and a slow average of the model, the slow one of which answers",
-      .options = {&kMemory, &kBuffer, &kMemoryFill, &kReplayBatch, &kClsErWeight,
-                  &kClsErPlasticRate, &kClsErPlasticDecay, &kClsErStableRate, &kClsErStableDecay,
-                  &kStrategySeed},
+      .options = Replay::options({&kClsErWeight, &kClsErPlasticRate, &kClsErPlasticDecay,
+                                  &kClsErStableRate, &kClsErStableDecay}),
       .needs = {.dense_parameters = "keeps averages of the dense parameters, and experts of a pool "
                                     "would have none",
                 .classes = "asks its models for the probability of a label"},

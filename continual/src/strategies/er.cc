@@ -24,7 +24,7 @@ const StrategyDeclaration& strategies::er() {
       .name = "er",
       .sort = StrategySort::replay,
       .description = "experience replay: adds examples from a memory to each batch",
-      .options = {&kMemory, &kBuffer, &kMemoryFill, &kReplayBatch, &kStrategySeed},
+      .options = Replay::options({}),
       .needs = {.boundaries = true},
       .refuse = Replay::refuse,
       .make = make_one<ExperienceReplay>,

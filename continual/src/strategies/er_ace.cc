@@ -42,7 +42,7 @@ const StrategyDeclaration& strategies::er_ace() {
       .sort = StrategySort::replay,
       .description =
           "replay with an asymmetric cross entropy: new examples compete among their own classes",
-      .options = {&kMemory, &kBuffer, &kMemoryFill, &kReplayBatch, &kStrategySeed},
+      .options = Replay::options({}),
       .needs = {.classes = "lets fresh examples compete among their own classes"},
       .own_loss = true,
       .all_outputs = true,

@@ -111,9 +111,7 @@ const StrategyDeclaration& strategies::ewc() {
           "elastic weight consolidation: the same, weighted by Fisher information summed over "
           "experiences",
       .options = {&kEwcStrength, &kFisher, &kFisherExamples, &kStrategySeed},
-      .needs = {.dense_parameters =
-                    "keeps an importance for each dense parameter, and experts of a pool have none",
-                .boundaries = true},
+      .needs = QuadraticPenalty::kNeeds,
       .make = make_one<Ewc>,
   };
   return declaration;
@@ -125,9 +123,7 @@ const StrategyDeclaration& strategies::online_ewc() {
       .sort = StrategySort::penalty,
       .description = "EWC with one decaying Fisher information and the newest parameters",
       .options = {&kOnlineEwcStrength, &kEwcGamma, &kFisher, &kFisherExamples, &kStrategySeed},
-      .needs = {.dense_parameters =
-                    "keeps an importance for each dense parameter, and experts of a pool have none",
-                .boundaries = true},
+      .needs = QuadraticPenalty::kNeeds,
       .differs =
           "an experience's Fisher information is not normalised before it is added: the paper does "
           "so where rewards have scales of their own, a cross entropy has one scale, and published "

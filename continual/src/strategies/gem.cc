@@ -49,9 +49,7 @@ const StrategyDeclaration& strategies::gem() {
       .description =
           "gradient episodic memory: the same for each experience's memory, by a quadratic program",
       .options = {&kTaskMemory, &kGemMargin},
-      .needs = {.dense_parameters = "projects the gradient of dense parameters, and experts of a "
-                                    "pool are left out of it",
-                .boundaries = true},
+      .needs = TaskMemory::kNeeds,
       .make = make_one<Gem>,
   };
   return declaration;

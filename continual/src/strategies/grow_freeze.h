@@ -21,14 +21,16 @@ inline constexpr StrategyOption<double> kOutputRegularisation{
     "output_regularisation", 0,
     "grow_freeze with shared routing: weight of distilling the layer as it was before the "
     "experience",
-    Range{0, 1e6}};
+    Range{0, 1e6}, true};
 inline constexpr StrategyOption<GrowthKind> kGrowth{
     "growth", GrowthKind::experience,
-    "grow_freeze: a generation for each experience, or for each drift that the loss shows"};
+    "grow_freeze: a generation for each experience, or for each drift that the loss shows", Range{},
+    true};
 inline constexpr StrategyOption<GrowthSize> kGrowthSize{
     "growth_size", GrowthSize::full,
     "grow_freeze: a generation has all rows x cols experts from the start (full), or growth_start "
-    "columns that double when its loss asks for more (need)"};
+    "columns that double when its loss asks for more (need)",
+    Range{}, true};
 inline constexpr StrategyOption<std::int64_t> kGrowthStart{
     "growth_start", 4, "growth_size need: columns of a new generation", Range{1, 4294967295.}};
 inline constexpr StrategyOption<double> kGrowthLoss{

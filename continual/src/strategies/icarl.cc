@@ -63,9 +63,7 @@ class Icarl : public Strategy {
   torch::Tensor target_loss(StrategyContext& context, const TrainingBatch& batch) override {
     torch::Tensor target = at::one_hot(batch.y, batch.outputs.size(1)).to(at::kFloat);
     if (teacher_.defined()) {
-      const at::NoGradGuard no_grad;
-      const ParameterSwap swap(parameters_of(context.model), teacher_);
-      const torch::Tensor before = context.model.test_forward(batch.x).sigmoid();
+      const torch::Tensor before = outputs_with(teacher_, context.model, batch.x).sigmoid();
       for (std::size_t c = 0; c < seen_.size(); ++c) {
         const auto column = static_cast<std::int64_t>(c);
         if (seen_[c] != 0) target.select(1, column).copy_(before.select(1, column));

@@ -39,9 +39,7 @@ const StrategyDeclaration& strategies::l2() {
       .sort = StrategySort::penalty,
       .description = "pulls parameters to where the last experience left them",
       .options = {&kL2Strength},
-      .needs = {.dense_parameters =
-                    "keeps an importance for each dense parameter, and experts of a pool have none",
-                .boundaries = true},
+      .needs = QuadraticPenalty::kNeeds,
       .make = make_one<L2>,
   };
   return declaration;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Learning without forgetting.
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
 
 #include "model/parameter_vector.h"
@@ -89,15 +88,13 @@ class LearningWithoutForgetting : public Strategy {
   }
 
   torch::Tensor teacher_outputs(StrategyContext& context, const TrainingBatch& batch) {
-    const at::NoGradGuard no_grad;
     if (context.model.experts() != nullptr) {
       const std::uint32_t open = *context.model.experts()->open_generation();
       if (open == 0) return {};
       return context.model.generation_outputs(open - 1, batch.fresh_x());
     }
     if (!teacher_.defined()) return {};
-    const ParameterSwap swap(parameters_of(context.model), teacher_);
-    return context.model.test_forward(batch.fresh_x());
+    return outputs_with(teacher_, context.model, batch.fresh_x());
   }
 
   double strength_;

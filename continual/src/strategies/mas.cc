@@ -48,9 +48,7 @@ const StrategyDeclaration& strategies::mas() {
       .sort = StrategySort::penalty,
       .description = "memory aware synapses: the same, weighted by the outputs' sensitivity",
       .options = {&kMasStrength, &kFisherExamples},
-      .needs = {.dense_parameters =
-                    "keeps an importance for each dense parameter, and experts of a pool have none",
-                .boundaries = true},
+      .needs = QuadraticPenalty::kNeeds,
       .make = make_one<MemoryAwareSynapses>,
   };
   return declaration;

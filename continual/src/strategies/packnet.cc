@@ -106,8 +106,7 @@ class PackNet : public Strategy {
     const torch::Tensor others = owners_.eq(0).logical_or_(owners_.gt(e + 1));
     ParameterVector all;
     all.flat() = at::cat({values_.flat().masked_fill(others, 0), heads_[e]});
-    const ParameterSwap swap(parameters_of(model), all);
-    return Prediction{answers_of(task_, model.test_forward(x)),
+    return Prediction{answers_of(task_, outputs_with(all, model, x)),
                       at::full({x.size(0)}, e, at::kLong)};
   }
 

@@ -13,6 +13,11 @@ namespace perennial::continual {
 // once.
 class QuadraticPenalty : public Strategy {
  public:
+  static constexpr StrategyNeeds kNeeds = {
+      .dense_parameters =
+          "keeps an importance for each dense parameter, and experts of a pool have none",
+      .boundaries = true};
+
   // Entries "NAME/importance" and "NAME/anchor".
   QuadraticPenalty(std::string name, double weight) : name_(std::move(name)), weight_(weight) {}
 

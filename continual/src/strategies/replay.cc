@@ -20,6 +20,12 @@ Replay::Replay(std::string name, const RunConfig& config, const StreamShape& sha
       with_outputs_(with_outputs),
       samples_(samples) {}
 
+std::vector<const DeclaredOption*> Replay::options(std::vector<const DeclaredOption*> own) {
+  own.insert(own.begin(), {&kMemory, &kBuffer, &kMemoryFill, &kReplayBatch});
+  own.push_back(&kStrategySeed);
+  return own;
+}
+
 void Replay::refuse(const RunConfig& config) {
   const BufferKind buffer = config.train.strategy_options[kBuffer];
   if (config.task() != TaskKind::regression) return;

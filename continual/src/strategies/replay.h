@@ -24,6 +24,8 @@ class Replay : public Strategy {
   Replay(std::string name, const RunConfig& config, const StreamShape& shape, From from,
          bool with_outputs, int samples);
 
+  // The options of a memory, `own` before the seed.
+  static std::vector<const DeclaredOption*> options(std::vector<const DeclaredOption*> own);
   // A buffer that balances classes where there are none.
   static void refuse(const RunConfig& config);
 

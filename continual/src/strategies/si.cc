@@ -84,9 +84,7 @@ const StrategyDeclaration& strategies::si() {
           "synaptic intelligence: the same, weighted by what each parameter did for the loss on "
           "its way",
       .options = {&kSiStrength, &kSiDamping},
-      .needs = {.dense_parameters =
-                    "keeps an importance for each dense parameter, and experts of a pool have none",
-                .boundaries = true},
+      .needs = QuadraticPenalty::kNeeds,
       .differs =
           "what a parameter did counts only where it lowered the loss: a negative importance would "
           "reward change",

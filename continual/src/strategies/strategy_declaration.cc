@@ -155,22 +155,37 @@ const std::any& StrategyOptions::value_of(const DeclaredOption& option) const {
   throw Error("no strategy declares the option " + std::string(option.name));
 }
 
-Option StrategyOptions::view(std::string_view name) {
+std::size_t StrategyOptions::place_of(std::string_view name) const {
   std::vector<std::string> known;
-  for (auto& [declared, value] : values_) {
-    if (declared->name == name) return declared->view(*declared, value);
-    known.emplace_back(declared->name);
+  for (std::size_t i = 0; i < values_.size(); ++i) {
+    if (values_[i].first->name == name) return i;
+    known.emplace_back(values_[i].first->name);
   }
   options_detail::throw_unknown("option of a strategy", name, known);
 }
 
 void StrategyOptions::set(std::string_view name, const boost::json::value& value) {
-  view(name).set_json(name, value);
+  auto& [declared, stored] = values_[place_of(name)];
+  declared->view(*declared, stored).set_json(name, value);
 }
 
 boost::json::value StrategyOptions::get(std::string_view name) const {
-  StrategyOptions copy = *this;
-  return copy.view(name).json();
+  const auto& [declared, stored] = values_[place_of(name)];
+  std::any value = stored;  // a view may write
+  return declared->view(*declared, value).json();
+}
+
+void StrategyOptions::refuse_unread(const StrategySet& read_by) const {
+  const std::vector<std::string> read = read_by.options();
+  for (const StrategyDeclaration* declaration : all_strategies()) {
+    for (const DeclaredOption* option : declaration->options) {
+      if (!option->refused_unread || std::ranges::find(read, option->name) != read.end()) continue;
+      std::any initial = option->initial(*option);
+      if (get(option->name) == option->view(*option, initial).json()) continue;
+      throw InvalidOptions(std::string(option->name) + " is for strategy " +
+                           std::string(declaration->name) + ", not for " + read_by.text());
+    }
+  }
 }
 
 void StrategyOptions::visit(StrategyOptions& self, OptionVisitor& visitor) {

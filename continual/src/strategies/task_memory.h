@@ -14,6 +14,11 @@ namespace perennial::continual {
 // T experiences, P dense parameters.
 class TaskMemory : public Strategy {
  public:
+  static constexpr StrategyNeeds kNeeds = {
+      .dense_parameters =
+          "projects the gradient of dense parameters, and experts of a pool are left out of it",
+      .boundaries = true};
+
   TaskMemory(std::string name, const RunConfig& config, const StreamShape& shape);
 
   void after_step(StrategyContext& context, const TrainingBatch& batch) override;

@@ -13,11 +13,16 @@
 
 namespace perennial::continual {
 
+class StrategySet;
+
 // What is known of an option whose type only its declaration knows. A constant.
 struct DeclaredOption {
   std::string_view name;
   std::string_view doc;
   Range range;
+  // What to do where it is not at its default and no strategy of a run reads it: refuse the run
+  // (it says what the run is), or leave it unread (a number that many runs share).
+  bool refused_unread;
   std::any (*initial)(const DeclaredOption&);
   Option (*view)(const DeclaredOption&, std::any&);
 };
@@ -27,8 +32,11 @@ struct DeclaredOption {
 template <class T>
 struct StrategyOption : DeclaredOption {
   constexpr StrategyOption(std::string_view name, T initial_value, std::string_view doc,
-                           Range range = {})
-      : DeclaredOption{name, doc, range,
+                           Range range = {}, bool refused_unread = false)
+      : DeclaredOption{name,
+                       doc,
+                       range,
+                       refused_unread,
                        [](const DeclaredOption& self) -> std::any {
                          return static_cast<const StrategyOption&>(self).value;
                        },
@@ -55,11 +63,14 @@ class StrategyOptions {
   void set(std::string_view name, const boost::json::value& value);
   boost::json::value get(std::string_view name) const;
 
+  // Throws InvalidOptions for an option that is refused_unread and that `read_by` does not read.
+  void refuse_unread(const StrategySet& read_by) const;
+
   static void visit(StrategyOptions& self, OptionVisitor& visitor);
 
  private:
   const std::any& value_of(const DeclaredOption& option) const;
-  Option view(std::string_view name);
+  std::size_t place_of(std::string_view name) const;
 
   std::vector<std::pair<const DeclaredOption*, std::any>> values_;
 };
